@@ -1,0 +1,52 @@
+# The verbs of this repository. `make demo` and `make test` need Python 3.11+, git and a package index, nothing else.
+SHELL := /bin/sh
+PYTHON ?= python3
+BOOTSTRAP := .venv-uv
+UV := $(BOOTSTRAP)/bin/uv
+BIN := .venv/bin
+export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := .venv
+
+.PHONY: setup demo test check format docs clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    run the main job on the embedded local cloud (ARGS=... goes to headrace demo)"
+	@echo "make test    run the checks and tests that CI runs"
+	@echo "make check   lint, types, import contracts, template, docs"
+	@echo "make format  format and fix what can be fixed"
+	@echo "make docs    generate the reference pages from the code"
+
+setup: .venv/.stamp
+
+.venv/.stamp: pyproject.toml uv.lock requirements-uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version)" >&2; echo >&2; echo "hint: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(UV) || { $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt; }
+	@$(UV) sync --quiet --locked --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@touch .venv/.stamp
+
+demo: setup
+	@$(BIN)/headrace demo $(ARGS)
+
+test: setup
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: setup
+	@$(BIN)/ruff format --check --quiet . || { echo "error: not formatted" >&2; echo >&2; echo "hint: make format" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
+	@$(BIN)/cfn-lint infra/template.yaml
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python -m infra.reference --check
+
+format: setup
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+docs: setup
+	@$(BIN)/python -m infra.reference
+
+clean:
+	rm -rf .venv $(BOOTSTRAP) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

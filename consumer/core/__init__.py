@@ -1,0 +1,1 @@
+"""Decisions of the consumer without I/O: shard graph, leases, checkpoints, enrichment, object naming."""

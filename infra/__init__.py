@@ -1,0 +1,1 @@
+"""Everything around the pipeline: local cloud, provisioning, demo, audit, command line."""

@@ -1,0 +1,1 @@
+"""Put web-server events into a Kinesis data stream: batched, ordered by partition key, accounted for."""
