@@ -1,28 +1,28 @@
 """The error tree of the product: every error that can reach a user has a name, a message and a hint.
 
-    HeadraceError
-    +- ConfigurationError                 a setting, option or file is not usable (exit 2)
-    |  +- CredentialsError                no AWS credentials or region
-    +- RecordRejectedError                a record can't be sent as it is (dead letter)
-    |  +- RecordTooLargeError
-    |  +- PartitionKeyError
-    |  +- MalformedEventError             not a JSON object, or outside the bounds
-    +- SourceError                        a file or stream can't be read
-    +- ServiceError                       AWS said no, or nothing
-    |  +- StreamNotFoundError
-    |  +- TableNotFoundError
-    |  +- BucketNotFoundError
-    |  +- AccessDeniedError
-    |  +- ThrottledError                  (retryable)
-    |  +- ServiceUnavailableError         (retryable; the call did not land)
-    |  +- AmbiguousCallError              (retryable; the call may have landed)
-    |  +- IteratorExpiredError            (retryable: take a new iterator)
-    |  +- InvalidRequestError             our own mistake: never retried
-    +- LeaseLostError                     another owner holds the shard: stop, do not checkpoint
-    +- DeliveryFailedError                records are left undelivered
-    |  +- DrainTimeoutError
-    +- ShardHaltedError                   the circuit breaker stopped a shard
-    +- AuditFailedError                   lost, duplicated or out of order
+HeadraceError
++- ConfigurationError                 a setting, option or file is not usable (exit 2)
+|  +- CredentialsError                no AWS credentials or region
++- RecordRejectedError                a record can't be sent as it is (dead letter)
+|  +- RecordTooLargeError
+|  +- PartitionKeyError
+|  +- MalformedEventError             not a JSON object, or outside the bounds
++- SourceError                        a file or stream can't be read
++- ServiceError                       AWS said no, or nothing
+|  +- StreamNotFoundError
+|  +- TableNotFoundError
+|  +- BucketNotFoundError
+|  +- AccessDeniedError
+|  +- ThrottledError                  (retryable)
+|  +- ServiceUnavailableError         (retryable; the call did not land)
+|  +- AmbiguousCallError              (retryable; the call may have landed)
+|  +- IteratorExpiredError            (retryable: take a new iterator)
+|  +- InvalidRequestError             our own mistake: never retried
++- LeaseLostError                     another owner holds the shard: stop, do not checkpoint
++- DeliveryFailedError                records are left undelivered
+|  +- DrainTimeoutError
++- ShardHaltedError                   the circuit breaker stopped a shard
++- AuditFailedError                   lost, duplicated or out of order
 """
 
 from __future__ import annotations
