@@ -11,7 +11,6 @@ from typing import Final
 from shared.hash_key import HashKeyRange
 from shared.records import Position
 
-
 _START: Final = Position(0, 0)
 
 

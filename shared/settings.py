@@ -1,0 +1,170 @@
+"""The settings of the product: every field with its default, unit, bounds and meaning; each is an environment variable.
+
+Credentials, regions, profiles and endpoints are not settings of ours: they follow the AWS conventions
+(`AWS_ENDPOINT_URL`, `AWS_PROFILE`, `AWS_REGION`, ...).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+from shared.limits import (
+    AGGREGATE_BYTES_MAX_DEFAULT,
+    GET_RECORDS_COUNT_MAX,
+    KIB,
+    LINE_BYTES_MAX,
+    MIB,
+    PUT_RECORDS_BYTES_MAX,
+    PUT_RECORDS_COUNT_MAX,
+    RECORD_BYTES_MAX_DEFAULT,
+)
+
+STREAM_NAME_PATTERN = r"^[a-zA-Z0-9_.-]{1,128}$"
+INTERNATIONAL = "International"
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+class Ordering(Enum):
+    """How much order the producer keeps: per partition key (in lanes), or none."""
+
+    LANE = "lane"
+    NONE = "none"
+
+
+class Compression(Enum):
+    """How S3 objects are compressed."""
+
+    GZIP = "gzip"
+    NONE = "none"
+
+
+class ProducerSettings(BaseSettings):
+    """Settings of a producer; environment variables start with `HEADRACE_PRODUCER_`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_PRODUCER_", frozen=True, extra="ignore")
+
+    ordering: Ordering = Field(Ordering.LANE, description="`lane` keeps order per partition key; `none` does not")
+    aggregate: bool = Field(default=True, description="pack many user records into one stream record (KPL format)")
+    aggregate_bytes_max: int = Field(
+        AGGREGATE_BYTES_MAX_DEFAULT, ge=1 * KIB, le=RECORD_BYTES_MAX_DEFAULT, description="size of an aggregate, bytes"
+    )
+    batch_records_max: int = Field(
+        PUT_RECORDS_COUNT_MAX, ge=1, le=PUT_RECORDS_COUNT_MAX, description="stream records per PutRecords call"
+    )
+    batch_bytes_max: int = Field(
+        4 * MIB, ge=16 * KIB, le=PUT_RECORDS_BYTES_MAX, description="data and keys per PutRecords call, bytes"
+    )
+    batch_linger_seconds: float = Field(
+        0.1, ge=0, le=60, description="how long a record may wait for others before it is sent, seconds"
+    )
+    buffer_bytes_max: int = Field(
+        64 * MIB, ge=2 * MIB, description="accepted and not yet acknowledged, bytes; when full, `put` waits"
+    )
+    inflight_requests_max: int = Field(16, ge=1, le=256, description="PutRecords calls under way at once")
+    call_timeout_seconds: float = Field(
+        10, gt=0, le=120, description="when a call without an answer is given up, seconds"
+    )
+    retry_backoff_seconds_min: float = Field(0.05, gt=0, le=60, description="first back-off (full jitter), seconds")
+    retry_backoff_seconds_max: float = Field(5, gt=0, le=300, description="longest back-off (full jitter), seconds")
+    drain_timeout_seconds: float = Field(25, gt=0, le=3600, description="what a close may take, seconds")
+    shard_map_refresh_seconds: float = Field(60, gt=0, description="how old the shard map may get, seconds")
+    line_bytes_max: int = Field(LINE_BYTES_MAX, ge=1 * KIB, le=16 * MIB, description="longest line read, bytes")
+    bookmark_interval_seconds: float = Field(1, ge=0.05, le=60, description="how often a bookmark is written, seconds")
+    state_dir: str = Field(".headrace", min_length=1, description="folder of bookmarks, keys and dead letters")
+    rotate_wait_seconds: float = Field(5, ge=0, le=3600, description="how long a rotated file is still read, seconds")
+
+
+class ConsumerSettings(BaseSettings):
+    """Settings of a consumer; environment variables start with `HEADRACE_`."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
+
+    app: str = Field("headrace", pattern=r"^[a-zA-Z0-9_.-]{3,128}$", description="application name: its lease table")
+    source_stream: str = Field("", description="the stream that is read")
+    dest_streams: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, description="JSON: country -> destination stream; `International` takes the rest"
+    )
+    bucket: str = Field("", description="S3 bucket of the archive; empty: no objects are written")
+    worker_id: str = Field("", max_length=128, description="name of this worker; empty: made of host, pid and chance")
+    start_from: str = Field(
+        "TRIM_HORIZON", description="where an unread shard starts: TRIM_HORIZON, LATEST or an ISO 8601 time"
+    )
+    archive_prefix: str = Field(
+        "archive/destination=!{destination}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
+        max_length=1024,
+        description="prefix of archive objects; timestamps are the arrival of the oldest record in the object, UTC",
+    )
+    error_prefix: str = Field(
+        "errors/!{firehose:error-output-type}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
+        max_length=1024,
+        description="prefix of dead-letter objects",
+    )
+    compression: Compression = Field(Compression.GZIP, description="compression of S3 objects: gzip or none")
+    flush_bytes_max: int = Field(
+        5 * MIB, ge=1 * KIB, le=128 * MIB, description="S3 batch size before compression, bytes"
+    )
+    flush_records_max: int = Field(50_000, ge=1, description="S3 batch size, records")
+    flush_seconds: float = Field(60, ge=0.05, le=900, description="age at which an S3 batch is closed, seconds")
+    checkpoint_interval_seconds: float = Field(
+        5, ge=0.05, le=600, description="how often a checkpoint is stored where no S3 batch does it, seconds"
+    )
+    lease_duration_seconds: float = Field(
+        10, ge=1, le=600, description="a lease whose heartbeat stands still this long may be taken, seconds"
+    )
+    shard_sync_seconds: float = Field(10, ge=0.2, le=600, description="how often shards are listed, seconds")
+    read_records_max: int = Field(
+        GET_RECORDS_COUNT_MAX, ge=1, le=GET_RECORDS_COUNT_MAX, description="records per GetRecords call"
+    )
+    read_pause_seconds: float = Field(
+        0.2,
+        ge=0,
+        le=60,
+        description="between two GetRecords calls on a shard, seconds (the service allows 5 per second)",
+    )
+    read_idle_seconds: float = Field(1, ge=0, le=60, description="pause after an empty answer, seconds")
+    budget_bytes_max: int = Field(
+        64 * MIB, ge=12 * MIB, description="read and not yet acknowledged in this worker, bytes; taken before reading"
+    )
+    breaker_window_records: int = Field(1000, ge=50, description="records over which failures are counted")
+    breaker_failed_percent: float = Field(5, gt=0, le=100, description="share of failures that halts a shard, percent")
+    call_timeout_seconds: float = Field(
+        10, gt=0, le=120, description="when a call without an answer is given up, seconds"
+    )
+    retry_backoff_seconds_min: float = Field(0.05, gt=0, le=60, description="first back-off (full jitter), seconds")
+    retry_backoff_seconds_max: float = Field(5, gt=0, le=300, description="longest back-off (full jitter), seconds")
+    drain_timeout_seconds: float = Field(25, gt=0, le=3600, description="what a drain after SIGTERM may take, seconds")
+    http_host: str = Field("127.0.0.1", description="address of /healthz, /readyz, /metrics and the live page")
+    http_port: int = Field(8080, ge=-1, le=65535, description="their port; 0: any free one; -1: no server")
+
+    @field_validator("dest_streams", mode="before")
+    @classmethod
+    def _parse_dest_streams(cls, value: object) -> object:
+        import orjson  # noqa: PLC0415 - only when settings are read, to keep --help quick
+
+        if not isinstance(value, str):
+            return value
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            msg = 'not JSON; write it as {"USA": "NAME", "International": "NAME"}'
+            raise ValueError(msg) from error
+
+
+def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
+    """Read settings from the environment, overridden by the `given` values that are not None.
+
+    Raises ConfigurationError naming the first field that is not usable, with its bounds.
+    """
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        prefix = kind.model_config.get("env_prefix", "")
+        message = f"setting `{name}` is not usable: {first['msg']}"
+        raise ConfigurationError(message, hint=f"Set it by its option or by {prefix}{name.upper()}") from error
