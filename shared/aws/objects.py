@@ -1,0 +1,59 @@
+"""The ObjectStore port over aiobotocore: one S3 bucket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from shared.aws.error_map import aws_errors
+from shared.ports import StoredObject
+
+_EXISTS: Final = frozenset({"PreconditionFailed", "412"})
+
+
+class ObjectAdapter:
+    """One S3 bucket; objects are written once, with `If-None-Match: *`."""
+
+    def __init__(self, client: Any, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    async def put_object(
+        self, key: str, body: bytes, *, content_type: str, content_encoding: str = "", only_if_absent: bool = True
+    ) -> bool:
+        """Write an object; False if `only_if_absent` and the key exists (412)."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "Body": body, "ContentType": content_type}
+        if content_encoding:
+            request["ContentEncoding"] = content_encoding
+        if only_if_absent:
+            request["IfNoneMatch"] = "*"
+        with aws_errors("s3", "PutObject", self._bucket):
+            try:
+                await self._client.put_object(**request)
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in _EXISTS:
+                    return False
+                raise
+        return True
+
+    async def get_object(self, key: str) -> bytes:
+        """Read a whole object."""
+        with aws_errors("s3", "GetObject", self._bucket):
+            answer = await self._client.get_object(Bucket=self._bucket, Key=key)
+            async with answer["Body"] as body:
+                data: bytes = await body.read()
+        return data
+
+    async def list_objects(self, prefix: str) -> AsyncIterator[StoredObject]:
+        """Walk all objects below `prefix` in key order."""
+        request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix}
+        while True:
+            with aws_errors("s3", "ListObjectsV2", self._bucket):
+                answer = await self._client.list_objects_v2(**request)
+            for each in answer.get("Contents", ()):
+                yield StoredObject(key=each["Key"], size=each["Size"])
+            if not answer.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = answer["NextContinuationToken"]

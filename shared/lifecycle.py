@@ -1,0 +1,47 @@
+"""How a process ends: exit codes, and signals that first drain and then hurry."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the exit status of every command means."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNDELIVERED = 3
+
+
+class StopSignal:
+    """Two events: `requested` by the first SIGTERM or SIGINT, `hurried` by the second."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+        self.hurried = asyncio.Event()
+
+    def notify(self) -> None:
+        """Take one more signal."""
+        if self.requested.is_set():
+            self.hurried.set()
+        self.requested.set()
+
+
+@asynccontextmanager
+async def stop_on_signals() -> AsyncIterator[StopSignal]:
+    """Turn SIGTERM and SIGINT into a StopSignal for as long as the block runs."""
+    stop = StopSignal()
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for each in signals:
+        loop.add_signal_handler(each, stop.notify)
+    try:
+        yield stop
+    finally:
+        for each in signals:
+            loop.remove_signal_handler(each)

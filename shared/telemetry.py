@@ -1,0 +1,115 @@
+"""What the product says of itself: log lines (readable on a terminal, else JSON) and Prometheus metrics."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+_PREFIX: Final = "headrace_"
+_LABEL_SETS_MAX: Final = 20_000  # a bound on distinct label values, so that a hostile label can't eat the memory
+
+
+def configure_logging(level: str = "info") -> None:
+    """Send log lines to stderr: for people on a terminal, one JSON object a line otherwise."""
+    is_terminal = sys.stderr.isatty()
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=is_terminal and "NO_COLOR" not in _environment())
+        if is_terminal
+        else structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode())
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _environment() -> Mapping[str, str]:
+    import os  # noqa: PLC0415 - keeps the module's surface free of os
+
+    return os.environ
+
+
+class StructlogTelemetry:
+    """Telemetry into structlog and a Prometheus registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self._log = structlog.get_logger()
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._label_sets: set[tuple[str, ...]] = set()
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Say what happened as intended."""
+        self._log.info(event, **fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Say something unexpected happened and nothing was lost."""
+        self._log.warning(event, **fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Say that data was lost or an operator is needed."""
+        self._log.error(event, **fields)
+
+    def count(self, metric: str, amount: float = 1, **labels: str) -> None:
+        """Add to the counter `headrace_METRIC_total`."""
+        if metric not in self._counters:
+            name = _PREFIX + metric
+            self._counters[metric] = Counter(name, name, tuple(labels), registry=self.registry)
+        counter = self._counters[metric]
+        if self._has_room(metric, labels):
+            (counter.labels(**labels) if labels else counter).inc(amount)
+
+    def gauge(self, metric: str, value: float, **labels: str) -> None:
+        """Set the gauge `headrace_METRIC`."""
+        if metric not in self._gauges:
+            name = _PREFIX + metric
+            self._gauges[metric] = Gauge(name, name, tuple(labels), registry=self.registry)
+        gauge = self._gauges[metric]
+        if self._has_room(metric, labels):
+            (gauge.labels(**labels) if labels else gauge).set(value)
+
+    def _has_room(self, metric: str, labels: Mapping[str, str]) -> bool:
+        if not labels:
+            return True
+        key = (metric, *labels.values())
+        if key not in self._label_sets:
+            if len(self._label_sets) >= _LABEL_SETS_MAX:
+                return False
+            self._label_sets.add(key)
+        return True
+
+
+class SilentTelemetry:
+    """Telemetry that keeps its counters and says nothing; for tests and one-shot commands."""
+
+    def __init__(self) -> None:
+        self.counters: dict[tuple[str, ...], float] = {}
+
+    def info(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Say nothing."""
+
+    def count(self, metric: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter that a test can read."""
+        key = (metric, *(f"{name}={value}" for name, value in labels.items()))
+        self.counters[key] = self.counters.get(key, 0) + amount
+
+    def gauge(self, metric: str, value: float, **labels: str) -> None:
+        """Forget the value."""
