@@ -1,0 +1,209 @@
+"""The one auditor: fed with what was acknowledged and what arrived, it says what is lost, twice or out of order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from infra.audit.core.id_table import IdTable, digest_of
+from infra.audit.core.report import AuditReport, OutOfOrder
+
+_ACKNOWLEDGED: Final = 1
+_STORED: Final = 2
+_DELIVERED: Final = 4
+_DEAD: Final = 8
+_FLAG_SETS: Final = 16
+
+_Condition = Callable[[int], int | bool]  # whether a set of flags is of interest
+
+
+class _OrderCheck:
+    """The highest rank seen per session at one place; ranks are the order of acknowledgment."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+        self.count = 0
+        self._highest: dict[int, int] = {}
+
+    def follows(self, session: str, group: str, rank: int) -> int | None:
+        """Take the next event of a session; return the rank that it should have preceded, if any."""
+        key = digest_of(f"{session}\0{group}")
+        highest = self._highest.get(key, -1)
+        if rank > highest:
+            self._highest[key] = rank
+            return None
+        self.count += 1
+        return highest
+
+
+class Auditor:
+    """Compares what was acknowledged with what arrived. Feed it in this order, then ask for the report.
+
+    1. `acknowledge` for every record of the source stream, shards in lineage order, records in shard order;
+    2. `confirm`, `store`, `deliver`, `dead_letter`, `balance` in any mixture, where the events of one place
+       (the bucket, one destination stream) come in lineage order.
+
+    An event is named by its id; where it has none, by `stream:shard:sequence:sub` of its record in the source.
+    `source_is_whole` says that nothing of the source stream is past retention yet: then an event that arrived but
+    is not in the source is a failure. About 45 bytes per event and 120 per session and place.
+    """
+
+    def __init__(
+        self, *, has_bucket: bool, has_destinations: bool, source_is_whole: bool = True, examples_max: int = 10
+    ) -> None:
+        self._has_bucket = has_bucket
+        self._has_destinations = has_destinations
+        self._source_is_whole = source_is_whole
+        self._examples_max = examples_max
+        self._ids = IdTable()
+        self._flags = bytearray()
+        self._in_s3 = _OrderCheck("s3")
+        self._in_streams: dict[str, _OrderCheck] = {}
+        self._duplicates = {"source": 0, "s3": 0, "streams": 0, "dead_letters": 0}
+        self._duplicated_examples: list[str] = []
+        self._order_examples: list[OutOfOrder] = []
+        self._unconfirmed: list[str] = []
+        self._unconfirmed_count = 0
+        self._ledger_imbalance = 0
+
+    def acknowledge(self, event_id: str) -> None:
+        """Take a record of the source stream; a second one with the same id is a known duplicate."""
+        self._mark(event_id, _ACKNOWLEDGED, "source")
+
+    def confirm(self, event_id: str) -> None:
+        """Take a producer's receipt: what it says was acknowledged has to be in the source stream."""
+        rank = self._ids.find(event_id)
+        if rank is None or not self._flags[rank] & _ACKNOWLEDGED:
+            self._unconfirmed_count += 1
+            if len(self._unconfirmed) < self._examples_max:
+                self._unconfirmed.append(event_id)
+
+    def store(self, event_id: str, session: str, group: str = "") -> None:
+        """Take a line of an S3 object; order is judged inside a group (what goes to one series of objects)."""
+        rank, is_first = self._mark(event_id, _STORED, "s3")
+        if is_first:
+            self._check_order(self._in_s3, event_id, session, group, rank)
+
+    def deliver(self, stream: str, event_id: str, session: str) -> None:
+        """Take a record of a destination stream; order is judged among the first copies."""
+        rank, is_first = self._mark(event_id, _DELIVERED, "streams")
+        if is_first:
+            check = self._in_streams.setdefault(stream, _OrderCheck(stream))
+            self._check_order(check, event_id, session, "", rank)
+
+    def dead_letter(self, event_id: str) -> None:
+        """Take a dead letter."""
+        self._mark(event_id, _DEAD, "dead_letters")
+
+    def balance(self, *, accepted: int, acknowledged: int, dead_lettered: int, pending: int) -> None:
+        """Take a producer's ledger: accepted = acknowledged + dead-lettered + pending (queued or on disk)."""
+        self._ledger_imbalance += abs(accepted - acknowledged - dead_lettered - pending)
+
+    def report(self) -> AuditReport:
+        """Judge what was fed so far."""
+        acknowledged = self._count(lambda flags: flags & _ACKNOWLEDGED)
+        stored = self._count(lambda flags: flags & _STORED)
+        delivered = self._count(lambda flags: flags & _DELIVERED)
+        dead = self._count(lambda flags: flags & _DEAD)
+        known_dead = self._count(lambda flags: flags & _DEAD and flags & _ACKNOWLEDGED)
+        lost = self._count(self._is_lost) + self._unconfirmed_count
+        streams_out_of_order = sum(each.count for each in self._in_streams.values())
+        counts = {
+            "events": acknowledged + dead - known_dead,
+            "acknowledged": acknowledged,
+            "dead_lettered": dead,
+            "in_s3": stored,
+            "in_destinations": delivered,
+            "lost": lost,
+            "lost_in_s3": self._count(self._is_lost_in_s3),
+            "lost_in_streams": self._count(self._is_lost_in_streams),
+            "lost_before_stream": self._unconfirmed_count,
+            "duplicated_in_source": self._duplicates["source"],
+            "duplicated_in_s3": self._duplicates["s3"],
+            "duplicated_in_streams": self._duplicates["streams"],
+            "duplicated_in_dead_letters": self._duplicates["dead_letters"],
+            "stored_and_dead_lettered": self._count(lambda flags: flags & _STORED and flags & _DEAD),
+            "out_of_order": self._in_s3.count + streams_out_of_order,
+            "out_of_order_in_s3": self._in_s3.count,
+            "out_of_order_in_streams": streams_out_of_order,
+            "unknown": self._count(_is_unknown),
+            "ledger_imbalance": self._ledger_imbalance,
+        }
+        return AuditReport(
+            **counts,
+            lost_examples=(*self._unconfirmed, *self._examples(self._is_lost))[: self._examples_max],
+            duplicated_examples=tuple(self._duplicated_examples),
+            unknown_examples=self._examples(_is_unknown),
+            out_of_order_examples=tuple(self._order_examples),
+            verdict=_verdict(counts if self._source_is_whole else counts | {"unknown": 0}),
+        )
+
+    def _mark(self, event_id: str, flag: int, place: str) -> tuple[int, bool]:
+        rank, is_new = self._ids.add(event_id)
+        if is_new:
+            self._flags.append(flag)
+            return rank, True
+        is_first = not self._flags[rank] & flag
+        self._flags[rank] |= flag
+        if not is_first:
+            self._duplicates[place] += 1
+            if place in {"s3", "dead_letters"} and len(self._duplicated_examples) < self._examples_max:
+                self._duplicated_examples.append(event_id)
+        return rank, is_first
+
+    def _check_order(self, check: _OrderCheck, event_id: str, session: str, group: str, rank: int) -> None:
+        if not self._flags[rank] & _ACKNOWLEDGED:
+            return
+        later = check.follows(session, group, rank)
+        if later is not None and len(self._order_examples) < self._examples_max:
+            self._order_examples.append(OutOfOrder(check.place, session, event_id, self._ids.text(later)))
+
+    def _is_lost_in_s3(self, flags: int) -> bool:
+        return self._has_bucket and flags & (_ACKNOWLEDGED | _STORED | _DEAD) == _ACKNOWLEDGED
+
+    def _is_lost_in_streams(self, flags: int) -> bool:
+        return self._has_destinations and flags & (_ACKNOWLEDGED | _DELIVERED | _DEAD) == _ACKNOWLEDGED
+
+    def _is_lost(self, flags: int) -> bool:
+        return self._is_lost_in_s3(flags) or self._is_lost_in_streams(flags)
+
+    def _select(self, condition: _Condition) -> bytes:
+        """Return one byte per event: 1 where the condition holds."""
+        return bytes(self._flags).translate(
+            bytes(bool(condition(flags)) for flags in range(_FLAG_SETS)) + bytes(256 - _FLAG_SETS)
+        )
+
+    def _count(self, condition: _Condition) -> int:
+        return self._select(condition).count(1)
+
+    def _examples(self, condition: _Condition) -> tuple[str, ...]:
+        selected = self._select(condition)
+        found: list[str] = []
+        rank = selected.find(1)
+        while rank >= 0 and len(found) < self._examples_max:
+            found.append(self._ids.text(rank))
+            rank = selected.find(1, rank + 1)
+        return tuple(found)
+
+
+def _is_unknown(flags: int) -> bool:
+    return not flags & _ACKNOWLEDGED and bool(flags & (_STORED | _DELIVERED))
+
+
+_FAILURES: Final = {
+    "lost_before_stream": "acknowledged to the producer and not in the source stream",
+    "lost_in_s3": "lost on the way to S3",
+    "lost_in_streams": "lost on the way to the destination streams",
+    "duplicated_in_s3": "more than once in S3",
+    "duplicated_in_dead_letters": "more than once in the dead letters",
+    "stored_and_dead_lettered": "both in S3 and in the dead letters",
+    "out_of_order_in_s3": "out of order in S3",
+    "out_of_order_in_streams": "out of order in the destination streams",
+    "unknown": "arrived but never were in the source stream",
+    "ledger_imbalance": "missing from a producer's ledger",
+}
+
+
+def _verdict(counts: dict[str, int]) -> str:
+    failed = [f"{counts[name]:,} {what}" for name, what in _FAILURES.items() if counts[name]]
+    return "; ".join(failed) or "ok"
