@@ -1,0 +1,93 @@
+"""An in-memory lease table behind the port, with DynamoDB's conditional semantics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from shared.errors import InvalidRequestError
+from shared.lease import Lease, LeaseChange, LeaseExpectation
+from shared.limits import DYNAMODB_ITEM_BYTES_MAX
+from shared.ports import ConditionFailedError
+from tests.support.network import Network, PerfectNetwork
+
+_ROW_BYTES = 1_000  # a guess at everything in a row but its marks
+_MARK_BYTES = 12  # what a packed mark takes
+
+
+class FakeLeases:
+    """The port `LeaseStore`, whole, in memory."""
+
+    def __init__(self, network: Network | None = None) -> None:
+        self.network: Network = network or PerfectNetwork()
+        self.rows: dict[str, Lease] = {}
+        self.application: dict[str, Any] | None = None
+
+    async def list_leases(self) -> tuple[Lease, ...]:
+        """Read all rows."""
+        return await self.network.call("leases.list", lambda: tuple(self.rows[name] for name in sorted(self.rows)))
+
+    async def read_lease(self, shard_id: str) -> Lease | None:
+        """Read one row."""
+        return await self.network.call("leases.read", lambda: self.rows.get(shard_id))
+
+    async def create_lease(self, lease: Lease) -> None:
+        """Write a row if there is none."""
+        row = _snapshot(lease)
+
+        def land() -> None:
+            if row.shard_id in self.rows:
+                raise ConditionFailedError(self.rows[row.shard_id])
+            self.rows[row.shard_id] = row
+
+        await self.network.call("leases.create", land)
+
+    async def update_lease(self, shard_id: str, expectation: LeaseExpectation, change: LeaseChange) -> Lease:
+        """Apply a change under its condition."""
+        # What is sent is fixed now: a caller that goes on changing its marks must not change the request.
+        if isinstance(change.marks, Mapping):
+            change = replace(change, marks=MappingProxyType(dict(change.marks)))
+
+        def land() -> Lease:
+            row = self._expect(shard_id, expectation)
+            self.rows[shard_id] = _snapshot(change.apply(row))
+            return self.rows[shard_id]
+
+        return await self.network.call("leases.update", land)
+
+    async def delete_lease(self, shard_id: str, expectation: LeaseExpectation) -> None:
+        """Delete a row under its condition."""
+
+        def land() -> None:
+            self._expect(shard_id, expectation)
+            del self.rows[shard_id]
+
+        await self.network.call("leases.delete", land)
+
+    async def read_application(self) -> Mapping[str, Any] | None:
+        """Read what the application said of itself."""
+        return await self.network.call("leases.read_application", lambda: self.application)
+
+    async def write_application(self, description: Mapping[str, Any]) -> None:
+        """Store what the application says of itself."""
+        copy = dict(description)
+
+        def land() -> None:
+            self.application = copy
+
+        await self.network.call("leases.write_application", land)
+
+    def _expect(self, shard_id: str, expectation: LeaseExpectation) -> Lease:
+        row = self.rows.get(shard_id)
+        if row is None or not expectation.holds(row):
+            raise ConditionFailedError(row)
+        return row
+
+
+def _snapshot(lease: Lease) -> Lease:
+    size = _ROW_BYTES + _MARK_BYTES * len(lease.marks)
+    if size > DYNAMODB_ITEM_BYTES_MAX:
+        raise InvalidRequestError(f"the row has {size:,} bytes; at most {DYNAMODB_ITEM_BYTES_MAX:,} are allowed")
+    return replace(lease, marks=MappingProxyType(dict(lease.marks)))
