@@ -12,7 +12,8 @@ _ACKNOWLEDGED: Final = 1
 _STORED: Final = 2
 _DELIVERED: Final = 4
 _DEAD: Final = 8
-_FLAG_SETS: Final = 16
+_UNDELIVERABLE: Final = 16  # a destination stream will never take it; it may be in S3 all the same
+_FLAG_SETS: Final = 32
 
 _Condition = Callable[[int], int | bool]  # whether a set of flags is of interest
 
@@ -91,9 +92,9 @@ class Auditor:
             check = self._in_streams.setdefault(stream, _OrderCheck(stream))
             self._check_order(check, event_id, session, "", rank)
 
-    def dead_letter(self, event_id: str) -> None:
-        """Take a dead letter."""
-        self._mark(event_id, _DEAD, "dead_letters")
+    def dead_letter(self, event_id: str, *, of_stream: bool = False) -> None:
+        """Take a dead letter: of an event that can't be processed, or of one that a destination stream refuses."""
+        self._mark(event_id, _UNDELIVERABLE if of_stream else _DEAD, "dead_letters")
 
     def balance(self, *, accepted: int, acknowledged: int, dead_lettered: int, pending: int) -> None:
         """Take a producer's ledger: accepted = acknowledged + dead-lettered + pending (queued or on disk)."""
@@ -104,8 +105,8 @@ class Auditor:
         acknowledged = self._count(lambda flags: flags & _ACKNOWLEDGED)
         stored = self._count(lambda flags: flags & _STORED)
         delivered = self._count(lambda flags: flags & _DELIVERED)
-        dead = self._count(lambda flags: flags & _DEAD)
-        known_dead = self._count(lambda flags: flags & _DEAD and flags & _ACKNOWLEDGED)
+        dead = self._count(lambda flags: flags & (_DEAD | _UNDELIVERABLE))
+        known_dead = self._count(lambda flags: flags & (_DEAD | _UNDELIVERABLE) and flags & _ACKNOWLEDGED)
         lost = self._count(self._is_lost) + self._unconfirmed_count
         streams_out_of_order = sum(each.count for each in self._in_streams.values())
         counts = {
@@ -159,10 +160,10 @@ class Auditor:
             self._order_examples.append(OutOfOrder(check.place, session, event_id, self._ids.text(later)))
 
     def _is_lost_in_s3(self, flags: int) -> bool:
-        return self._has_bucket and flags & (_ACKNOWLEDGED | _STORED | _DEAD) == _ACKNOWLEDGED
+        return self._has_bucket and flags & (_ACKNOWLEDGED | _STORED | _DEAD | _UNDELIVERABLE) == _ACKNOWLEDGED
 
     def _is_lost_in_streams(self, flags: int) -> bool:
-        return self._has_destinations and flags & (_ACKNOWLEDGED | _DELIVERED | _DEAD) == _ACKNOWLEDGED
+        return self._has_destinations and flags & (_ACKNOWLEDGED | _DELIVERED | _DEAD | _UNDELIVERABLE) == _ACKNOWLEDGED
 
     def _is_lost(self, flags: int) -> bool:
         return self._is_lost_in_s3(flags) or self._is_lost_in_streams(flags)

@@ -1,0 +1,217 @@
+"""Reads what an audit compares: source stream, destination streams, S3 objects and dead letters, over the ports."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeVar
+
+import orjson
+
+from consumer.core.object_key import STREAM_DELIVERY_FAILED
+from consumer.core.route import Router
+from infra.audit.core.auditor import Auditor
+from infra.audit.core.lineage import lineage_order
+from infra.audit.core.report import AuditReport
+from shared.aggregation import deaggregate
+from shared.errors import IteratorExpiredError, MalformedEventError, ServiceError, SourceError
+from shared.event import decode_event, event_id_of
+from shared.limits import GET_RECORDS_COUNT_MAX, GZIP_RATIO_MAX, MIB
+from shared.ports import Kinesis, ObjectStore, Random
+from shared.records import TRIM_HORIZON, RecordPage, Shard, Start, StartKind, UserRecord
+from shared.retry import Backoff
+
+T = TypeVar("T")
+_OBJECT_BYTES_MAX: Final = 512 * MIB  # of one object, uncompressed
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31  # zlib's way of saying: gzip, largest window
+_ATTEMPTS_MAX: Final = 20
+_READ_PAUSE_SECONDS: Final = 0.2  # the service allows five reads per second and shard
+# Keys end in SHARD-FIRST-LAST; a position is a sequence number, perhaps with the sub-sequence number.
+_OBJECT_NAME: Final = re.compile(r"(shardId-[0-9]+)-([0-9]+)(?:\.([0-9]+))?-[0-9]+(?:\.[0-9]+)?\.[^/]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditScope:
+    """What to compare; prefixes are the constant beginnings of keys, without expressions."""
+
+    source_stream: str
+    dest_streams: Mapping[str, str] = field(default_factory=dict)  # destination -> stream
+    has_bucket: bool = True
+    archive_prefix: str = "archive/"
+    error_prefix: str = "errors/"
+    receipts: Iterable[str] = ()  # event ids that producers reported as acknowledged
+    source_is_whole: bool = True
+
+
+class _ObjectPlace(NamedTuple):
+    """Where an object belongs: the rank of its shard in the lineage, its first position, its key."""
+
+    shard_rank: int
+    sequence_number: int
+    sub_sequence_number: int
+    key: str
+
+
+class AuditReader:
+    """Feeds an Auditor from the ports; memory is bounded by the ids and by the largest object."""
+
+    def __init__(
+        self,
+        *,
+        kinesis: Kinesis,
+        objects: ObjectStore | None,
+        random: Random,
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._kinesis = kinesis
+        self._objects = objects
+        self._random = random
+        self._sleep = sleep
+        self._backoff = Backoff(0.05, 5)
+
+    async def audit(self, scope: AuditScope) -> AuditReport:
+        """Read everything and judge it.
+
+        ServiceError when a call fails twenty times, SourceError when an object is no archive of ours.
+        """
+        objects = self._objects if scope.has_bucket else None
+        auditor = Auditor(
+            has_bucket=objects is not None,
+            has_destinations=bool(scope.dest_streams),
+            source_is_whole=scope.source_is_whole,
+        )
+        ranks: dict[str, int] = {}
+        async for shard_id, record in self._read_stream(scope.source_stream, ranks):
+            auditor.acknowledge(_identify(record, scope.source_stream, shard_id)[0])
+        for receipt in scope.receipts:
+            auditor.confirm(receipt)
+        for stream in dict.fromkeys(scope.dest_streams.values()):
+            async for shard_id, record in self._read_stream(stream, {}):
+                event_id, event = _identify(record, stream, shard_id)
+                auditor.deliver(stream, event_id, _session_of(event))
+        if objects is not None:
+            router = Router(scope.dest_streams)
+            async for event in self._read_archive(objects, scope.archive_prefix, ranks):
+                auditor.store(event_id_of(event) or "", _session_of(event), router.destination_of(event))
+            async for letter in self._read_dead_letters(objects, scope):
+                auditor.dead_letter(letter[0], of_stream=letter[1])
+        return auditor.report()
+
+    async def _read_stream(self, stream: str, ranks: dict[str, int]) -> AsyncIterator[tuple[str, UserRecord]]:
+        """Walk a stream from TRIM_HORIZON to where it ends now, shards in lineage order; `ranks` gets that order."""
+        shards = {each.shard_id: each for each in await self._call(lambda: self._kinesis.list_shards(stream))}
+        for shard_id in lineage_order({name: each.parents for name, each in shards.items()}):
+            ranks[shard_id] = len(ranks)
+            async for record in self._read_shard(stream, shards[shard_id]):
+                yield shard_id, record
+
+    async def _read_shard(self, stream: str, shard: Shard) -> AsyncIterator[UserRecord]:
+        start = TRIM_HORIZON
+        iterator: str | None = await self._iterator(stream, shard, start)
+        while iterator is not None:
+            try:
+                page = await self._page(stream, iterator)
+            except IteratorExpiredError:
+                iterator = await self._iterator(stream, shard, start)
+                continue
+            for record in page.records:
+                start = Start(StartKind.AFTER_SEQUENCE_NUMBER, record.sequence_number)
+                # What a consumer leaves out because it lies outside the shard was never accepted as a whole, either.
+                for each in deaggregate(record, shard.hash_key_range).records:
+                    yield each
+            if not page.records and not page.behind_milliseconds:
+                return
+            iterator = page.next_iterator
+            await self._sleep(_READ_PAUSE_SECONDS)
+
+    async def _iterator(self, stream: str, shard: Shard, start: Start) -> str:
+        return await self._call(lambda: self._kinesis.get_shard_iterator(stream, shard.shard_id, start))
+
+    async def _page(self, stream: str, iterator: str) -> RecordPage:
+        return await self._call(lambda: self._kinesis.get_records(stream, iterator, GET_RECORDS_COUNT_MAX))
+
+    async def _read_archive(
+        self, objects: ObjectStore, prefix: str, ranks: Mapping[str, int]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Walk all archived events: objects in lineage order and by first position, lines in their order."""
+        places = [_place(key, ranks) async for key in self._keys(objects, prefix)]
+        for place in sorted(places):
+            for line in await self._lines(objects, place.key):
+                yield orjson.loads(line)
+
+    async def _read_dead_letters(self, objects: ObjectStore, scope: AuditScope) -> AsyncIterator[tuple[str, bool]]:
+        """Walk all dead letters: event id, and whether a destination stream refused the event."""
+        async for key in self._keys(objects, scope.error_prefix):
+            of_stream = STREAM_DELIVERY_FAILED in key
+            for line in await self._lines(objects, key):
+                letter = orjson.loads(line)
+                place = ":".join(str(letter[each]) for each in ("shardId", "sequenceNumber", "subSequenceNumber"))
+                yield letter.get("eventId") or f"{scope.source_stream}:{place}", of_stream
+
+    async def _keys(self, objects: ObjectStore, prefix: str) -> AsyncIterator[str]:
+        async def walk() -> list[str]:
+            return [each.key async for each in objects.list_objects(prefix)]
+
+        for key in await self._call(walk):
+            yield key
+
+    async def _lines(self, objects: ObjectStore, key: str) -> Iterator[bytes]:
+        body = await self._call(lambda: objects.get_object(key))
+        if body.startswith(_GZIP_MAGIC):
+            body = _inflate(body, key)
+        return (line for line in body.split(b"\n") if line)
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        for attempt in range(_ATTEMPTS_MAX):
+            try:
+                return await call()
+            except IteratorExpiredError:
+                raise
+            except ServiceError as error:
+                if not error.retryable or attempt == _ATTEMPTS_MAX - 1:
+                    raise
+                await self._sleep(self._backoff.delay(attempt, self._random))
+        raise AssertionError  # the last attempt returns or raises
+
+
+def _identify(record: UserRecord, stream: str, shard_id: str) -> tuple[str, dict[str, Any]]:
+    """Return a record's event id and its event; a record that is no event of ours is named by its place."""
+    place = f"{stream}:{shard_id}:{record.position.sequence_number}:{record.position.sub_sequence_number}"
+    try:
+        event = decode_event(record.data)
+    except MalformedEventError:
+        return place, {}
+    return event_id_of(event) or place, event
+
+
+def _session_of(event: Mapping[str, Any]) -> str:
+    return str(event.get("session_id", ""))
+
+
+def _place(key: str, ranks: Mapping[str, int]) -> _ObjectPlace:
+    match = _OBJECT_NAME.search(key)
+    if match is None:
+        raise SourceError(
+            f"object `{key[:200]}` is not named SHARD-FIRST-LAST", hint="Is something else written below this prefix?"
+        )
+    shard_id, sequence_number, sub_sequence_number = match.groups()
+    # Ids of shards past retention still rise with age, so that they sort before all that are known.
+    rank = ranks.get(shard_id, int(shard_id.rpartition("-")[2]) - 10**12)
+    return _ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key)
+
+
+def _inflate(body: bytes, key: str) -> bytes:
+    bytes_max = min(_OBJECT_BYTES_MAX, max(MIB, GZIP_RATIO_MAX * len(body)))
+    inflater = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        inflated = inflater.decompress(body, bytes_max)
+    except zlib.error as error:
+        raise SourceError(f"object `{key[:200]}` is not readable as gzip: {error}") from error
+    if inflater.unconsumed_tail:
+        raise SourceError(f"object `{key[:200]}` inflates to more than {bytes_max:,} bytes")
+    if not inflater.eof:
+        raise SourceError(f"object `{key[:200]}` is cut off")
+    return inflated
