@@ -53,6 +53,12 @@ class CredentialsError(ConfigurationError):
     exit_code = 1
 
 
+class AddressError(ConfigurationError):
+    """An address can't be listened on: in use, not ours, or not permitted."""
+
+    exit_code = 1
+
+
 class RecordRejectedError(HeadraceError):
     """A record can't be sent as it is; `error_code` names why in the dead letter."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Final, NoReturn
+
+_ECHO_MAX: Final = 256  # characters of the caller's value that an answer repeats
 
 
 class ApiError(Exception):
@@ -24,14 +26,19 @@ def invalid_argument(message: str) -> NoReturn:
     raise ApiError("InvalidArgumentException", message)
 
 
-def validation_failed(value: object, member: str, constraint: str) -> NoReturn:
-    """Refuse a call in the words that AWS uses when a member breaks a constraint of the service model."""
+def constraint_broken(value: object, member: str, constraint: str) -> ApiError:
+    """The refusal, in the words of AWS, of a member that breaks a constraint of the service model."""
     shown = str(value)
-    shown = shown if len(shown) <= 256 else f"{shown[:256]}..."  # noqa: PLR2004 (an echo must stay short)
-    raise ApiError(
+    shown = shown if len(shown) <= _ECHO_MAX else f"{shown[:_ECHO_MAX]}..."
+    return ApiError(
         "ValidationException",
         f"1 validation error detected: Value '{shown}' at '{member}' failed to satisfy constraint: {constraint}",
     )
+
+
+def validation_failed(value: object, member: str, constraint: str) -> NoReturn:
+    """Refuse a call whose member breaks a constraint of the service model."""
+    raise constraint_broken(value, member, constraint)
 
 
 def not_found(message: str) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from infra.cloud.core.api_error import ApiError, invalid_argument, validation_failed
+from infra.cloud.core.api_error import ApiError, constraint_broken, invalid_argument, validation_failed
 from infra.cloud.core.names import shard_index_of
 from infra.cloud.core.shard import Shard
 from infra.cloud.core.stream import Stream
@@ -61,7 +61,9 @@ def filtered(stream: Stream, wanted: ShardFilter, now: float) -> list[Shard]:
         case "FROM_TIMESTAMP":
             moment = _timestamp(wanted, now, horizon)
             return [each for each in shards if each.closed_at is None or each.closed_at >= moment]
-    validation_failed(wanted.type, "shardFilter.type", f"Member must satisfy enum value set: {list(FILTER_TYPES)}")
+    raise constraint_broken(
+        wanted.type, "shardFilter.type", f"Member must satisfy enum value set: {list(FILTER_TYPES)}"
+    )
 
 
 def _timestamp(wanted: ShardFilter, now: float, horizon: float) -> float:

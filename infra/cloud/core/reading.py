@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from infra.cloud.core.api_error import ApiError, invalid_argument, validation_failed
+from infra.cloud.core.api_error import ApiError, constraint_broken, invalid_argument, validation_failed
 from infra.cloud.core.consumer import ChildShard, ShardEvent
 from infra.cloud.core.names import shard_id_of
 from infra.cloud.core.sequence import parse_sequence_number
@@ -62,7 +62,9 @@ def locate(stream: Stream, shard: Shard, start: StartingPosition, now: float) ->
             return _at_timestamp(shard, start.timestamp, now)
         case "AT_SEQUENCE_NUMBER" | "AFTER_SEQUENCE_NUMBER":
             return max(log.first, _at_sequence_number(stream, shard, start))
-    validation_failed(start.type, "shardIteratorType", f"Member must satisfy enum value set: {list(ITERATOR_TYPES)}")
+    raise constraint_broken(
+        start.type, "shardIteratorType", f"Member must satisfy enum value set: {list(ITERATOR_TYPES)}"
+    )
 
 
 def _at_timestamp(shard: Shard, timestamp: float | None, now: float) -> int:

@@ -1,0 +1,5 @@
+"""Runs the local cloud in the foreground: `python -m infra.cloud`."""
+
+from infra.cloud.command import main
+
+main()

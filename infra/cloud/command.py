@@ -1,0 +1,112 @@
+"""The local cloud in the foreground, as `headrace local` and `python -m infra.cloud` run it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from infra.cloud.moto_bridge import INSTALL_HINT
+from infra.cloud.server import LocalCloud
+from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
+from shared.terminal import run_command, say, write_data
+
+PORT_DEFAULT: Final = 4_566
+ACCESS_KEY: Final = "local"
+SECRET_KEY: Final = "local"  # noqa: S105 (any value is accepted; this one is printed for everybody to use)
+REGION: Final = "us-east-1"
+
+
+def run(
+    *,
+    port: int = PORT_DEFAULT,
+    host: str = "127.0.0.1",
+    data_dir: Path | None = None,
+    limits_enforced: bool = True,
+    ends_with_stdin: bool = False,
+) -> int:
+    """Serve until SIGTERM or SIGINT (or until stdin closes) and return the exit code.
+
+    Prints the `export` lines on stdout once it listens. Raises AddressError if the port is taken and ConfigurationError
+    if the data folder can't be used.
+    """
+    cloud = LocalCloud(host=host, port=port, data_dir=data_dir, limits_enforced=limits_enforced)
+    return asyncio.run(_serve(cloud, ends_with_stdin=ends_with_stdin))
+
+
+async def _serve(cloud: LocalCloud, *, ends_with_stdin: bool) -> int:
+    if not _is_loopback(cloud.host):
+        say(
+            f"warning: {cloud.host} is not loopback: whoever reaches it can read and change everything, unauthenticated"
+        )
+    async with stop_on_signals() as stop, cloud:
+        for line in export_lines(cloud.endpoint_url):
+            write_data(line)
+        sys.stdout.flush()
+        if cloud.missing:
+            say(f"only Kinesis is served: {', '.join(cloud.missing)} not installed\n\nhint: {INSTALL_HINT}")
+        if ends_with_stdin:
+            _stop_at_end_of_stdin(stop)
+        async with asyncio.TaskGroup() as group:
+            # The first request to DynamoDB or S3 then does not wait for a second of imports.
+            group.create_task(cloud.warm_up())
+            await stop.requested.wait()
+    return int(ExitCode.DONE)
+
+
+def export_lines(endpoint_url: str) -> list[str]:
+    """The five lines for a shell that point every AWS client to the endpoint; the first one has its URL."""
+    return [
+        f"export AWS_ENDPOINT_URL={endpoint_url}",
+        f"export AWS_ACCESS_KEY_ID={ACCESS_KEY}",
+        f"export AWS_SECRET_ACCESS_KEY={SECRET_KEY}",
+        f"export AWS_REGION={REGION}",
+        f"export AWS_DEFAULT_REGION={REGION}",
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _stop_at_end_of_stdin(stop: StopSignal) -> None:
+    """Ask for the end when the parent closes the pipe, also by dying: no server is left behind."""
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+
+    def on_readable() -> None:
+        if not os.read(descriptor, 4_096):
+            loop.remove_reader(descriptor)
+            stop.notify()
+
+    loop.add_reader(descriptor, on_readable)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m infra.cloud`: the same without the rest of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m infra.cloud", description=run.__doc__)
+    parser.add_argument("--port", type=int, default=PORT_DEFAULT)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--no-limits", action="store_true")
+    parser.add_argument("--ends-with-stdin", action="store_true")
+    options = parser.parse_args(arguments)
+
+    def serve(**_kwargs: object) -> int:
+        return run(
+            port=options.port,
+            host=options.host,
+            data_dir=options.data_dir,
+            limits_enforced=not options.no_limits,
+            ends_with_stdin=options.ends_with_stdin,
+        )
+
+    run_command(serve, [])

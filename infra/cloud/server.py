@@ -1,0 +1,303 @@
+"""The local cloud: one HTTP endpoint, our Kinesis and moto's other services behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import orjson
+import structlog
+from aiohttp import web
+
+from infra.cloud.event_stream import CONTENT_TYPE
+from infra.cloud.kinesis_journal import KinesisJournal
+from infra.cloud.kinesis_service import BODY_BYTES_MAX, SUBSCRIBE, TARGET_PREFIX, KinesisService
+from infra.cloud.misbehaviour import GoodBehaviour, Misbehaviour, Reply
+from infra.cloud.moto_bridge import INSTALL_HINT, MotoBridge, missing_modules
+from infra.cloud.request_journal import RequestJournal
+from infra.cloud.segment_file import FolderLock
+from infra.cloud.service_request import ServiceRequest
+from infra.cloud.stacks import StackStreams
+from shared.errors import AddressError
+
+HEALTH_PATH: Final = "/_headrace/health"
+OTHER_BODY_BYTES_MAX: Final = 256 * 1024 * 1024
+
+_READ_BUFFER_BYTES: Final = 1024 * 1024
+_REQUESTS_READ_AT_ONCE: Final = 32
+_KEEP_ALIVE_SECONDS: Final = 75.0
+_SHUTDOWN_SECONDS: Final = 2.0
+_SYNC_SECONDS: Final = 1.0
+_SWEEP_SECONDS: Final = 15.0
+_CLIENT_GONE: Final = 499
+_LOG: Final = structlog.get_logger(__name__)
+
+
+class _BodyTooLargeError(Exception):
+    """The body of a request exceeds what its service takes."""
+
+
+@dataclass(slots=True)
+class LocalCloud:
+    """An embedded cloud for development and tests.
+
+    Use it as an async context manager; `endpoint_url` is known inside. `port` 0 takes any free port. With `data_dir`
+    the state survives a restart, also after kill -9. moto's state belongs to the process: of two clouds in one process
+    only one can serve the other services. Raises AddressError (port in use) and ConfigurationError (data folder).
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    data_dir: Path | None = None
+    limits_enforced: bool = True
+    status_delay_seconds: float = 0.2
+    misbehaviour: Misbehaviour = field(default_factory=GoodBehaviour)
+    kinesis: KinesisService = field(init=False)
+    _bridge: MotoBridge = field(init=False)
+    _stacks: StackStreams = field(init=False)
+    _journal: KinesisJournal | None = field(init=False, default=None)
+    _lock: FolderLock | None = field(init=False, default=None)
+    _runner: web.ServerRunner | None = field(init=False, default=None)
+    _chores: asyncio.Task[None] | None = field(init=False, default=None)
+    _readers: asyncio.Semaphore = field(init=False)
+
+    # Life.
+
+    @property
+    def endpoint_url(self) -> str:
+        """What AWS_ENDPOINT_URL has to be."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+    @property
+    def missing(self) -> list[str]:
+        """The modules that are missing for anything but Kinesis; empty if all services are there."""
+        return missing_modules()
+
+    async def start(self) -> None:
+        """Reload the data folder, then listen."""
+        self._readers = asyncio.Semaphore(_REQUESTS_READ_AT_ONCE)
+        request_journal = None
+        if self.data_dir is not None:
+            self._lock = FolderLock(self.data_dir)
+            self._journal = KinesisJournal(self.data_dir)
+            request_journal = None if self.missing else RequestJournal(self.data_dir)
+        self.kinesis = KinesisService(self.limits_enforced, self.status_delay_seconds, self._journal)
+        self._bridge = MotoBridge(request_journal)
+        self._stacks = StackStreams(self.kinesis)
+        try:
+            streams = self.kinesis.reload()
+            requests = await self._bridge.start()
+            if requests:
+                self._stacks.follow(await self._bridge.declared_streams())
+            await self._listen()
+        except BaseException:
+            await self.stop()
+            raise
+        if self.data_dir is not None:
+            _LOG.info("data folder reloaded", streams=streams, requests=requests)
+        self._chores = asyncio.create_task(self._do_chores())
+
+    async def stop(self) -> None:
+        """Stop listening, end subscriptions, close the files."""
+        if self._chores is not None:
+            self._chores.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._chores
+            self._chores = None
+        self.kinesis.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        await self._bridge.close()
+        if self._journal is not None:
+            self._journal.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    async def warm_up(self) -> None:
+        """Load moto now rather than at the first request that needs it; does nothing if it is not installed."""
+        if not self.missing:
+            await self._bridge.warm_up()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _listen(self) -> None:
+        server = web.Server(
+            self._handle,
+            access_log=None,
+            keepalive_timeout=_KEEP_ALIVE_SECONDS,
+            read_bufsize=_READ_BUFFER_BYTES,
+        )
+        self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise AddressError(
+                f"the local cloud can't listen on {self.host} port {self.port}: {error.strerror}",
+                hint="choose another with --port, or --port 0 for any free one",
+            ) from error
+        self.port = self._runner.addresses[0][1]
+
+    async def _do_chores(self) -> None:
+        last_sweep = time.monotonic()
+        while True:
+            await asyncio.sleep(_SYNC_SECONDS)
+            if self._journal is not None:
+                try:
+                    await asyncio.to_thread(self._journal.sync)
+                except OSError as error:
+                    _LOG.error("data folder not flushed", error=error.strerror)
+            if time.monotonic() - last_sweep >= _SWEEP_SECONDS:
+                last_sweep = time.monotonic()
+                self.kinesis.sweep()
+                if self._journal is not None:
+                    self._journal.drop_expired(time.time())
+
+    # Requests.
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ConnectionError:
+            # The peer went away, or was cut off on purpose; aiohttp notices when it tries to write this.
+            return web.Response(status=_CLIENT_GONE)
+        except _BodyTooLargeError as error:
+            return _http(_error_reply(413, "RequestEntityTooLarge", str(error)), request)
+        except Exception as error:  # noqa: BLE001 (the outermost edge: a defect is a 500, never an HTML page)
+            _LOG.exception("request failed", error=type(error).__name__)
+            return _http(_error_reply(500, "InternalFailure", "the local cloud failed"), request)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == HEALTH_PATH:
+            return _http(Reply(200, b'{"status":"ok"}', [("Content-Type", "application/json")]), request)
+        if not _is_local(request.headers.get("Origin", "")) or request.path.startswith("/moto-api"):
+            # A web page of somebody else must not be able to drive the cloud through the user's browser.
+            return _http(_error_reply(403, "AccessDeniedException", "not from a web page"), request)
+        target = request.headers.get("X-Amz-Target", "")
+        headers = tuple((name, value) for name, value in request.headers.items())
+        if target.startswith(TARGET_PREFIX):
+            body = await _read(request, BODY_BYTES_MAX)
+            received = ServiceRequest(request.method, request.raw_path, headers, body)
+            if target == TARGET_PREFIX + SUBSCRIBE:
+                return await self._subscribe(request, received)
+            return await self._reply(request, received, is_kinesis=True)
+        async with self._readers:
+            body = await _read(request, OTHER_BODY_BYTES_MAX)
+            received = ServiceRequest(request.method, request.raw_path, headers, body)
+            return await self._reply(request, received, is_kinesis=received.call.service == "kinesis")
+
+    async def _reply(
+        self, request: web.BaseRequest, received: ServiceRequest, *, is_kinesis: bool
+    ) -> web.StreamResponse:
+        call = received.call
+        reply = await self.misbehaviour.before(call)
+        if reply is None:
+            if is_kinesis:
+                content_type = received.header("content-type")
+                reply = self.kinesis.answer(call.operation, call.region, content_type, received.body)
+            else:
+                reply = await self._other_service(received)
+            reply = await self.misbehaviour.after(call, reply)
+        if reply is None:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError
+        return _http(reply, request)
+
+    async def _other_service(self, received: ServiceRequest) -> Reply:
+        if self.missing:
+            text = f"only Kinesis is served: {', '.join(self.missing)} not installed; {INSTALL_HINT}"
+            return _error_reply(501, "NotImplemented", text)
+        reply = await self._bridge.call(received)
+        if received.call.service == "cloudformation" and received.changes_something():
+            self._stacks.follow(await self._bridge.declared_streams())
+        return reply
+
+    async def _subscribe(self, request: web.BaseRequest, received: ServiceRequest) -> web.StreamResponse:
+        call = received.call
+        answer: Reply | AsyncGenerator[bytes] | None = await self.misbehaviour.before(call)
+        if answer is None:
+            answer = self.kinesis.subscribe(call.region, received.header("content-type"), received.body)
+        if isinstance(answer, Reply):
+            return _http(answer, request)
+        response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE, "x-amzn-RequestId": _request_id()})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        async with contextlib.aclosing(answer):
+            async for message in answer:
+                await response.write(message)
+        await response.write_eof()
+        return response
+
+
+def _request_id() -> str:
+    return secrets.token_hex(16)
+
+
+def _is_local(origin: str) -> bool:
+    """Whether a request comes from no web page or from one of this machine."""
+    if not origin:
+        return True
+    host = urlsplit(origin).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _read(request: web.BaseRequest, bytes_max: int) -> bytes:
+    """The whole body; too large a one is refused, if it says so before a byte of it is read."""
+    announced = request.content_length
+    if announced is not None and announced > bytes_max:
+        raise _BodyTooLargeError(f"the body has {announced} bytes, at most {bytes_max} are taken")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > bytes_max:
+            raise _BodyTooLargeError(f"the body has more than {bytes_max} bytes")
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _error_reply(status: int, code: str, message: str) -> Reply:
+    body = orjson.dumps({"__type": code, "message": message})
+    return Reply(status, body, [("Content-Type", "application/x-amz-json-1.1")])
+
+
+def _http(reply: Reply, request: web.BaseRequest) -> web.Response:
+    response = web.Response(status=reply.status, body=reply.body)
+    names = set()
+    for name, value in reply.headers:
+        lower = name.lower()
+        if lower == "content-length" and request.method != "HEAD":
+            continue
+        if lower in names or lower == "set-cookie":
+            response.headers.add(name, value)
+        else:
+            response.headers[name] = value
+        names.add(lower)
+    if not names & {"x-amzn-requestid", "x-amz-request-id"}:
+        response.headers["x-amzn-RequestId"] = _request_id()
+    return response
