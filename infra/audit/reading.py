@@ -16,10 +16,10 @@ from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
 from infra.audit.core.report import AuditReport
 from shared.aggregation import deaggregate
-from shared.errors import IteratorExpiredError, MalformedEventError, ServiceError, SourceError
+from shared.errors import ConfigurationError, IteratorExpiredError, MalformedEventError, ServiceError, SourceError
 from shared.event import decode_event, event_id_of
 from shared.limits import GET_RECORDS_COUNT_MAX, GZIP_RATIO_MAX, MIB
-from shared.ports import Kinesis, ObjectStore, Random
+from shared.ports import Kinesis, LeaseStore, ObjectStore, Random
 from shared.records import TRIM_HORIZON, RecordPage, Shard, Start, StartKind, UserRecord
 from shared.retry import Backoff
 
@@ -44,6 +44,48 @@ class AuditScope:
     error_prefix: str = "errors/"
     receipts: Iterable[str] = ()  # event ids that producers reported as acknowledged
     source_is_whole: bool = True
+
+
+def scope_of(application: Mapping[str, Any], receipts: Iterable[str] = ()) -> AuditScope:
+    """Return what an application's own description (see LeaseStore.read_application) says there is to compare."""
+    return AuditScope(
+        source_stream=application["source_stream"],
+        dest_streams=dict(application.get("dest_streams") or {}),
+        has_bucket=bool(application.get("bucket")),
+        archive_prefix=constant_prefix(application.get("archive_prefix") or "archive/"),
+        error_prefix=constant_prefix(application.get("error_prefix") or "errors/"),
+        receipts=receipts,
+    )
+
+
+def constant_prefix(prefix: str) -> str:
+    """Return the beginning of a prefix up to its first expression: all its objects lie below it."""
+    return prefix.partition("!{")[0]
+
+
+async def audit_application(
+    *,
+    app: str,
+    kinesis: Kinesis,
+    leases: LeaseStore,
+    open_bucket: Callable[[str], Awaitable[ObjectStore]],
+    random: Random,
+    sleep: Callable[[float], Awaitable[None]],
+    receipts: Iterable[str] = (),
+) -> AuditReport:
+    """Audit what the application `app` (whose lease table `leases` is) has read and written so far.
+
+    ConfigurationError if it never ran; the errors of AuditReader.audit.
+    """
+    application = await leases.read_application()
+    if application is None:
+        raise ConfigurationError(
+            f"Application `{app}` has no description in its lease table",
+            hint="Has `headrace consume` run with this --app?",
+        )
+    scope = scope_of(application, receipts)
+    objects = await open_bucket(application["bucket"]) if scope.has_bucket else None
+    return await AuditReader(kinesis=kinesis, objects=objects, random=random, sleep=sleep).audit(scope)
 
 
 class _ObjectPlace(NamedTuple):
@@ -94,7 +136,7 @@ class AuditReader:
                 auditor.deliver(stream, event_id, _session_of(event))
         if objects is not None:
             router = Router(scope.dest_streams)
-            async for event in self._read_archive(objects, scope.archive_prefix, ranks):
+            async for event in self._read_archive(objects, scope, ranks):
                 auditor.store(event_id_of(event) or "", _session_of(event), router.destination_of(event))
             async for letter in self._read_dead_letters(objects, scope):
                 auditor.dead_letter(letter[0], of_stream=letter[1])
@@ -134,10 +176,13 @@ class AuditReader:
         return await self._call(lambda: self._kinesis.get_records(stream, iterator, GET_RECORDS_COUNT_MAX))
 
     async def _read_archive(
-        self, objects: ObjectStore, prefix: str, ranks: Mapping[str, int]
+        self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int]
     ) -> AsyncIterator[dict[str, Any]]:
         """Walk all archived events: objects in lineage order and by first position, lines in their order."""
-        places = [_place(key, ranks) async for key in self._keys(objects, prefix)]
+        keys = [key async for key in self._keys(objects, scope.archive_prefix)]
+        if scope.error_prefix.startswith(scope.archive_prefix):
+            keys = [key for key in keys if not key.startswith(scope.error_prefix)]
+        places = [_place(key, ranks) for key in keys]
         for place in sorted(places):
             for line in await self._lines(objects, place.key):
                 yield orjson.loads(line)
