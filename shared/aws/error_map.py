@@ -56,6 +56,7 @@ _BY_CODE: Final[dict[str, type[ServiceError]]] = {
     # Credentials: no retry helps until somebody acts.
     "AccessDeniedException": AccessDeniedError,
     "AccessDenied": AccessDeniedError,
+    "403": AccessDeniedError,  # an answer without a body, as HeadBucket gives
     "UnrecognizedClientException": AccessDeniedError,
     "InvalidClientTokenId": AccessDeniedError,
     "InvalidSignatureException": AccessDeniedError,
@@ -78,7 +79,7 @@ _NOT_FOUND: Final[dict[str, type[ServiceError]]] = {
     "s3": BucketNotFoundError,
 }
 
-_NOUN: Final = {"kinesis": "stream", "dynamodb": "table", "s3": "bucket"}
+_NOUN: Final = {"kinesis": "stream", "dynamodb": "table", "s3": "bucket", "sts": "account"}
 
 _HINTS: Final[dict[type[ServiceError], str]] = {
     StreamNotFoundError: "`headrace provision` makes the streams; check AWS_REGION and AWS_ENDPOINT_URL",
@@ -141,7 +142,7 @@ def _from_answer(answer: Any, service: str, operation: str, resource: str) -> He
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     kind = _BY_CODE.get(code)
     if kind is None and (code == "ResourceNotFoundException" or (service == "s3" and code == "404")):
-        kind = _NOT_FOUND[service]
+        kind = _NOT_FOUND.get(service)
     if kind is None:
         kind = AmbiguousCallError if status >= _SERVER_ERROR else InvalidRequestError
     noun = _NOUN[service]
