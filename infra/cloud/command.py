@@ -14,6 +14,7 @@ from typing import Final
 from infra.cloud.moto_bridge import INSTALL_HINT
 from infra.cloud.server import LocalCloud
 from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
+from shared.telemetry import configure_logging
 from shared.terminal import run_command, say, write_data
 
 PORT_DEFAULT: Final = 4_566
@@ -35,6 +36,7 @@ def run(
     Prints the `export` lines on stdout once it listens. Raises AddressError if the port is taken and ConfigurationError
     if the data folder can't be used.
     """
+    configure_logging()
     cloud = LocalCloud(host=host, port=port, data_dir=data_dir, limits_enforced=limits_enforced)
     return asyncio.run(_serve(cloud, ends_with_stdin=ends_with_stdin))
 

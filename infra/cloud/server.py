@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -152,7 +153,7 @@ class LocalCloud:
             await site.start()
         except OSError as error:
             raise AddressError(
-                f"the local cloud can't listen on {self.host} port {self.port}: {error.strerror}",
+                f"the local cloud can't listen on {self.host} port {self.port}: {_why(error)}",
                 hint="choose another with --port, or --port 0 for any free one",
             ) from error
         self.port = self._runner.addresses[0][1]
@@ -247,6 +248,11 @@ class LocalCloud:
                 await response.write(message)
         await response.write_eof()
         return response
+
+
+def _why(error: OSError) -> str:
+    # asyncio wraps the system's own words in a sentence that names the address once more.
+    return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
 
 
 def _request_id() -> str:
