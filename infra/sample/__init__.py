@@ -1,0 +1,1 @@
+"""The sample web-server log that the demo reads: invented, seeded, shipped with the package."""

@@ -1,0 +1,150 @@
+"""What an event is on the wire: strict, bounded decoding, and the id that tells a duplicate from a second event."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from shared.errors import MalformedEventError
+from shared.lanes import LANES
+from shared.limits import EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EVENT_KEYS_MAX
+
+EVENT_ID_FIELD: Final = "event_id"
+EVENT_ID_CHARACTERS_MAX: Final = 40 + 1 + 2 + 1 + 19  # source, lane, offset and two dots
+OFFSET_MAX: Final = 2**63 - 1
+JSON_WHITESPACE: Final = b" \t\n\r"
+
+_INTEGER_MIN: Final = -(2**63)
+_INTEGER_MAX: Final = 2**64 - 1
+_INTEGER_DIGITS: Final = 19  # an integer of fewer digits always fits 64 bits
+_INTEGER_CHARACTERS_MAX: Final = 20
+_DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
+_DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_INTEGER: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
+_NOT_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]{}")
+_OPENING: Final = frozenset(b"[{")
+_EMPTY_OBJECT: Final = re.compile(rb"\{[ \t\n\r]*\}")
+_EVENT_ID: Final = re.compile(r"([a-z0-9-]{1,40})\.([0-9a-f]{2}|-)\.(0|[1-9][0-9]{0,18})")
+_SOURCE_ID: Final = re.compile(r"[a-z0-9-]{1,40}")
+
+
+def decode_event(data: bytes) -> dict[str, Any]:
+    """Decode one event: a JSON object (RFC 8259) within the bounds of shared.limits.
+
+    Strict where a lenient reader loses data: NaN, numbers beyond a double, integers beyond 64 bits, lone surrogates
+    and a byte order mark are refused. Of duplicate keys the last one counts. Raises MalformedEventError, whose
+    message says where and why, and never holds a part of the data.
+    """
+    if len(data) > EVENT_BYTES_MAX:
+        raise _malformed(f"the event has {len(data):,} bytes, more than {EVENT_BYTES_MAX:,}")
+    _check_depth(data)
+    try:
+        event = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        # The cause is cut off on purpose: it carries the whole document, which must not reach a log line.
+        raise _malformed(f"not JSON: {error.msg} at character {error.pos}") from None
+    if type(event) is not dict:
+        raise _malformed(
+            "the event is JSON, but not an object", hint='An event is written as {"session_id": "...", ...}'
+        )
+    _check_integers(data)
+    if data.count(b":") > EVENT_KEYS_MAX:
+        _check_keys(event)
+    return event
+
+
+def _malformed(message: str, hint: str = "") -> MalformedEventError:
+    return MalformedEventError(message, hint=hint)
+
+
+def _check_depth(data: bytes) -> None:
+    """Bound the nesting before the decoder, which recurses, sees it."""
+    if data.count(b"[") + data.count(b"{") <= EVENT_DEPTH_MAX:
+        return
+    depth = 0
+    for byte in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):
+        depth += 1 if byte in _OPENING else -1
+        if depth > EVENT_DEPTH_MAX:
+            raise _malformed(f"the event is nested deeper than {EVENT_DEPTH_MAX} levels")
+
+
+def _check_integers(data: bytes) -> None:
+    """Refuse what the decoder would turn into a float without a word: an integer beyond 64 bits."""
+    if _DIGIT_RUN not in data.translate(_DIGITS_AS_ZEROS):
+        return
+    for match in _INTEGER.finditer(_STRING.sub(b'""', data)):
+        text = match.group()
+        if len(text) > _INTEGER_CHARACTERS_MAX or not _INTEGER_MIN <= int(text) <= _INTEGER_MAX:
+            raise _malformed("the event has an integer that does not fit 64 bits", hint="Send it as a string")
+
+
+def _check_keys(event: dict[str, Any]) -> None:
+    """Bound the keys of every object; the depth was bounded before, so the walk ends."""
+    pending: list[Any] = [event]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if len(value) > EVENT_KEYS_MAX:
+                raise _malformed(f"an object of the event has {len(value):,} keys, more than {EVENT_KEYS_MAX:,}")
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+
+
+def with_event_id(data: bytes, event_id: str) -> bytes:
+    """Return the event's bytes with `event_id` added as the last key; everything before it stays as it was.
+
+    `data` is a JSON object that decode_event accepts, with or without whitespace around it; `event_id` has the text
+    form of an EventId. An id that the data already holds would be overruled, as the last of two equal keys counts:
+    callers ask event_id_of first.
+    """
+    stripped = data.rstrip(JSON_WHITESPACE)
+    assert stripped.endswith(b"}"), "with_event_id takes a JSON object"
+    comma = b"" if _EMPTY_OBJECT.fullmatch(stripped.lstrip(JSON_WHITESPACE)) else b","
+    return b'%b%b"event_id":"%b"}' % (stripped[:-1], comma, event_id.encode("ascii"))
+
+
+def event_id_of(event: dict[str, Any]) -> str | None:
+    """Return the id an event carries, ours or a foreign one; None if it has none that is a non-empty string."""
+    value = event.get(EVENT_ID_FIELD)
+    return value if isinstance(value, str) and value else None
+
+
+@dataclass(frozen=True, slots=True)
+class EventId:
+    """Where an event came from: source, lane (None if order is not kept) and byte offset in the source.
+
+    Stable over restarts and rising per (source, lane), so a reader recognises a duplicate by a high-water mark.
+    """
+
+    source_id: str
+    lane: int | None
+    offset: int
+
+    def __post_init__(self) -> None:
+        """Hold the bounds that make the text form parse back to the same value."""
+        assert _SOURCE_ID.fullmatch(self.source_id), "a source id is 1 to 40 of a-z, 0-9 and -"
+        assert self.lane is None or 0 <= self.lane < LANES, "a lane is 0 to 255"
+        assert 0 <= self.offset <= OFFSET_MAX, "an offset is 0 to 2^63 - 1"
+
+    def __str__(self) -> str:
+        """Return the text form, `SOURCE.LANE.OFFSET`: the lane as two hex digits, or `-` for none."""
+        lane = "-" if self.lane is None else f"{self.lane:02x}"
+        return f"{self.source_id}.{lane}.{self.offset}"
+
+    @staticmethod
+    def parse(text: str) -> EventId | None:
+        """Return the id that `text` is the text form of; None for any other text, e.g. a foreign producer's id."""
+        if len(text) > EVENT_ID_CHARACTERS_MAX:
+            return None
+        match = _EVENT_ID.fullmatch(text)
+        if match is None:
+            return None
+        source_id, lane, offset = match.groups()
+        if int(offset) > OFFSET_MAX:
+            return None
+        return EventId(source_id, None if lane == "-" else int(lane, 16), int(offset))
