@@ -1,0 +1,179 @@
+"""The queues in front of the batcher: one per lane, so that a lane in flight holds back nobody else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+from shared.errors import PartitionKeyError, RecordTooLargeError
+from shared.hash_key import hash_key_of
+from shared.lanes import LANES, lane_of
+from shared.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
+from shared.ports import Receipt
+
+# Data, partition key, hash key of the partition key, explicit hash key, receipt, token. A tuple: it is made for every
+# record, and a class costs three times as much.
+QueuedRecord = tuple[bytes, str, int, int | None, Receipt | None, Any]
+
+RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
+_KEYS_KEPT_MAX: Final = 65_536
+_KEY_BYTES_MAX: Final = 4 * PARTITION_KEY_CHARACTERS_MAX
+_LANE_SHIFT: Final = 128 - 8
+
+assert lane_of(HASH_KEY_MAX) == HASH_KEY_MAX >> _LANE_SHIFT == LANES - 1
+
+
+def effective_hash_key(record: QueuedRecord) -> int:
+    """Return the hash key that decides on the record's shard."""
+    explicit = record[3]
+    return record[2] if explicit is None else explicit
+
+
+class Lane:
+    """The records of one lane that wait, in the order in which they were put."""
+
+    __slots__ = ("bytes", "index", "is_blocked", "queue", "ready_since")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.queue: deque[QueuedRecord] = deque()
+        self.bytes = 0
+        self.is_blocked = False
+        self.ready_since = 0.0
+
+
+class LaneQueues:
+    """All lanes, and which of them are ready: not empty and not blocked by a stream record in flight.
+
+    A record's lane is that of its partition key, whatever its explicit hash key: readers drop duplicates by a rising
+    mark per lane of the partition key. `record_bytes_max` is the stream's limit on data and partition key together.
+    """
+
+    def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
+        self.lanes = [Lane(index) for index in range(LANES)]
+        self.ready: deque[Lane] = deque()
+        self.ready_bytes = 0
+        self.ready_count = 0
+        self.accepted = 0
+        self.queued = 0
+        self.pending_bytes = 0  # data and keys of all records accepted and not settled
+        self.pending_count = 0
+        self._buffer_bytes_max = buffer_bytes_max
+        self.record_bytes_max = record_bytes_max
+        self._hash_keys: dict[str, int] = {}
+
+    def accept(
+        self,
+        data: bytes,
+        partition_key: str,
+        receipt: Receipt | None,
+        token: Any,
+        explicit_hash_key: int | None,
+        now: float,
+    ) -> bool:
+        """Queue a record; False if the buffer is full and nothing was done.
+
+        Raises RecordTooLargeError or PartitionKeyError for a record that no stream would take.
+        """
+        hash_key = self._hash_keys.get(partition_key)
+        if hash_key is None:
+            hash_key = self._learn_key(partition_key)
+        size = len(data) + len(partition_key)
+        if size > self.record_bytes_max - _KEY_BYTES_MAX:
+            self._check_size(data, partition_key)
+        if explicit_hash_key is not None and not 0 <= explicit_hash_key <= HASH_KEY_MAX:
+            msg = f"explicit hash key {explicit_hash_key} is not inside 0..2^128-1"
+            raise PartitionKeyError(msg)
+        pending = self.pending_bytes + size
+        if pending + self.pending_count * RECORD_OVERHEAD_BYTES > self._buffer_bytes_max and self.pending_count:
+            return False
+        self.pending_bytes = pending
+        self.pending_count += 1
+        self.accepted += 1
+        self.queued += 1
+        lane = self.lanes[hash_key >> _LANE_SHIFT]
+        queue = lane.queue
+        if not queue:
+            lane.ready_since = now
+            if not lane.is_blocked:
+                self.ready.append(lane)
+        queue.append((data, partition_key, hash_key, explicit_hash_key, receipt, token))
+        lane.bytes += size
+        if not lane.is_blocked:
+            self.ready_bytes += size
+            self.ready_count += 1
+        return True
+
+    def hash_key(self, partition_key: str) -> int:
+        """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""
+        known = self._hash_keys.get(partition_key)
+        return self._learn_key(partition_key) if known is None else known
+
+    def _learn_key(self, partition_key: str) -> int:
+        if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
+            msg = (
+                f"the partition key has {len(partition_key):,} characters; "
+                f"1 to {PARTITION_KEY_CHARACTERS_MAX} are allowed"
+            )
+            raise PartitionKeyError(msg)
+        try:
+            hash_key = hash_key_of(partition_key)
+        except UnicodeEncodeError:
+            msg = "the partition key holds a lone surrogate, which UTF-8 can't express"
+            raise PartitionKeyError(msg) from None
+        if len(self._hash_keys) >= _KEYS_KEPT_MAX:
+            self._hash_keys.clear()
+        self._hash_keys[partition_key] = hash_key
+        return hash_key
+
+    def _check_size(self, data: bytes, partition_key: str) -> None:
+        size = len(data) + len(partition_key.encode())
+        if size > self.record_bytes_max:
+            msg = f"data and partition key have {size:,} bytes; the stream takes {self.record_bytes_max:,}"
+            raise RecordTooLargeError(msg, hint="Send less per record, or raise the stream's MaxRecordSize")
+
+    @property
+    def ready_since(self) -> float:
+        """Since when the longest-waiting ready lane waits; infinity if none is ready."""
+        return min((lane.ready_since for lane in self.ready), default=float("inf"))
+
+    def take_ready(self) -> deque[Lane]:
+        """Hand over all ready lanes; each must be blocked or given back by `make_ready`."""
+        taken, self.ready = self.ready, deque()
+        self.ready_bytes = 0
+        self.ready_count = 0
+        return taken
+
+    def make_ready(self, lane: Lane) -> None:
+        """Count a lane among the ready ones, if anything waits in it."""
+        if lane.queue:
+            self.ready.append(lane)
+            self.ready_bytes += lane.bytes
+            self.ready_count += len(lane.queue)
+
+    def release(self, lanes: Iterable[Lane]) -> None:
+        """Unblock lanes whose stream record is settled."""
+        for lane in lanes:
+            if lane.is_blocked:
+                lane.is_blocked = False
+                self.make_ready(lane)
+
+    def return_to_front(self, records: list[QueuedRecord]) -> None:
+        """Put records back before everything newer of their lanes, which are blocked (or have no order to keep)."""
+        for record in reversed(records):
+            lane = self.lanes[record[2] >> _LANE_SHIFT]
+            size = len(record[0]) + len(record[1])
+            if not lane.is_blocked:
+                if not lane.queue:
+                    self.ready.append(lane)
+                self.ready_bytes += size
+                self.ready_count += 1
+            lane.queue.appendleft(record)
+            lane.bytes += size
+        self.queued += len(records)
+
+    def settle(self, count: int, size: int) -> None:
+        """Give back the room of records whose outcome is known."""
+        self.pending_count -= count
+        self.pending_bytes -= size

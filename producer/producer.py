@@ -1,0 +1,361 @@
+"""The producer: takes records, sends them in order and in batches, and says later what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+
+from producer.core.batcher import Batch, Batcher, Settlement
+from producer.core.lanes import LaneQueues
+from producer.core.ledger import Ledger
+from producer.core.shard_map import ShardMap
+from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError
+from shared.limits import PUT_RECORDS_BYTES_MAX
+from shared.ports import Clock, Kinesis, Random, Receipt, Telemetry
+from shared.records import Distribution, PutResult, StreamSummary
+from shared.retry import Backoff
+from shared.settings import Ordering, ProducerSettings
+
+_START_ATTEMPTS_MAX: Final = 4
+_REFRESH_SECONDS_MIN: Final = 0.5  # between two looks at the shards; ListShards lags behind a split anyway
+_WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
+_BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
+
+
+class Producer:
+    """Puts records on one stream; an async context manager that drains when it is left.
+
+    `put` accepts a record, waiting for room in the buffer; its outcome comes through the receipt. Records with one
+    partition key are delivered in the order of their `put` calls (ordering `lane`), each at least once: a call whose
+    answer was lost is repeated. Retryable failures are retried without end; after any other failure `failure` is set,
+    `put` raises it, and what is pending stays pending.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        kinesis: Kinesis,
+        clock: Clock,
+        random: Random,
+        telemetry: Telemetry,
+        settings: ProducerSettings,
+    ) -> None:
+        self.stream = stream
+        self.failure: HeadraceError | None = None
+        self.last_error = ""  # of the last call or record that failed
+        self._kinesis = kinesis
+        self._clock = clock
+        self._random = random
+        self._telemetry = telemetry
+        self._settings = settings
+        self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
+        self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
+        self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
+        self._batcher = self._new_batcher()
+        self._tasks = asyncio.TaskGroup()
+        self._senders: dict[asyncio.Task[None], None] = {}  # a dict, as it keeps the order: cancelling is repeatable
+        self._loops: list[asyncio.Task[None]] = []
+        self._wake = asyncio.Event()  # for the send loop: something is due, or may be
+        self._progress = asyncio.Event()  # for those who wait for room or for the end
+        self._map_stale = asyncio.Event()
+        self._listens = False  # whether the send loop wants to hear of new records
+        self._is_open = False
+        self._warned_at: dict[str, float] = {}
+
+    def _new_batcher(self) -> Batcher:
+        settings = self._settings
+        return Batcher(
+            self._queues,
+            keeps_order=settings.ordering is Ordering.LANE,
+            aggregates=settings.aggregate,
+            aggregate_bytes_max=settings.aggregate_bytes_max,
+            batch_records_max=settings.batch_records_max,
+            batch_bytes_max=self._batch_bytes_max,
+            linger_seconds=settings.batch_linger_seconds,
+            backoff=self._backoff,
+        )
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where every accepted record is now."""
+        return self._batcher.ledger
+
+    @property
+    def pending_bytes(self) -> int:
+        """Data and keys of the records whose outcome is open."""
+        return self._queues.pending_bytes
+
+    def hash_key_of(self, partition_key: str) -> int:
+        """Return the hash key of a partition key, from a cache; PartitionKeyError if Kinesis would not take it."""
+        return self._queues.hash_key(partition_key)
+
+    async def __aenter__(self) -> Self:
+        """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
+        summary = await self._describe_at_start()
+        self._apply(summary)
+        if self._batcher.aggregates:
+            await self._refresh_shard_map()
+        await self._tasks.__aenter__()
+        self._is_open = True
+        self._loops = [self._tasks.create_task(self._send_loop())]
+        if self._settings.aggregate:
+            self._loops.append(self._tasks.create_task(self._refresh_loop()))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain within `drain_timeout_seconds` (not at all when cancelled) and stop."""
+        if isinstance(error, asyncio.CancelledError):
+            await self.close(0)
+            await self._tasks.__aexit__(kind, error, trace)
+        else:
+            # The group must not see the caller's own error: it would wrap it into a group of errors.
+            await self.close(self._settings.drain_timeout_seconds)
+            await self._tasks.__aexit__(None, None, None)
+
+    async def _describe_at_start(self) -> StreamSummary:
+        attempt = 0
+        while True:
+            try:
+                async with asyncio.timeout(self._settings.call_timeout_seconds):
+                    return await self._kinesis.describe_stream(self.stream)
+            except TimeoutError:
+                error: HeadraceError = AmbiguousCallError(
+                    f"no answer to DescribeStreamSummary within {self._settings.call_timeout_seconds:g} s"
+                )
+            except HeadraceError as raised:
+                error = raised
+            attempt += 1
+            if not error.retryable or attempt >= _START_ATTEMPTS_MAX:
+                raise error
+            await asyncio.sleep(self._backoff.delay(attempt, self._random))
+
+    def _apply(self, summary: StreamSummary) -> None:
+        is_auto = summary.distribution is Distribution.AUTO
+        if is_auto and (self._batcher.aggregates or not self._is_open):
+            self._telemetry.warning(
+                "order_unavailable",
+                stream=self.stream,
+                reason="the stream distributes records itself (AUTO): no aggregation, no order across shards",
+            )
+        self._batcher.aggregates = self._settings.aggregate and not is_auto
+        self._queues.record_bytes_max = summary.record_bytes_max
+
+    async def put(
+        self,
+        data: bytes,
+        partition_key: str,
+        receipt: Receipt | None = None,
+        token: Any = None,
+        *,
+        explicit_hash_key: int | None = None,
+    ) -> None:
+        """Accept one record, waiting while the buffer is full.
+
+        `receipt(token, outcome)` is called once, later. Raises RecordTooLargeError or PartitionKeyError for a record
+        that the stream would not take, DeliveryFailedError if the producer is closed, and `failure` if it has failed.
+        """
+        # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
+        data = bytes(memoryview(data))
+        while not self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
+            self._progress.clear()
+            await self._progress.wait()
+        if self._wake.is_set():
+            await asyncio.sleep(0)  # let the send loop run: a caller that never waits would hold it up
+
+    def try_put(
+        self,
+        data: bytes,
+        partition_key: str,
+        receipt: Receipt | None = None,
+        token: Any = None,
+        *,
+        explicit_hash_key: int | None = None,
+    ) -> bool:
+        """Accept one record if there is room; False if not. Errors as in `put`.
+
+        The object is kept as it is, not copied. A caller that calls this in a loop has to await something now and then.
+        """
+        if not self._is_open or self.failure is not None:
+            raise self.failure or DeliveryFailedError(
+                f"the producer of stream {self.stream} is closed", hint="Put inside `async with Producer(...)`"
+            )
+        queues = self._queues
+        if not queues.accept(data, partition_key, receipt, token, explicit_hash_key, self._clock.monotonic()):
+            return False
+        if self._listens and (
+            queues.ready_count == 1
+            or queues.ready_bytes >= self._batch_bytes_max
+            or (not self._batcher.aggregates and self._batcher.is_full())
+        ):
+            self._listens = False
+            self._wake.set()
+        return True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the send loop waits for its turn: a good moment for a caller of `try_put` to await."""
+        return self._wake.is_set()
+
+    async def flush(self, deadline_seconds: float) -> int:
+        """Send what is queued without lingering; return how many records are still pending at the deadline."""
+        self._batcher.is_draining = True
+        self._wake.set()
+        with suppress(TimeoutError):  # the answer is the number of pending records
+            async with asyncio.timeout(deadline_seconds):
+                while self._queues.pending_count and self.failure is None:
+                    self._progress.clear()
+                    await self._progress.wait()
+        self._batcher.is_draining = not self._is_open
+        return self.ledger.pending
+
+    async def close(self, deadline_seconds: float) -> int:
+        """Accept nothing more, flush, stop; return how many records are undelivered. A second call only counts."""
+        if not self._is_open:
+            return self.ledger.pending
+        self._is_open = False
+        pending = await self.flush(deadline_seconds)
+        for task in (*self._loops, *self._senders):
+            task.cancel()
+        if pending:
+            self._telemetry.error(
+                "records_undelivered",
+                stream=self.stream,
+                records=pending,
+                bytes=self._queues.pending_bytes,
+                last_error=str(self.failure or self.last_error),
+            )
+        return pending
+
+    async def _send_loop(self) -> None:
+        while True:
+            self._wake.clear()
+            now = self._clock.monotonic()
+            while self._may_send() and (batch := self._batcher.take(now)):
+                sender = self._tasks.create_task(self._send(batch))
+                self._senders[sender] = None
+                sender.add_done_callback(self._forget_sender)
+            self._listens = self._may_send() and not self._batcher.is_held_back(now)
+            deadline = self._batcher.next_deadline(now) if self._may_send() else None
+            await self._wait(self._wake, None if deadline is None else deadline - now)
+
+    def _may_send(self) -> bool:
+        return len(self._senders) < self._settings.inflight_requests_max and self.failure is None
+
+    def _forget_sender(self, task: asyncio.Task[None]) -> None:
+        del self._senders[task]
+        self._wake.set()
+
+    async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
+        if seconds is not None and seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        with suppress(TimeoutError):  # either way the caller looks again
+            async with asyncio.timeout(seconds):
+                await event.wait()
+
+    async def _send(self, batch: Batch) -> None:
+        settings = self._settings
+        try:
+            async with asyncio.timeout(settings.call_timeout_seconds):
+                results = await self._kinesis.put_records(self.stream, batch.entries)
+        except TimeoutError:
+            self._take_failure(
+                batch, AmbiguousCallError(f"no answer to PutRecords within {settings.call_timeout_seconds:g} s")
+            )
+        except HeadraceError as error:
+            self._take_failure(batch, error)
+        else:
+            self._take_answer(batch, results)
+
+    def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
+        now = self._clock.monotonic()
+        self._batcher.fail(batch, now, self._random)
+        self.last_error = str(error)
+        self._telemetry.count("producer_calls_failed", error=type(error).__name__)
+        if error.retryable:
+            self._warn("put_failed", now, error=str(error))
+        else:
+            self.failure = error
+            self._telemetry.error("producer_failed", stream=self.stream, error=str(error))
+            self._progress.set()
+
+    def _take_answer(self, batch: Batch, results: Sequence[PutResult]) -> None:
+        if len(results) != len(batch.records):
+            message = f"PutRecords answered {len(results):,} of {len(batch.records):,} records"
+            self._take_failure(batch, AmbiguousCallError(message))
+            return
+        now = self._clock.monotonic()
+        settlement = self._batcher.settle(batch, results, now, self._random)
+        self._telemetry.count("producer_batches_sent", reason=batch.reason.value)
+        self._telemetry.count("producer_stream_records_sent", len(results))
+        if settlement.failed:
+            first = next(result for result in results if result.error_code)
+            self.last_error = f"{first.error_code}: {first.error_message}"
+            self._warn("records_refused", now, codes=dict(settlement.failed))
+            for code, count in settlement.failed.items():
+                self._telemetry.count("producer_stream_records_failed", count, code=code)
+        if self._batcher.needs_shard_map:
+            self._map_stale.set()
+        self._hand_out(settlement)
+
+    def _hand_out(self, settlement: Settlement) -> None:
+        count = 0
+        for members, delivered in settlement.delivered:
+            count += len(members)
+            for member in members:
+                receipt = member[4]
+                if receipt is not None:
+                    receipt(member[5], delivered)
+        self._telemetry.count("producer_records_acknowledged", count)
+        self._telemetry.gauge("producer_records_pending", self._queues.pending_count)
+        if settlement.misplaced:
+            self._telemetry.count("producer_aggregates_misplaced", settlement.misplaced)
+        self._progress.set()
+
+    def _warn(self, event: str, now: float, **fields: Any) -> None:
+        """Warn at most once a second per event: a bad hour must not fill the log."""
+        if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
+            self._warned_at[event] = now
+            self._telemetry.warning(event, stream=self.stream, **fields)
+
+    async def _refresh_loop(self) -> None:
+        attempt = 0
+        while True:
+            if attempt:
+                await asyncio.sleep(_REFRESH_SECONDS_MIN + self._backoff.delay(attempt, self._random))
+            else:
+                await self._wait(self._map_stale, self._settings.shard_map_refresh_seconds)
+            attempt = 0 if await self._refresh_stream() else attempt + 1
+            await asyncio.sleep(_REFRESH_SECONDS_MIN)
+
+    async def _refresh_stream(self) -> bool:
+        """Look whether the stream still keeps partition keys, and at its shards; False if that failed."""
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_seconds):
+                self._apply(await self._kinesis.describe_stream(self.stream))
+        except (TimeoutError, HeadraceError) as error:
+            self._warn("stream_look_failed", self._clock.monotonic(), error=str(error) or "no answer")
+            return False
+        return await self._refresh_shard_map()
+
+    async def _refresh_shard_map(self) -> bool:
+        self._map_stale.clear()
+        self._batcher.needs_shard_map = False
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_seconds):
+                shards = await self._kinesis.list_shards(self.stream)
+        except (TimeoutError, HeadraceError) as error:
+            self._batcher.needs_shard_map = True
+            self._warn("shard_look_failed", self._clock.monotonic(), error=str(error) or "no answer")
+            return False
+        if self._batcher.needs_shard_map:
+            return False  # a record landed in an unknown place meanwhile: this answer may be older than that
+        self._hand_out(self._batcher.install(ShardMap(shards)))
+        self._wake.set()
+        return True
