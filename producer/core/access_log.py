@@ -8,8 +8,9 @@ from typing import Final, NamedTuple
 
 ADDRESS_BYTES_MAX: Final = 255  # a host name; addresses are shorter
 _TIME_BYTES: Final = len("26/Jan/2019:19:45:25 +0330")
+_ISO_CHARACTERS: Final = len("2019-01-26T16:15:25")
 _TIMES_KEPT_MAX: Final = 4_096
-_STATUS_DIGITS: Final = 3
+_STATUSES: Final = {b" %d " % status: status for status in range(100, 1_000)}
 _ZONE_MINUTES_MAX: Final = 24 * 60
 _LAST_SECOND: Final = 60  # 60 is a leap second
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,10 +90,9 @@ class AccessLogReader:
 
 def _status_of(numbers: bytes) -> int | None:
     """Read ` STATUS BYTES `."""
-    status, _, size = numbers.strip().partition(b" ")
-    if len(status) != _STATUS_DIGITS or not status.isdigit() or not (size.isdigit() or size == b"-"):
-        return None
-    return int(status)
+    status = _STATUSES.get(numbers[:5])
+    size = numbers[5:-1]
+    return status if numbers[-1:] == b" " and (size.isdigit() or size == b"-") else None
 
 
 def parse_time(text: bytes) -> int | None:
@@ -114,7 +114,7 @@ def parse_time(text: bytes) -> int | None:
 
 def iso_time(time: int) -> str:
     """Return seconds since the epoch as ISO 8601 in UTC, `2019-01-26T16:15:25Z`."""
-    return (_EPOCH + timedelta(seconds=time)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (_EPOCH + timedelta(seconds=time)).isoformat()[:_ISO_CHARACTERS] + "Z"
 
 
 def split_target(request: bytes) -> tuple[bytes, bytes]:

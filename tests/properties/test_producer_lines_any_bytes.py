@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producer.core.line import FilteredLine, ParsedEvent, RejectedLine
@@ -12,6 +12,8 @@ from producer.core.site import DEFAULT
 from producer.core.visit_line import VisitLineParser
 from shared.errors import MalformedEventError
 from shared.event import EventId, decode_event, event_id_of, with_event_id
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
 
 FORMATS = st.sampled_from(list(LineFormat))
 ADDRESSES = ("192.0.2.171", "198.51.100.233", "2001:db8::beef")
@@ -59,6 +61,7 @@ def open_visits() -> VisitLineParser:
     return VisitLineParser(DEFAULT, b"k" * 16, lambda agent: "bot" in agent, sessions_max=3)
 
 
+@unhurried
 @given(FORMATS, st.lists(LINES, max_size=12))
 def test_any_line_gives_one_result(line_format: LineFormat, lines: list[bytes]) -> None:
     """Lines = events + filtered + rejected, and every event is a JSON object under its session id."""
@@ -75,6 +78,7 @@ def test_any_line_gives_one_result(line_format: LineFormat, lines: list[bytes]) 
     assert sum(counts.values()) == len(lines)
 
 
+@unhurried
 @given(FORMATS, st.lists(LINES, min_size=1, max_size=16), st.data())
 def test_a_restart_at_any_line_gives_the_same_bytes(
     line_format: LineFormat, lines: list[bytes], data: st.DataObject
@@ -90,6 +94,7 @@ def test_a_restart_at_any_line_gives_the_same_bytes(
     assert restored.snapshot() == parser.snapshot()
 
 
+@unhurried
 @given(st.lists(LINES, max_size=16))
 def test_no_event_and_no_state_tells_who_it_was(lines: list[bytes]) -> None:
     """Neither address nor user agent nor query leaves, whatever stands around them."""
@@ -100,6 +105,7 @@ def test_no_event_and_no_state_tells_who_it_was(lines: list[bytes]) -> None:
         assert secret.encode() not in told
 
 
+@unhurried
 @given(st.binary(max_size=64) | JSON_OBJECTS.map(orjson.dumps))
 def test_decoding_any_bytes_gives_an_object_or_a_named_error(data: bytes) -> None:
     """Nothing but MalformedEventError comes out of the decoder."""
@@ -110,6 +116,7 @@ def test_decoding_any_bytes_gives_an_object_or_a_named_error(data: bytes) -> Non
     assert event == orjson.loads(data)
 
 
+@unhurried
 @given(JSON_OBJECTS, st.sampled_from([b"", b" ", b"\r\n", b"\t \n"]))
 def test_any_object_takes_an_event_id(event: dict[str, object], space: bytes) -> None:
     """The id is there afterwards and every other field as it was."""
@@ -118,6 +125,7 @@ def test_any_object_takes_an_event_id(event: dict[str, object], space: bytes) ->
     assert spliced == {**event, "event_id": "web.00.5"}
 
 
+@unhurried
 @given(st.from_regex(r"[a-z0-9-]{1,40}", fullmatch=True), st.none() | st.integers(0, 255), st.integers(0, 2**63 - 1))
 def test_every_event_id_is_read_back(source_id: str, lane: int | None, offset: int) -> None:
     """Text form and value are one to one."""
@@ -125,6 +133,7 @@ def test_every_event_id_is_read_back(source_id: str, lane: int | None, offset: i
     assert EventId.parse(str(event_id)) == event_id
 
 
+@unhurried
 @given(st.text(max_size=70))
 def test_any_text_is_an_event_id_or_foreign(text: str) -> None:
     """What is parsed is written as the very same text."""

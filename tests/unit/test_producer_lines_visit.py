@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from typing import Any
 
@@ -419,8 +420,6 @@ def test_a_country_is_that_of_the_range(address: bytes, expected: str | None) ->
 
 def test_a_country_table_may_be_compressed_and_unsorted() -> None:
     """A table as it is published is read as it is."""
-    import gzip  # noqa: PLC0415 - for this test only
-
     table = CountryTable.from_bytes(gzip.compress(b"3221225984,3221226239,DE\n0,16777215,FR\n", mtime=0))
     assert (len(table), table.country_of(b"192.0.2.9"), table.country_of(b"0.0.0.1")) == (2, "DE", "FR")
 
@@ -450,8 +449,6 @@ def test_a_country_table_that_is_none_is_refused(data: bytes, words: str) -> Non
 
 def test_a_compressed_table_can_not_explode() -> None:
     """Zeros that would fill the memory are refused by their ratio, a cut file by its end."""
-    import gzip  # noqa: PLC0415 - for this test only
-
     bomb = gzip.compress(b"0" * 10_000_000, mtime=0)
     with pytest.raises(ConfigurationError, match="decompresses to more"):
         CountryTable.from_bytes(bomb)
