@@ -1,0 +1,257 @@
+"""The `headrace` command: local cloud, provisioning, the consumer, the audit and the demo."""
+
+from __future__ import annotations
+
+# typer reads the annotations of the commands at run time, so what they name is imported here; everything heavy
+# (botocore, pydantic, rich) is imported inside the commands, because `--help` has to answer in under 0.3 s.
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.terminal import run_command
+
+app = typer.Typer(
+    name="headrace",
+    help="Web-server events through Amazon Kinesis: nothing lost, order kept, each event in exactly one S3 object.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(Enum):
+    """What goes to stdout at the end."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+AppOption = Annotated[
+    str | None,
+    typer.Option("--app", help="Application name: its lease table.", envvar="HEADRACE_APP", show_default="headrace"),
+]
+OutputOption = Annotated[Output, typer.Option("--output", help="`json` ends stdout with one JSON object.")]
+BucketOption = Annotated[
+    str | None, typer.Option("--bucket", help="S3 bucket of the archive.", envvar="HEADRACE_BUCKET")
+]
+
+
+@app.command()
+def demo(
+    events: Annotated[
+        int | None, typer.Option("--events", min=1, help="Stop after this many lines of the log.", show_default="all")
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(
+            "--log", help="A web-server log (Combined Log Format, plain or gzip).", show_default="the shipped sample"
+        ),
+    ] = None,
+    countries: Annotated[
+        Path | None, typer.Option("--countries", help="Table `ip_from,ip_to,code` that tells a visitor's country.")
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option("--site", help="URL patterns: default, zanbil or a TOML file.", show_default="found by looking"),
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the live page.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Run the whole pipeline on an embedded local cloud, then audit it; exit 0 only if nothing is wrong.
+
+    Example: headrace demo --log access.log.gz
+    """
+    from infra.demo import run_demo  # noqa: PLC0415
+
+    return run_demo(
+        lines_max=events,
+        log=log,
+        countries=countries,
+        site=site,
+        opens_browser=not no_browser,
+        as_json=output is Output.JSON,
+    )
+
+
+@app.command()
+def local(
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes any free one.")] = 4566,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; anything but loopback is your decision.")
+    ] = "127.0.0.1",
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="Folder that keeps the state across restarts.")
+    ] = None,
+    limits: Annotated[
+        bool,
+        typer.Option(
+            "--limits/--no-limits",
+            help="Enforce the shards' limits (1 MiB/s, 1,000 records/s in; 2 MiB/s, 5 calls/s out).",
+        ),
+    ] = True,
+) -> int:
+    """Serve Kinesis, DynamoDB, S3 and what else the pipeline needs on one endpoint, until Ctrl-C.
+
+    Prints the `export AWS_...` lines that point any AWS client to it.
+
+    Example: eval "$(headrace local | head -5)"
+    """
+    from infra.cloud.command import run  # noqa: PLC0415
+
+    return run(port=port, host=host, data_dir=data_dir, limits_enforced=limits)
+
+
+@app.command()
+def provision(
+    shards: Annotated[int, typer.Option("--shards", min=1, max=10_000, help="Shards per stream.")] = 2,
+    on_demand: Annotated[
+        bool, typer.Option("--on-demand", help="On-demand streams instead of a number of shards.")
+    ] = False,
+    application: AppOption = None,
+    source_stream: Annotated[
+        str | None, typer.Option("--source-stream", help="Name of the source stream.", envvar="HEADRACE_SOURCE_STREAM")
+    ] = None,
+    dest_streams: Annotated[
+        str | None,
+        typer.Option(
+            "--dest-streams", help='JSON: {"USA": "NAME", "International": "NAME"}.', envvar="HEADRACE_DEST_STREAMS"
+        ),
+    ] = None,
+    bucket: BucketOption = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove what provisioning made.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --delete: also remove a bucket that holds objects.")
+    ] = False,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Make the streams, the bucket and the lease table; what exists is left alone.
+
+    Example: headrace provision --shards 4
+    """
+    from infra.commands import run_provision  # noqa: PLC0415
+
+    return run_provision(
+        shards=shards,
+        on_demand=on_demand,
+        app=application,
+        source_stream=source_stream,
+        dest_streams=dest_streams,
+        bucket=bucket,
+        delete=delete,
+        force=force,
+        as_json=output is Output.JSON,
+    )
+
+
+@app.command()
+def consume(
+    source_stream: Annotated[
+        str | None, typer.Option("--source-stream", help="The stream to read.", envvar="HEADRACE_SOURCE_STREAM")
+    ] = None,
+    dest_streams: Annotated[
+        str | None,
+        typer.Option(
+            "--dest-streams", help='JSON: {"USA": "NAME", "International": "NAME"}.', envvar="HEADRACE_DEST_STREAMS"
+        ),
+    ] = None,
+    bucket: BucketOption = None,
+    application: AppOption = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Where an unread shard starts: TRIM_HORIZON, LATEST or a time.",
+            envvar="HEADRACE_START_FROM",
+            show_default="TRIM_HORIZON",
+        ),
+    ] = None,
+    worker_id: Annotated[
+        str | None, typer.Option("--worker-id", help="Name of this worker.", envvar="HEADRACE_WORKER_ID")
+    ] = None,
+    flush_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--flush-seconds",
+            help="Age at which an S3 batch is closed.",
+            envvar="HEADRACE_FLUSH_SECONDS",
+            show_default="60",
+        ),
+    ] = None,
+    flush_bytes_max: Annotated[
+        int | None,
+        typer.Option(
+            "--flush-bytes-max",
+            help="Size at which an S3 batch is closed.",
+            envvar="HEADRACE_FLUSH_BYTES_MAX",
+            show_default="5242880",
+        ),
+    ] = None,
+    http_host: Annotated[
+        str | None,
+        typer.Option(
+            "--http-host",
+            help="Address of health, metrics and live page.",
+            envvar="HEADRACE_HTTP_HOST",
+            show_default="127.0.0.1",
+        ),
+    ] = None,
+    http_port: Annotated[
+        int | None,
+        typer.Option(
+            "--http-port", help="Their port; 0 any free one, -1 none.", envvar="HEADRACE_HTTP_PORT", show_default="8080"
+        ),
+    ] = None,
+) -> int:
+    """Read a stream, enrich each event, deliver it to the destination streams and to S3, until SIGTERM.
+
+    Every setting of docs/reference/settings.md is an environment variable.
+
+    Example: headrace consume --source_stream events --dest_streams '{"USA": "usa", "International": "world"}'
+    """
+    from infra.commands import run_consume  # noqa: PLC0415
+
+    return run_consume(
+        source_stream=source_stream,
+        dest_streams=dest_streams,
+        bucket=bucket,
+        app=application,
+        start_from=start_from,
+        worker_id=worker_id,
+        flush_seconds=flush_seconds,
+        flush_bytes_max=flush_bytes_max,
+        http_host=http_host,
+        http_port=http_port,
+    )
+
+
+@app.command()
+def audit(
+    application: AppOption = None,
+    receipts: Annotated[
+        Path | None,
+        typer.Option("--receipts", help="The producer's `--output json` lines: each must be in the source stream."),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Compare what was acknowledged with S3 and the destination streams: lost, duplicated, out of order.
+
+    Exit 1 if anything is.
+
+    Example: headrace audit --app headrace
+    """
+    from infra.commands import run_audit  # noqa: PLC0415
+
+    return run_audit(app=application, receipts=receipts, as_json=output is Output.JSON)
+
+
+def main() -> None:
+    """Run the command and exit with its code."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()
