@@ -106,6 +106,7 @@ class Future(asyncio.Future[Any]):
 
     def __init__(self, *, loop: SimulationLoop) -> None:
         self.serial = loop.next_serial()
+        self.process = PROCESS.get()
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
