@@ -1,0 +1,84 @@
+"""Drops events that were delivered before: a high-water mark per (source, lane), bounded in size."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.event import OFFSET_MAX, EventId
+from shared.lease import Marks
+from shared.limits import KIB
+
+MARKS_BYTES_MAX: Final = 96 * KIB  # of a lease row's 400 KB, before compression; each renewal pays for the row's size
+_ENTRY_OVERHEAD: Final = 24  # an offset's digits, quotes, colon and comma
+_OFFSET_DIGITS_MAX: Final = 19
+_NO_LANE: Final = ".-"
+
+
+class DuplicateMarks:
+    """The highest offset seen per "SOURCE.LANE"; an offset at or below it is a duplicate.
+
+    A producer's offsets rise per lane and a lane has one stream record in flight, so what comes late is a repetition.
+    Events without an id of ours, or without a lane, are never taken for duplicates. Sources are kept in the order
+    in which they were last new; when the marks outgrow `bytes_max`, the source that was silent longest is forgotten
+    whole, and its repetitions, if any come after that, go through. The order is a part of the stored mapping, so
+    that a new owner, reading the same records from the same marks, forgets the same source.
+    """
+
+    def __init__(self, marks: Marks, *, bytes_max: int = MARKS_BYTES_MAX) -> None:
+        self._bytes_max = bytes_max
+        self._offsets: dict[str, int] = {}
+        self._sources: dict[str, list[str]] = {}  # source -> its keys, the one that was new last at the end
+        self._newest = ""
+        self._bytes = 0
+        self.forgotten = 0
+        for key, offset in marks.items():
+            self._add(key, offset)
+
+    def is_duplicate(self, event_id: str) -> bool:
+        """Whether the event was seen; if not, it is from now on."""
+        key, _, digits = event_id.rpartition(".")
+        if key not in self._offsets:
+            return self._is_new(event_id, key)
+        if len(digits) > _OFFSET_DIGITS_MAX or not (digits.isascii() and digits.isdecimal()):
+            return False
+        offset = int(digits)
+        if offset > OFFSET_MAX or (digits[0] == "0" and offset):
+            return False
+        if offset <= self._offsets[key]:
+            return True
+        self._offsets[key] = offset
+        source = key[:-3]
+        if source != self._newest:
+            self._sources[source] = self._sources.pop(source)
+            self._newest = source
+        return False
+
+    def snapshot(self) -> Marks:
+        """Return the marks as they are now, sources in the order in which they are forgotten."""
+        offsets = self._offsets
+        return {key: offsets[key] for keys in self._sources.values() for key in keys}
+
+    def _is_new(self, event_id: str, key: str) -> bool:
+        if key.endswith(_NO_LANE):
+            return False
+        parsed = EventId.parse(event_id)
+        if parsed is not None and parsed.lane is not None:
+            self._add(key, parsed.offset)
+        return False
+
+    def _add(self, key: str, offset: int) -> None:
+        source = key.rpartition(".")[0]
+        keys = self._sources.pop(source, [])
+        keys.append(key)
+        self._sources[source] = keys
+        self._newest = source
+        self._offsets[key] = offset
+        self._bytes += len(key) + _ENTRY_OVERHEAD
+        while self._bytes > self._bytes_max and len(self._sources) > 1:
+            self._forget(next(iter(self._sources)))
+
+    def _forget(self, source: str) -> None:
+        for key in self._sources.pop(source):
+            del self._offsets[key]
+            self._bytes -= len(key) + _ENTRY_OVERHEAD
+        self.forgotten += 1

@@ -1,0 +1,37 @@
+"""Which destination an event belongs to: by its country, `International` takes the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from shared.errors import ConfigurationError
+
+INTERNATIONAL: Final = "International"
+# A destination becomes a part of object keys and of metric labels.
+_NAME: Final = re.compile(r"[\w][\w .()'*-]{0,127}")
+
+
+class Router:
+    """A table from country to destination; matching is exact, as in the lab."""
+
+    def __init__(self, destinations: Iterable[str]) -> None:
+        self.destinations = tuple(destinations) or (INTERNATIONAL,)
+        for name in self.destinations:
+            if not _NAME.fullmatch(name):
+                raise ConfigurationError(
+                    f"Destination `{name[:40]}` is not usable as a part of object keys",
+                    hint="Letters, digits, spaces and . _ - ( ) ' * are allowed, at most 128 characters",
+                )
+        if INTERNATIONAL not in self.destinations:
+            raise ConfigurationError(
+                f"dest_streams names {', '.join(self.destinations)}, but nothing takes the rest",
+                hint=f'Add "{INTERNATIONAL}": "STREAM"',
+            )
+        self._by_country: Mapping[str, str] = {name: name for name in self.destinations}
+
+    def destination_of(self, event: Mapping[str, Any]) -> str:
+        """Return the destination of an event; one without a country, or with a strange one, is International."""
+        country = event.get("country")
+        return self._by_country.get(country, INTERNATIONAL) if isinstance(country, str) else INTERNATIONAL

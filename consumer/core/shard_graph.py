@@ -1,0 +1,93 @@
+"""Which shards get a lease row, and which rows may be read: parents before children, through splits and merges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from shared.lease import AT_LATEST, AT_TRIM_HORIZON, Checkpoint, CheckpointKind, Lease, Marks
+from shared.records import Shard
+
+
+def merge_marks(rows: Iterable[Lease]) -> Marks:
+    """Return the highest offset per (source, lane) over the rows of a shard's parents.
+
+    The order of the first row is kept and what only later rows know is appended: the order is what decides which
+    source is forgotten first (see `duplicate_marks`), so it has to be the same for everyone who computes it.
+    """
+    merged: dict[str, int] = {}
+    for row in rows:
+        for key, offset in row.marks.items():
+            if offset > merged.get(key, -1):
+                merged[key] = offset
+    return merged
+
+
+def may_start(lease: Lease, leases: Mapping[str, Lease]) -> bool:
+    """Whether a row may be read now: it is unfinished, and each parent that has a row is at SHARD_END.
+
+    A parent without a row was trimmed before this application saw it.
+    """
+    if lease.checkpoint.is_shard_end:
+        return False
+    return all(leases[parent].checkpoint.is_shard_end for parent in lease.parents if parent in leases)
+
+
+def rows_to_create(
+    shards: Iterable[Shard], leases: Mapping[str, Lease], initial: Checkpoint = AT_TRIM_HORIZON
+) -> tuple[Lease, ...]:
+    """Return the rows that are missing, in the order of shard ids.
+
+    A shard gets its row once all its parents are finished or trimmed (absent from the listing and from the table).
+    It starts at TRIM_HORIZON, whatever `initial` is, if this application follows one of its ancestors: what came
+    into the child before it was seen must be read. Only shards without such an ancestor start at `initial`. With
+    LATEST these are the open ones; closed ones have nothing that came after now. With AT_TIMESTAMP every row starts
+    there: the time is a constant of the application, so that a child of a shard that ended before it has to keep it.
+    """
+    listed = {shard.shard_id: shard for shard in shards}
+    created: list[Lease] = []
+    followed: dict[str, bool] = {}
+    for shard in sorted(listed.values(), key=lambda each: each.shard_id):
+        if shard.shard_id in leases:
+            continue
+        if initial == AT_LATEST and not _is_followed(shard, listed, leases, followed):
+            if shard.is_open:
+                created.append(_row(shard, initial, ()))
+            continue
+        parents = [parent for parent in shard.parents if parent in listed or parent in leases]
+        rows = [leases[parent] for parent in parents if parent in leases]
+        if len(rows) < len(parents) or not all(row.checkpoint.is_shard_end for row in rows):
+            continue
+        start = initial if initial.kind is CheckpointKind.AT_TIMESTAMP else AT_TRIM_HORIZON
+        created.append(_row(shard, start, rows))
+    return tuple(created)
+
+
+def _is_followed(
+    shard: Shard, listed: Mapping[str, Shard], leases: Mapping[str, Lease], known: dict[str, bool]
+) -> bool:
+    """Whether an ancestor has a row; walked without recursion, as a chain of reshardings may be long."""
+    path = [shard]
+    while path:
+        current = path[-1]
+        if current.shard_id in known:
+            path.pop()
+            continue
+        if any(parent in leases for parent in current.parents):
+            known[current.shard_id] = True
+            continue
+        unknown = [listed[each] for each in current.parents if each in listed and each not in known]
+        if unknown:
+            path.extend(unknown)
+            continue
+        known[current.shard_id] = any(known.get(parent, False) for parent in current.parents)
+    return known[shard.shard_id]
+
+
+def _row(shard: Shard, checkpoint: Checkpoint, parents: Iterable[Lease]) -> Lease:
+    return Lease(
+        shard_id=shard.shard_id,
+        checkpoint=checkpoint,
+        parents=shard.parents,
+        hash_key_range=shard.hash_key_range,
+        marks=merge_marks(parents),
+    )

@@ -1,0 +1,101 @@
+"""Writes what a shard must not lose, in the only safe order: PREPARE in the lease row, PUT to S3, COMMIT in the row."""
+
+from __future__ import annotations
+
+from consumer.archive import Archive
+from consumer.budget import Account
+from consumer.core.batch import Batch
+from consumer.core.flush_format import FlushFormat
+from consumer.core.object_key import position_text
+from consumer.lease_table import HeldLease
+from consumer.status import Counters
+from shared.lease import SHARD_END, Checkpoint, LeaseChange, PendingFlush
+from shared.ports import Clock, Telemetry
+from shared.records import Position
+
+
+class Flusher:
+    """All data writes of one shard under one lease; none of them overlaps another."""
+
+    def __init__(
+        self,
+        held: HeldLease,
+        archive: Archive | None,
+        *,
+        account: Account,
+        counters: Counters,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._held = held
+        self._archive = archive
+        self._account = account
+        self._counters = counters
+        self._clock = clock
+        self._telemetry = telemetry
+
+    async def flush(self, batch: Batch) -> None:
+        """Store a closed batch, all of whose receipts have come, and checkpoint behind it.
+
+        The boundary is fenced before the first object is put, since S3 can't check a lease. A batch that makes no
+        object (all duplicates, or no bucket) is only checkpointed.
+        """
+        if batch.last is None:
+            return
+        pending = self._archive.prepare(self._held.shard_id, batch) if self._archive is not None else None
+        if self._archive is not None and pending is not None:
+            await self._held.write(LeaseChange(pending=pending))
+            await self._put(self._archive, pending, batch)
+        await self._commit(batch, batch.last)
+
+    async def finish_pending(self, archive: Archive, pending: PendingFlush, pinned: FlushFormat, batch: Batch) -> None:
+        """Store the rebuilt batch of a flush that was prepared before, under the keys that were pinned then."""
+        if batch.count != pending.count:
+            self._telemetry.error(
+                "pending_flush_differs",
+                shard_id=self._held.shard_id,
+                expected=pending.count,
+                found=batch.count,
+                first=position_text(pending.first),
+                last=position_text(pending.last),
+            )
+        extended = archive.extend(self._held.shard_id, pending, pinned, batch)
+        if extended is not None:
+            await self._held.write(LeaseChange(pending=extended))
+        await self._put(archive, extended or pending, batch)
+        await self._commit(batch, pending.last)
+        self._telemetry.info("pending_flush_replayed", shard_id=self._held.shard_id, records=batch.records)
+
+    async def anchor(self, before: Position) -> None:
+        """Fix where a shard that started at LATEST begins, at the first record seen: LATEST moves on while we read."""
+        position = Position(before.sequence_number, before.sub_sequence_number - 1)
+        await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position)))
+
+    async def finish(self, children: tuple[str, ...]) -> None:
+        """Store SHARD_END; the marks are final, so that whoever comes first can make the children's rows from it."""
+        await self._held.write(
+            LeaseChange(
+                checkpoint=SHARD_END, children=children, finished_at=self._clock.wall(), pending=None, owner=None
+            )
+        )
+        self._telemetry.info("shard_finished", shard_id=self._held.shard_id, children=len(children))
+
+    async def _put(self, archive: Archive, pending: PendingFlush, batch: Batch) -> None:
+        sent = await archive.put(pending, batch)
+        self._counters.objects += len(pending.keys)
+        self._counters.object_bytes += sent
+
+    async def _commit(self, batch: Batch, last: Position) -> None:
+        await self._held.write(
+            LeaseChange(checkpoint=Checkpoint.at(last), marks=batch.marks or {}, pending=None, attempts=0)
+        )
+        self._counters.commits += 1
+        self._account.free(batch.charged)
+        self._telemetry.info(
+            "batch_committed",
+            shard_id=self._held.shard_id,
+            records=batch.records,
+            lines=batch.count,
+            bytes=batch.size,
+            last=position_text(last),
+        )

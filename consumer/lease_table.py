@@ -1,0 +1,164 @@
+"""The fence on top of the lease store: take, renew, write and give back, each recognising its own lost replies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consumer.retrier import Retrier
+from shared.errors import LeaseLostError
+from shared.lease import Lease, LeaseChange, LeaseExpectation
+from shared.ports import ConditionFailedError, LeaseStore, Random
+
+
+class WriteIds:
+    """Names writes; the nonce keeps the ids of two processes apart, even if they are given one worker id."""
+
+    def __init__(self, random: Random) -> None:
+        self._nonce = f"{random.getrandbits(64):016x}"
+        self._count = 0
+
+    def draw(self) -> str:
+        """Return an id that nobody drew before."""
+        self._count += 1
+        return f"{self._nonce}.{self._count}"
+
+
+class HeldLease:
+    """A lease this worker has taken: the only way to write to its row.
+
+    Every data write is conditional on owner, epoch and version. Without the version, a delayed older write of our own
+    would roll the checkpoint back. A renewal touches the heartbeat only, so that it never collides with a data write.
+    """
+
+    def __init__(self, store: LeaseStore, retrier: Retrier, write_ids: WriteIds, row: Lease) -> None:
+        self._store = store
+        self._retrier = retrier
+        self._write_ids = write_ids
+        self._owner = row.owner
+        self._heartbeat = row.heartbeat
+        self.row = row
+
+    @property
+    def shard_id(self) -> str:
+        """The shard that is leased."""
+        return self.row.shard_id
+
+    @property
+    def epoch(self) -> int:
+        """The epoch at which it was taken."""
+        return self.row.epoch
+
+    async def renew(self) -> None:
+        """Move the heartbeat, once, without retries; LeaseLostError if the row is somebody else's."""
+        # One more at each attempt: an attempt whose reply was lost must not make the next one invisible.
+        self._heartbeat += 1
+        expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
+        try:
+            await self._store.update_lease(self.shard_id, expectation, LeaseChange(heartbeat=self._heartbeat))
+        except ConditionFailedError as refused:
+            raise self._lost(refused.current) from refused
+
+    async def write(self, change: LeaseChange) -> None:
+        """Write data (checkpoint, marks, pending flush, owner), retrying until it landed; LeaseLostError if fenced.
+
+        `change` leaves version and write id alone; they are set here. Calls must not overlap.
+        """
+        write_id = self._write_ids.draw()
+        version = self.row.version
+        expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch, version=version)
+        stamped = _stamp(change, version + 1, write_id)
+
+        async def attempt() -> Lease:
+            try:
+                return await self._store.update_lease(self.shard_id, expectation, stamped)
+            except ConditionFailedError as refused:
+                # Our own write that landed without a reply refuses its repetition: it is there under its id.
+                if refused.current is not None and refused.current.write_id == write_id:
+                    return refused.current
+                raise self._lost(refused.current) from refused
+
+        self.row = await self._retrier.call("lease_write", attempt)
+
+    async def release(self) -> None:
+        """Give the lease back, retrying until it landed; LeaseLostError if it is somebody else's.
+
+        Not conditional on the version: a data write of ours that was given up may still have landed. One that lands
+        later is refused, because the row has no owner any more.
+        """
+        write_id = self._write_ids.draw()
+        expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
+
+        async def attempt() -> None:
+            try:
+                await self._store.update_lease(self.shard_id, expectation, LeaseChange(owner=None, write_id=write_id))
+            except ConditionFailedError as refused:
+                if refused.current is None or refused.current.write_id != write_id:
+                    raise self._lost(refused.current) from refused
+
+        await self._retrier.call("lease_release", attempt)
+
+    def _lost(self, current: Lease | None) -> LeaseLostError:
+        if current is None:
+            return LeaseLostError(f"The lease row of `{self.shard_id}` is gone")
+        return LeaseLostError(
+            f"The lease of `{self.shard_id}` is at epoch {current.epoch}, version {current.version}; "
+            f"this worker held epoch {self.epoch}, version {self.row.version}"
+        )
+
+
+def _stamp(change: LeaseChange, version: int, write_id: str) -> LeaseChange:
+    return LeaseChange(
+        owner=change.owner,
+        checkpoint=change.checkpoint,
+        children=change.children,
+        pending=change.pending,
+        marks=change.marks,
+        attempts=change.attempts,
+        finished_at=change.finished_at,
+        version=version,
+        write_id=write_id,
+    )
+
+
+class LeaseTable:
+    """The lease rows of one application as this worker sees and takes them."""
+
+    def __init__(self, store: LeaseStore, retrier: Retrier, *, worker_id: str, random: Random) -> None:
+        self._store = store
+        self._retrier = retrier
+        self._worker_id = worker_id
+        self._write_ids = WriteIds(random)
+
+    async def list_rows(self) -> Sequence[Lease]:
+        """Read all rows."""
+        return await self._retrier.call("lease_list", self._store.list_leases)
+
+    async def create(self, row: Lease) -> bool:
+        """Write a row if there is none; False if somebody else was first (or our own lost attempt)."""
+
+        async def attempt() -> bool:
+            try:
+                await self._store.create_lease(row)
+            except ConditionFailedError:
+                return False
+            return True
+
+        return await self._retrier.call("lease_create", attempt)
+
+    async def take(self, seen: Lease) -> HeldLease | None:
+        """Take a row that is exactly as it was seen; None if it has changed since, e.g. its owner woke up."""
+        write_id = self._write_ids.draw()
+        expectation = LeaseExpectation(owner=seen.owner, epoch=seen.epoch, heartbeat=seen.heartbeat)
+        change = LeaseChange(
+            owner=self._worker_id, epoch=seen.epoch + 1, heartbeat=seen.heartbeat + 1, write_id=write_id
+        )
+
+        async def attempt() -> Lease | None:
+            try:
+                return await self._store.update_lease(seen.shard_id, expectation, change)
+            except ConditionFailedError as refused:
+                current = refused.current
+                return current if current is not None and current.write_id == write_id else None
+
+        row = await self._retrier.call("lease_take", attempt)
+        return None if row is None else HeldLease(self._store, self._retrier, self._write_ids, row)

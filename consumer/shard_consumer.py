@@ -1,0 +1,369 @@
+"""One shard's life under one lease: replay what was pending, read, deliver, flush and checkpoint, until it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from consumer.archive import Archive
+from consumer.budget import Budget
+from consumer.core.batch import Batch
+from consumer.core.chunk import CHUNK_RECORDS, Chunk, cut
+from consumer.core.circuit_breaker import CircuitBreaker
+from consumer.core.duplicate_marks import DuplicateMarks
+from consumer.core.enrichment import SourcePlace, timestamp_text
+from consumer.core.flush_format import FlushFormat
+from consumer.core.object_key import STREAM_DELIVERY_FAILED, error_slot, position_text
+from consumer.core.roll_policy import RollPolicy
+from consumer.core.route import Router
+from consumer.core.transform import Transform
+from consumer.delivery import Delivery
+from consumer.failure import first_failure
+from consumer.flusher import Flusher
+from consumer.lease_table import HeldLease
+from consumer.shard_reader import ReadPorts, ReadSettings, ShardReader, start_of
+from consumer.status import Counters, ShardState, ShardStatus
+from shared.errors import ConfigurationError, ShardHaltedError, StreamNotFoundError
+from shared.lease import CheckpointKind, PendingFlush
+from shared.ports import RecordSink
+from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
+
+_TIP_PAGES_MAX = 5  # empty pages at the tip after which a replay stops waiting for records that were trimmed
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSettings:
+    """How a shard is processed."""
+
+    roll: RollPolicy
+    breaker_window_records: int
+    breaker_failed_percent: float
+    read: ReadSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ShardParts:
+    """What the shards of a worker share."""
+
+    ports: ReadPorts
+    sinks: Mapping[str, RecordSink]
+    archive: Archive | None
+    router: Router
+    budget: Budget
+    counters: Counters
+
+
+class ShardConsumer:
+    """Reads one leased shard until it ends, is stopped, or is lost.
+
+    Two tasks: one reads and delivers into the open batch, one flushes and checkpoints closed batches; so reading goes
+    on while objects are written, with at most one batch open and one being flushed.
+    """
+
+    def __init__(self, held: HeldLease, settings: ShardSettings, parts: ShardParts) -> None:
+        self._held = held
+        self._settings = settings
+        self._parts = parts
+        self._clock = parts.ports.clock
+        self._telemetry = parts.ports.telemetry
+        self._account = parts.budget.open(self._wake)
+        self._marks = DuplicateMarks(held.row.marks)
+        self._place = SourcePlace(settings.read.stream, held.shard_id)
+        self._breaker = CircuitBreaker(
+            window_records=settings.breaker_window_records, failed_percent=settings.breaker_failed_percent
+        )
+        self._delivery = Delivery(
+            held.shard_id,
+            parts.sinks,
+            keeps_dead_letters=parts.archive is not None,
+            account=self._account,
+            counters=parts.counters,
+            clock=self._clock,
+            telemetry=self._telemetry,
+            on_progress=self._wake,
+        )
+        self._flusher = Flusher(
+            held,
+            parts.archive,
+            account=self._account,
+            counters=parts.counters,
+            clock=self._clock,
+            telemetry=self._telemetry,
+        )
+        self._changed = asyncio.Event()
+        self._open = self._new_batch()
+        self._closed: Batch | None = None  # the one being flushed
+        self._through: Position | None = None  # the last position that was delivered
+        self._children: tuple[str, ...] = ()
+        self._behind_milliseconds = 0
+        self._records = 0
+        self._read_task: asyncio.Task[None] | None = None
+        self._is_processing = False
+        self._is_stopping = False
+        self._has_ended = False
+        self.is_finishing = False  # SHARD_END, which has no owner, is being written or was
+        self.state = ShardState.REPLAYING
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the shard was read to its end and is at SHARD_END."""
+        return self.state is ShardState.FINISHED
+
+    def status(self) -> ShardStatus:
+        """Return what the live page shows."""
+        row = self._held.row
+        checkpoint = row.checkpoint
+        closed = self._closed.size if self._closed is not None else 0
+        return ShardStatus(
+            shard_id=row.shard_id,
+            owner=row.owner or "",
+            epoch=row.epoch,
+            state=self.state,
+            checkpoint=position_text(checkpoint.position)
+            if checkpoint.kind is CheckpointKind.NUMBER
+            else checkpoint.text,
+            iterator_age_milliseconds=self._behind_milliseconds,
+            records=self._records,
+            buffered_bytes=self._open.size + closed,
+        )
+
+    def stop(self) -> None:
+        """Stop reading; what was delivered is still flushed and checkpointed, and then `run` returns."""
+        self._is_stopping = True
+        if self.state is not ShardState.FINISHED:
+            self.state = ShardState.DRAINING
+        # A read under way brings nothing that must be kept; a chunk under way is finished first.
+        if self._read_task is not None and not self._is_processing:
+            self._read_task.cancel()
+        self._wake()
+
+    async def run(self) -> None:
+        """Live; returns at the end of the shard or after `stop`.
+
+        LeaseLostError: another worker owns the shard, nothing more was written. ShardHaltedError: too many records
+        failed. ServiceError: a call failed that no retry heals.
+        """
+        try:
+            await self._replay_pending()
+            await self._read_and_commit()
+        except StreamNotFoundError:
+            if not await self._is_trimmed():
+                raise
+            self._telemetry.error("shard_trimmed", shard_id=self._held.shard_id, after=self._held.row.checkpoint.text)
+            await self._finish(())
+        finally:
+            self._account.close()
+
+    # Replay: what another worker, or this one before a crash, had prepared and perhaps written.
+
+    async def _replay_pending(self) -> None:
+        row = self._held.row
+        if row.pending is not None:
+            await self._replay(row.pending)
+        checkpoint = self._held.row.checkpoint
+        if checkpoint.kind is CheckpointKind.NUMBER:
+            self._through = checkpoint.position
+
+    async def _replay(self, pending: PendingFlush) -> None:
+        """Re-read exactly the pinned range, rebuild its objects, write those that are missing, and commit."""
+        archive = self._parts.archive
+        if archive is None:
+            raise ConfigurationError(
+                f"Shard `{self._held.shard_id}` has a flush to finish, but no bucket is set",
+                hint="Set --bucket to the bucket that this application wrote to before",
+            )
+        pinned = FlushFormat.parse(pending.format_version)
+        batch = Batch(self._clock.monotonic(), keeps_lines=True)
+        # A destination refuses for the record's own sake, so that asking again brings the same dead letters.
+        to_streams = error_slot(STREAM_DELIVERY_FAILED) in pinned.slots
+        await self._read_again(pending, batch, Router(pinned.destinations), to_streams=to_streams)
+        if batch.last is not None:
+            await self._wait_for_receipts(batch.last)
+        batch.marks = self._marks.snapshot()
+        await self._flusher.finish_pending(archive, pending, pinned, batch)
+
+    async def _read_again(self, pending: PendingFlush, batch: Batch, router: Router, *, to_streams: bool) -> None:
+        transform = Transform(self._place, router, self._marks)
+        first, last = pending.first, pending.last
+        start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=first.sequence_number)
+        reader = self._reader(start)
+        after = Position(first.sequence_number, first.sub_sequence_number - 1)
+        tip_pages = 0
+        while tip_pages < _TIP_PAGES_MAX:
+            page = await reader.read()
+            for chunk in self._cut(page.records, after, last):
+                timestamp = timestamp_text(self._clock.wall())
+                await self._delivery.take(chunk, batch, transform, timestamp=timestamp, to_streams=to_streams)
+                after = chunk.last
+            is_beyond = bool(page.records) and page.records[-1].sequence_number > last.sequence_number
+            if page.next_iterator is None or is_beyond or (batch.last is not None and batch.last >= last):
+                return
+            tip_pages = tip_pages + 1 if not page.records and not page.behind_milliseconds else 0
+
+    # Reading.
+
+    async def _read_and_commit(self) -> None:
+        if self._is_stopping:
+            return
+        self.state = ShardState.READING
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._read_task = group.create_task(self._read())
+                self._read_task.add_done_callback(lambda _task: self._wake())
+                group.create_task(self._commit_batches())
+        except BaseExceptionGroup as failures:
+            raise first_failure(failures) from failures
+
+    async def _read(self) -> None:
+        row = self._held.row
+        reader = self._reader(start_of(row.checkpoint, self._settings.read.start_timestamp))
+        transform = Transform(self._place, self._parts.router, self._marks)
+        while not self._is_stopping:
+            try:
+                page = await reader.read()
+            except asyncio.CancelledError:
+                if not self._is_stopping:
+                    raise
+                break
+            self._behind_milliseconds = page.behind_milliseconds
+            if page.records:
+                await self._process(page.records, transform)
+            if page.next_iterator is None and not self._is_stopping:
+                self._end(page)
+                break
+
+    async def _process(self, records: Sequence[StreamRecord], transform: Transform) -> None:
+        self._is_processing = True
+        if self._held.row.checkpoint.kind is CheckpointKind.LATEST and self._through is None:
+            await self._flusher.anchor(Position(records[0].sequence_number))
+        timestamp = timestamp_text(self._clock.wall())
+        for chunk in self._cut(records, self._through):
+            await self._take(chunk, transform, timestamp)
+            if self._is_stopping:
+                break
+        self._is_processing = False
+        self._wake()
+
+    async def _take(self, chunk: Chunk, transform: Transform, timestamp: str) -> None:
+        roll = self._settings.roll
+        if self._open.records and len(chunk.items) > roll.room(self._open.records):
+            await self._close_batch()
+        failed = await self._delivery.take(chunk, self._open, transform, timestamp=timestamp)
+        self._through = chunk.last
+        self._records += len(chunk.items)
+        self._check_breaker(len(chunk.items), failed)
+        if self._is_due():
+            await self._close_batch()
+
+    def _check_breaker(self, records: int, failed: int) -> None:
+        self._breaker.succeed(records - failed)
+        for _ in range(failed):
+            self._breaker.fail()
+        if self._breaker.is_open:
+            raise ShardHaltedError(
+                f"{self._breaker.failed} of the last {self._breaker.counted:,} records of "
+                f"`{self._held.shard_id}` failed, more than {self._settings.breaker_failed_percent:g} %",
+                hint="Look at the dead letters; deploy a fix or raise breaker_failed_percent, then restart",
+            )
+
+    def _end(self, page: RecordPage) -> None:
+        self._children = tuple(child.shard_id for child in page.child_shards)
+        self._has_ended = True
+
+    # Flushing.
+
+    async def _close_batch(self) -> None:
+        while self._closed is not None:
+            await self._wait()
+        self._seal_batch()
+
+    def _seal_batch(self) -> None:
+        self._open.marks = self._marks.snapshot()
+        self._closed, self._open = self._open, self._new_batch()
+        self._wake()
+
+    async def _commit_batches(self) -> None:
+        while True:
+            batch = await self._next_batch()
+            if batch is None:
+                break
+            if batch.last is not None:
+                await self._wait_for_receipts(batch.last)
+            await self._flusher.flush(batch)
+            self._closed = None
+            self._wake()
+        if self._has_ended:
+            await self._finish(self._children)
+
+    async def _next_batch(self) -> Batch | None:
+        """Wait for a closed batch, closing the open one where the reader does not get to it; None at the end."""
+        while self._closed is None:
+            seconds_max: float | None = None
+            # The reader may be cancelled before its first step, so that only its task knows whether it still reads.
+            is_reading = self._read_task is None or not self._read_task.done()
+            if not self._is_processing:
+                if not is_reading and self._open.last is None:
+                    return None
+                if not is_reading or self._is_due():
+                    self._seal_batch()
+                    break
+                if self._open.records:
+                    seconds_max = self._settings.roll.next_deadline(self._open.opened_at) - self._clock.monotonic()
+            await self._wait(seconds_max)
+        return self._closed
+
+    async def _finish(self, children: tuple[str, ...]) -> None:
+        self.is_finishing = True
+        await self._flusher.finish(children)
+        self.state = ShardState.FINISHED
+
+    async def _is_trimmed(self) -> bool:
+        kinesis, stream = self._parts.ports.kinesis, self._settings.read.stream
+        listed = await self._parts.ports.retrier.call("list_shards", lambda: kinesis.list_shards(stream))
+        return all(shard.shard_id != self._held.shard_id for shard in listed)
+
+    # Small parts.
+
+    def _reader(self, start: Start) -> ShardReader:
+        return ShardReader(
+            self._held.shard_id, start, settings=self._settings.read, ports=self._parts.ports, account=self._account
+        )
+
+    def _cut(
+        self, records: Sequence[StreamRecord], after: Position | None, through: Position | None = None
+    ) -> Iterator[Chunk]:
+        return cut(
+            records,
+            self._held.row.hash_key_range,
+            after=after,
+            through=through,
+            records_max=min(CHUNK_RECORDS, self._settings.roll.records_max),
+        )
+
+    def _new_batch(self) -> Batch:
+        return Batch(self._clock.monotonic(), keeps_lines=self._parts.archive is not None)
+
+    def _is_due(self) -> bool:
+        batch = self._open
+        if batch.records and self._account.is_pressed:
+            return True
+        return self._settings.roll.is_due(
+            size=batch.size, records=batch.records, opened_at=batch.opened_at, now=self._clock.monotonic()
+        )
+
+    async def _wait_for_receipts(self, position: Position) -> None:
+        while not self._delivery.tracker.covers(position):
+            await self._wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    async def _wait(self, seconds_max: float | None = None) -> None:
+        """Wait until something changed, at most `seconds_max`; whoever waits looks again at its condition."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds_max):
+                await self._changed.wait()
+        except TimeoutError:
+            return

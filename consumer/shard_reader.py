@@ -1,0 +1,128 @@
+"""Reads one shard page by page: pacing, budget, expired iterators and retries, so that its caller sees only pages."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from consumer.budget import Account
+from consumer.core.read_pacer import ReadPacer
+from consumer.retrier import Retrier
+from shared.errors import IteratorExpiredError, ServiceError, ThrottledError
+from shared.lease import Checkpoint, CheckpointKind
+from shared.limits import GET_RECORDS_BYTES_MAX, KIB
+from shared.ports import Clock, Kinesis, Random, Telemetry
+from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
+from shared.retry import Backoff
+
+_RESERVE_BYTES_MIN: Final = 64 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """How a shard is read."""
+
+    stream: str
+    records_max: int
+    pause_seconds: float
+    idle_seconds: float
+    start_timestamp: float  # seconds since the epoch; for rows at AT_TIMESTAMP
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPorts:
+    """What a reader needs of the world."""
+
+    kinesis: Kinesis
+    retrier: Retrier
+    clock: Clock
+    random: Random
+    telemetry: Telemetry
+    backoff: Backoff
+
+
+def start_of(checkpoint: Checkpoint, timestamp: float) -> Start:
+    """Return where reading begins: AT the stored record, since a part of its aggregate may be unread (as in KCL)."""
+    if checkpoint.kind is CheckpointKind.NUMBER:
+        return Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=checkpoint.position.sequence_number)
+    if checkpoint.kind is CheckpointKind.LATEST:
+        return LATEST
+    if checkpoint.kind is CheckpointKind.AT_TIMESTAMP:
+        return Start(StartKind.AT_TIMESTAMP, timestamp=timestamp)
+    return TRIM_HORIZON
+
+
+class ShardReader:
+    """Yields the pages of one shard in order, from `start` on, for as long as its caller asks."""
+
+    def __init__(
+        self, shard_id: str, start: Start, *, settings: ReadSettings, ports: ReadPorts, account: Account
+    ) -> None:
+        self._shard_id = shard_id
+        self._start = start
+        self._settings = settings
+        self._ports = ports
+        self._account = account
+        self._pacer = ReadPacer(pause_seconds=settings.pause_seconds, idle_seconds=settings.idle_seconds)
+        self._iterator: str | None = None
+        self._reserve = GET_RECORDS_BYTES_MAX  # nothing is known yet: the worst case
+        self.behind_milliseconds = 0
+
+    async def read(self) -> RecordPage:
+        """Return the next page, which may be empty; holds a reservation until the next call or `settle`.
+
+        A page without `next_iterator` is the last one. Raises ServiceError where no retry helps.
+        """
+        await self._pace()
+        await self._account.reserve(self._reserve)
+        try:
+            page = await self._get()
+        finally:
+            self._account.settle()
+        size = sum(len(record.data) for record in page.records)
+        self._reserve = min(GET_RECORDS_BYTES_MAX, max(_RESERVE_BYTES_MIN, 2 * size))
+        self._iterator = page.next_iterator
+        self.behind_milliseconds = page.behind_milliseconds
+        if page.records:
+            self._start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
+        self._pacer.take_page(
+            self._ports.clock.monotonic(),
+            page_bytes=size,
+            record_count=len(page.records),
+            behind_milliseconds=page.behind_milliseconds,
+        )
+        return page
+
+    async def _pace(self) -> None:
+        delay = self._pacer.next_deadline() - self._ports.clock.monotonic()
+        if delay > 0:
+            await asyncio.sleep(delay)
+
+    async def _get(self) -> RecordPage:
+        failures = 0
+        while True:
+            if self._iterator is None:
+                self._iterator = await self._ports.retrier.call("get_shard_iterator", self._get_iterator)
+            try:
+                return await self._ports.kinesis.get_records(
+                    self._settings.stream, self._iterator, self._settings.records_max
+                )
+            except IteratorExpiredError:
+                # It is not an outage: a new iterator at the last position is all it takes.
+                self._ports.telemetry.count("iterators_expired")
+                self._iterator = None
+            except ServiceError as error:
+                if not error.retryable:
+                    raise
+                self._ports.telemetry.count("calls_retried", operation="get_records", error=type(error).__name__)
+                delay = self._ports.backoff.delay(failures, self._ports.random)
+                failures += 1
+                if isinstance(error, ThrottledError):
+                    self._pacer.take_throttle(self._ports.clock.monotonic(), delay)
+                    await self._pace()
+                else:
+                    await asyncio.sleep(delay)
+
+    async def _get_iterator(self) -> str:
+        return await self._ports.kinesis.get_shard_iterator(self._settings.stream, self._shard_id, self._start)

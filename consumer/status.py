@@ -1,0 +1,111 @@
+"""What a worker says of itself at one instant: for /healthz, /metrics and the live page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class WorkerState(Enum):
+    """The life of a worker."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+class ShardState(Enum):
+    """The life of a shard inside a worker."""
+
+    REPLAYING = "replaying"
+    READING = "reading"
+    DRAINING = "draining"
+    HALTED = "halted"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the worker started; they only rise."""
+
+    read: int = 0  # user records
+    duplicates: int = 0
+    enriched: int = 0
+    dead_letters: int = 0
+    dead_letters_unkept: int = 0  # without a bucket there is nowhere to keep them
+    objects: int = 0
+    object_bytes: int = 0
+    commits: int = 0
+    destinations: dict[str, int] = field(default_factory=dict)  # enriched events per destination
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """One shard that this worker holds."""
+
+    shard_id: str
+    owner: str
+    epoch: int
+    state: ShardState
+    checkpoint: str
+    iterator_age_milliseconds: int
+    records: int
+    buffered_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker and all its shards."""
+
+    worker_id: str
+    state: WorkerState
+    application: str
+    source_stream: str
+    uptime_seconds: float
+    renewal_age_seconds: float  # since the last round of renewals in which every lease was renewed
+    is_renewal_fresh: bool
+    is_ready: bool
+    budget_bytes_used: int
+    budget_bytes_max: int
+    totals: Counters
+    shards: tuple[ShardStatus, ...] = ()
+
+    def as_mapping(self) -> Mapping[str, object]:
+        """Return what the live page reads, as plain values."""
+        return {
+            "worker_id": self.worker_id,
+            "state": self.state.value,
+            "application": self.application,
+            "source_stream": self.source_stream,
+            "uptime_seconds": round(self.uptime_seconds, 1),
+            "renewal_age_seconds": round(self.renewal_age_seconds, 2),
+            "is_ready": self.is_ready,
+            "budget_bytes_used": self.budget_bytes_used,
+            "budget_bytes_max": self.budget_bytes_max,
+            "totals": {
+                "read": self.totals.read,
+                "duplicates": self.totals.duplicates,
+                "enriched": self.totals.enriched,
+                "dead_letters": self.totals.dead_letters,
+                "dead_letters_unkept": self.totals.dead_letters_unkept,
+                "objects": self.totals.objects,
+                "object_bytes": self.totals.object_bytes,
+                "commits": self.totals.commits,
+                "destinations": dict(sorted(self.totals.destinations.items())),
+            },
+            "shards": [
+                {
+                    "shard_id": shard.shard_id,
+                    "owner": shard.owner,
+                    "epoch": shard.epoch,
+                    "state": shard.state.value,
+                    "checkpoint": shard.checkpoint,
+                    "iterator_age_milliseconds": shard.iterator_age_milliseconds,
+                    "records": shard.records,
+                    "buffered_bytes": shard.buffered_bytes,
+                }
+                for shard in self.shards
+            ],
+        }
