@@ -152,6 +152,13 @@ class FakeKinesis:
         """Return (shard id, record) of everything ever written, shard by shard."""
         return [(name, record) for name, each in self.streams[stream].shards.items() for record in each.records]
 
+    def append(self, stream: FakeStream, shard: FakeShard, entry: PutEntry) -> int:
+        """Write a record into a shard, whatever its keys; return its sequence number."""
+        number = stream.next_sequence_number()
+        shard.records.append(StreamRecord(entry.data, entry.partition_key, number, self.network.wall()))
+        shard.numbers.append(number)
+        return number
+
     # The port.
 
     async def put_record(self, stream: str, entry: PutEntry) -> PutResult:
@@ -259,10 +266,7 @@ class FakeKinesis:
         code = self.network.entry_error(operation, name)
         if code:
             return PutResult(error_code=code, error_message=f"{code} on {name}")
-        number = stream.next_sequence_number()
-        shard.records.append(StreamRecord(entry.data, entry.partition_key, number, self.network.wall()))
-        shard.numbers.append(number)
-        return PutResult(shard_id=name, sequence_number=number)
+        return PutResult(shard_id=name, sequence_number=self.append(stream, shard, entry))
 
     def _check_entry(self, stream: FakeStream, entry: PutEntry) -> None:
         if not 1 <= len(entry.partition_key) <= PARTITION_KEY_CHARACTERS_MAX:

@@ -1,0 +1,122 @@
+"""The processes of a simulated world: the real product code, started, killed, frozen, stopped and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from shared.errors import HeadraceError
+from tests.simulation.loop import WORLD_CONTEXT, Process, SimulationLoop
+from tests.simulation.story import Story
+
+_CRASHES_MAX: Final = 60  # of one actor, by errors that the product declares; more is a crash loop
+
+# Given its clock and the event that asks it to stop, runs one life of a process.
+Life = Callable[["Machine", asyncio.Event], Coroutine[Any, Any, None]]
+
+
+class Machine:
+    """What survives a process on its machine: the clocks. One per actor."""
+
+    def __init__(self, loop: SimulationLoop, epoch: float, origin: float) -> None:
+        self._loop = loop
+        self._epoch = epoch
+        self._origin = origin
+        self.wall_offset = 0.0
+        self.lives = 0
+
+    def monotonic(self) -> float:
+        """Return seconds since some origin of this machine's own."""
+        return self._origin + self._loop.time()
+
+    def wall(self) -> float:
+        """Return seconds since the epoch, as far off as this machine's clock is."""
+        return self._epoch + self._loop.time() + self.wall_offset
+
+
+class Actor:
+    """A role in the world that is always filled: when its process ends, the next one is started a little later."""
+
+    def __init__(
+        self, name: str, life: Life, *, loop: SimulationLoop, chance: random.Random, story: Story, epoch: float
+    ) -> None:
+        self.name = name
+        self.machine = Machine(loop, epoch, chance.uniform(0, 1e6))
+        self.process: Process | None = None
+        self.violations: list[str] = []
+        self.restart_seconds_max = 15.0
+        self.is_over = False
+        self._life = life
+        self._loop = loop
+        self._chance = chance
+        self._story = story
+        self._stop: asyncio.Event | None = None
+        self._crashes = 0
+
+    def start(self) -> None:
+        """Start a process."""
+        if self.is_over:
+            return
+        self.machine.lives += 1
+        process = self.process = Process(f"{self.name}.{self.machine.lives}")
+        process.on_exit = self._on_exit
+        self._stop = asyncio.Event()
+        self._story.tell(process.name, "starts")
+        self._loop.spawn(process, self._live)
+
+    async def _live(self) -> None:
+        process, stop = self.process, self._stop
+        assert process is not None
+        assert stop is not None
+        try:
+            await self._life(self.machine, stop)
+        except* HeadraceError as group:
+            self._crash(process, group, is_declared=True)
+        except* Exception as group:  # noqa: BLE001 - whatever the product lets out is a finding
+            self._crash(process, group, is_declared=False)
+        else:
+            self._story.tell(process.name, "ends")
+            if not stop.is_set():
+                self.violations.append(f"{process.name} ended without being asked")
+        self._loop.kill(process)
+
+    def _crash(self, process: Process, group: BaseExceptionGroup[Any], *, is_declared: bool) -> None:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        self._story.tell(process.name, f"crashes: {type(error).__name__}: {error}")
+        self._story.count("crash")
+        self._crashes += 1
+        if not is_declared:
+            self.violations.append(f"{process.name} crashed with {type(error).__name__}: {error}")
+        elif self._crashes > _CRASHES_MAX:
+            self.violations.append(f"{self.name} crashed {self._crashes} times, at last with {error}")
+            self.is_over = True
+
+    def _on_exit(self, process: Process) -> None:
+        if process is self.process:
+            seconds = self._chance.uniform(0.2, self.restart_seconds_max)
+            self._loop.call_later(seconds, self.start, context=WORLD_CONTEXT)
+
+    def kill(self, why: str) -> None:
+        """SIGKILL, now or a few steps from now."""
+        process = self.process
+        if process is not None and process.alive:
+            self._story.tell(process.name, f"is killed: {why}")
+            process.kill_at_step = process.steps + self._chance.choice([1, 1, 2, 3, 5, 8])
+            if self._chance.random() < 0.5:
+                self._loop.kill(process)
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if self._stop is not None and self.process is not None and self.process.alive:
+            self._story.tell(self.process.name, "is asked to stop")
+            self._stop.set()
+
+    def freeze(self, seconds: float) -> None:
+        """SIGSTOP for a while."""
+        if self.process is not None and self.process.alive:
+            self._story.tell(self.process.name, f"freezes for {seconds:.1f} s")
+            self._loop.freeze(self.process, seconds)
