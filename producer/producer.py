@@ -64,6 +64,7 @@ class Producer:
         self._map_stale = asyncio.Event()
         self._listens = False  # whether the send loop wants to hear of new records
         self._is_open = False
+        self._is_hurried = False
         self._warned_at: dict[str, float] = {}
 
     def _new_batcher(self) -> Batcher:
@@ -163,8 +164,7 @@ class Producer:
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
         data = bytes(memoryview(data))
         while not self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
-            self._progress.clear()
-            await self._progress.wait()
+            await self.wait_for_room()
         if self._wake.is_set():
             await asyncio.sleep(0)  # let the send loop run: a caller that never waits would hold it up
 
@@ -202,15 +202,28 @@ class Producer:
         """Whether the send loop waits for its turn: a good moment for a caller of `try_put` to await."""
         return self._wake.is_set()
 
+    async def wait_for_room(self) -> None:
+        """Wait until `try_put` is worth another try (or `wake_waiters` is called)."""
+        self._progress.clear()
+        await self._progress.wait()
+
+    def wake_waiters(self) -> None:
+        """Make `wait_for_room` return, so that its callers look around."""
+        self._progress.set()
+
+    def hurry(self) -> None:
+        """End every flush and close now, with whatever is pending: somebody asked for the end a second time."""
+        self._is_hurried = True
+        self._progress.set()
+
     async def flush(self, deadline_seconds: float) -> int:
         """Send what is queued without lingering; return how many records are still pending at the deadline."""
         self._batcher.is_draining = True
         self._wake.set()
         with suppress(TimeoutError):  # the answer is the number of pending records
             async with asyncio.timeout(deadline_seconds):
-                while self._queues.pending_count and self.failure is None:
-                    self._progress.clear()
-                    await self._progress.wait()
+                while self._queues.pending_count and self.failure is None and not self._is_hurried:
+                    await self.wait_for_room()
         self._batcher.is_draining = not self._is_open
         return self.ledger.pending
 

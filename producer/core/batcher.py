@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from producer.core.call_gate import CallGate
 from producer.core.lanes import Lane, LaneQueues, QueuedRecord, effective_hash_key
 from producer.core.ledger import Ledger
 from producer.core.put_outcome import Verdict, judge
@@ -136,9 +137,7 @@ class Batcher:
         self._backoff = backoff
         self._retries: list[_Retry] = []
         self._unverified: list[tuple[OutgoingRecord, PutResult]] = []
-        self._calls = 0
-        self._failed_in_a_row = 0
-        self._closed_until = 0.0
+        self._gate = CallGate(backoff)
         self._in_flight = 0
         self._acknowledged = 0
 
@@ -150,12 +149,12 @@ class Batcher:
 
     def next_deadline(self, now: float) -> float | None:
         """Return when `take` should be asked next (may be past); None if only a new record or answer changes it."""
-        if self._failed_in_a_row and self._calls:
+        if self._gate.waits_for_answer:
             return None
         due_at = min((retry.due_at for retry in self._retries), default=_NEVER)
         if self.queues.ready:
             due_at = min(due_at, now if self.is_full() or self.is_draining else self._linger_end())
-        return None if due_at == _NEVER else max(due_at, self._closed_until)
+        return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
 
     def _linger_end(self) -> float:
         return self.queues.ready_since + self._linger_seconds
@@ -173,7 +172,7 @@ class Batcher:
 
     def is_held_back(self, now: float) -> bool:
         """Whether nothing may be sent now, because calls have failed."""
-        return now < self._closed_until or bool(self._failed_in_a_row and self._calls)
+        return self._gate.is_closed(now)
 
     def _due_reason(self, now: float) -> FlushReason | None:
         if self.is_held_back(now):
@@ -198,7 +197,7 @@ class Batcher:
         self._take_ready(batch)
         if not batch.records:
             return None
-        self._calls += 1
+        self._gate.start()
         return batch
 
     def _take_retries(self, batch: Batch, now: float) -> None:
@@ -323,7 +322,6 @@ class Batcher:
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:
         """Take the answer to a batch, one result per entry in order."""
         assert len(results) == len(batch.records), "PutRecords answers each entry"
-        self._calls -= 1
         settlement = Settlement()
         failed: list[OutgoingRecord] = []
         for record, result in zip(batch.records, results, strict=True):
@@ -333,7 +331,9 @@ class Batcher:
             else:
                 self._place(record, result, settlement, is_final=False)
         if len(failed) < len(batch.records):
-            self._recover(now)
+            if self._gate.succeed(now):
+                for retry in self._retries:
+                    retry.due_at = min(retry.due_at, now)
             if failed:
                 self._retry_later(failed, now, random)
         else:
@@ -369,29 +369,19 @@ class Batcher:
 
     def fail(self, batch: Batch, now: float, random: Random) -> None:
         """Take note that a call failed as a whole; it may have landed, so its stream records stay as they are."""
-        self._calls -= 1
         self._retry_all(batch, now, random)
 
     def _retry_all(self, batch: Batch, now: float, random: Random) -> None:
         for record in batch.records:
             record.attempts += 1
         self._retries.append(_Retry(now, batch.records))
-        if batch.taken_at >= self._closed_until:  # calls that were under way together fail together: they count once
-            self._closed_until = now + self._backoff.delay(self._failed_in_a_row, random)
-            self._failed_in_a_row += 1
+        self._gate.fail(batch.taken_at, now, random)
 
     def _retry_later(self, failed: list[OutgoingRecord], now: float, random: Random) -> None:
         attempt = max(record.attempts for record in failed)
         for record in failed:
             record.attempts += 1
         self._retries.append(_Retry(now + self._backoff.delay(attempt, random), failed))
-
-    def _recover(self, now: float) -> None:
-        if self._failed_in_a_row:
-            self._failed_in_a_row = 0
-            self._closed_until = now
-            for retry in self._retries:
-                retry.due_at = min(retry.due_at, now)
 
     def install(self, shard_map: ShardMap) -> Settlement:
         """Take a fresh shard map, and judge what waited for one."""

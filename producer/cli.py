@@ -1,0 +1,144 @@
+"""The `producer_from_cli` command: one record, or every line of a file, of standard input or of a growing log."""
+
+from __future__ import annotations
+
+# typer reads the annotations at run time, so what they name is imported here; everything heavy (botocore, pydantic)
+# is imported inside the command, because `--help` has to answer in under 0.3 s.
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.terminal import run_command
+
+app = typer.Typer(
+    name="producer_from_cli",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(Enum):
+    """What a line is."""
+
+    AUTO = "auto"
+    JSON = "json"
+    COMBINED = "combined"
+    CSV = "csv"
+
+
+class Order(Enum):
+    """How much order is kept."""
+
+    LANE = "lane"
+    NONE = "none"
+
+
+class Output(Enum):
+    """What goes to stdout."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@app.command()
+def produce(
+    stream: Annotated[str, typer.Option("--stream", help="Name of the data stream.")],
+    source: Annotated[
+        str | None, typer.Argument(metavar="[-]", help="`-` reads from standard input, as no source at all does.")
+    ] = None,
+    json_string: Annotated[
+        str | None, typer.Option("--json-string", help="One event as JSON; its session_id is the partition key.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option("--file", help="File to read, plain or gzip; `-` is standard input.")
+    ] = None,
+    line_format: Annotated[
+        Format,
+        typer.Option("--format", help="Event as JSON, access log (Combined Log Format), or CSV with a header row."),
+    ] = Format.AUTO,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on as the file grows, across rotation; resume from the bookmark.")
+    ] = False,
+    ordering: Annotated[
+        Order | None, typer.Option("--ordering", help="Keep order per session, or none.", show_default="lane")
+    ] = None,
+    aggregate: Annotated[
+        bool | None,
+        typer.Option("--aggregate/--no-aggregate", help="Pack events in KPL's format.", show_default="aggregate"),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.001, help="Events per second at most.", show_default="no limit")
+    ] = None,
+    output: Annotated[
+        Output, typer.Option("--output", help="json: a receipt per event and the summary, one object a line.")
+    ] = Output.TEXT,
+    site: Annotated[
+        str, typer.Option("--site", help="URL patterns of an access log: default, zanbil or a .toml file.")
+    ] = "default",
+    countries: Annotated[
+        Path | None, typer.Option("--countries", help="Table `ip_from,ip_to,code` that tells a visitor's country.")
+    ] = None,
+    source_id: Annotated[
+        str | None,
+        typer.Option(
+            "--source-id",
+            help="Name of the source in event ids. Without it a file read once gets a new one each time, so that "
+            "sending it again on purpose is no duplicate; with it, readers drop what they have seen.",
+            show_default="drawn",
+        ),
+    ] = None,
+    state_dir: Annotated[
+        str | None,
+        typer.Option("--state-dir", help="Folder of bookmarks, keys and dead letters.", show_default=".headrace"),
+    ] = None,
+) -> int:
+    """Put one event, or every line of a source, on a Kinesis data stream.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 some events not delivered (or every line rejected).
+
+    Example: producer_from_cli --stream orders --file access.log --format combined
+    """
+    from producer.command import Given, run_produce  # noqa: PLC0415
+
+    return run_produce(
+        Given(
+            stream=stream,
+            json_string=json_string,
+            path=_one_path(source, file, has_json=json_string is not None, follow=follow),
+            line_format=line_format.value,
+            follow=follow,
+            ordering=None if ordering is None else ordering.value,
+            aggregate=aggregate,
+            events_per_second=rate,
+            as_json=output is Output.JSON,
+            site=site,
+            countries=None if countries is None else str(countries),
+            source_id=source_id,
+            state_dir=state_dir,
+        )
+    )
+
+
+def _one_path(source: str | None, file: str | None, *, has_json: bool, follow: bool) -> str:
+    """Return what to read; BadParameter if the options contradict each other."""
+    if has_json and (source is not None or file is not None or follow):
+        raise typer.BadParameter("--json-string is one event; leave out the file and --follow")
+    if source is not None and file is not None:
+        raise typer.BadParameter(f"two sources are given: {source} and {file}")
+    path = file if file is not None else source
+    if follow and path in {None, "-"}:
+        raise typer.BadParameter("--follow needs --file PATH")
+    return "-" if path is None else path
+
+
+def main() -> None:
+    """Run the command to its exit code."""
+    run_command(app)
+
+
+if __name__ == "__main__":
+    main()

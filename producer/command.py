@@ -1,0 +1,265 @@
+"""What `producer_from_cli` does once its options are read."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from producer.core.line_format import LineFormat
+from producer.run import RunSummary, SourceOptions, load_site, run_source
+from shared.aws.session import open_aws
+from shared.clock import SystemClock
+from shared.disk import LocalFiles
+from shared.errors import (
+    ConfigurationError,
+    HeadraceError,
+    MalformedEventError,
+    ServiceUnavailableError,
+    ThrottledError,
+)
+from shared.event import decode_event
+from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
+from shared.limits import PARTITION_KEY_CHARACTERS_MAX
+from shared.ports import Delivered, Kinesis, Random
+from shared.records import PutEntry, PutResult
+from shared.retry import Backoff
+from shared.settings import ProducerSettings, load_settings
+from shared.telemetry import StructlogTelemetry, configure_logging
+from shared.terminal import render_error, say, shows_progress, write_data
+
+_KEY_VARIABLE: Final = "HEADRACE_PRODUCER_SESSION_KEY"
+_KEY_BYTES_MIN: Final = 16
+_KEY_BYTES_MAX: Final = 64
+_ATTEMPTS_MAX: Final = 4
+_PROGRESS_SECONDS: Final = 0.2
+_REASONS_SHOWN_MAX: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The options as the user gave them; None where a setting or its default decides."""
+
+    stream: str
+    json_string: str | None
+    path: str
+    line_format: str
+    follow: bool
+    ordering: str | None
+    aggregate: bool | None
+    events_per_second: float | None
+    as_json: bool
+    site: str
+    countries: str | None
+    source_id: str | None
+    state_dir: str | None
+
+
+def run_produce(given: Given) -> int:
+    """Run the command; return its exit code."""
+    configure_logging("warning")
+    settings = load_settings(
+        ProducerSettings, ordering=given.ordering, aggregate=given.aggregate, state_dir=given.state_dir
+    )
+    if given.json_string is not None:
+        return asyncio.run(_put_one(given, given.json_string, settings))
+    if given.follow:
+        given = replace(given, path=str(Path(given.path).absolute()))
+    return asyncio.run(_put_lines(given, settings))
+
+
+async def _put_one(given: Given, json_string: str, settings: ProducerSettings) -> int:
+    data = json_string.encode(errors="surrogateescape")
+    session_id = _session_id_of(data)
+    async with open_aws(call_timeout_seconds=settings.call_timeout_seconds) as aws:
+        result = await _put_patiently(
+            await aws.kinesis(), given.stream, PutEntry(data, session_id), settings, random.SystemRandom()
+        )
+    if given.as_json:
+        write_data(orjson.dumps({"shard_id": result.shard_id, "sequence_number": str(result.sequence_number)}).decode())
+    else:
+        write_data(f"Produced record {result.sequence_number} to Shard {result.shard_id}")
+    return ExitCode.DONE
+
+
+def _session_id_of(data: bytes) -> str:
+    example = """--json_string '{"session_id": "a1", "country": "USA", "browse_history": []}'"""
+    try:
+        event = decode_event(data)
+    except MalformedEventError as error:
+        raise ConfigurationError(f"--json_string is not usable: {error}", hint=error.hint or example) from error
+    session_id = event.get("session_id")
+    if not isinstance(session_id, str) or not 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX:
+        message = f"--json_string has no session_id that is a text of 1 to {PARTITION_KEY_CHARACTERS_MAX} characters"
+        raise ConfigurationError(message, hint=example)
+    return session_id
+
+
+async def _put_patiently(
+    kinesis: Kinesis, stream: str, entry: PutEntry, settings: ProducerSettings, chance: Random
+) -> PutResult:
+    """Put one record; try again only where the call surely did not land, as a second record would be a mistake."""
+    backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
+    attempt = 0
+    while True:
+        try:
+            return await kinesis.put_record(stream, entry)
+        except (ThrottledError, ServiceUnavailableError):
+            attempt += 1
+            if attempt >= _ATTEMPTS_MAX:
+                raise
+            await asyncio.sleep(backoff.delay(attempt, chance))
+
+
+class _Receipts:
+    """Writes one line per delivered event to stdout; a reader that goes away ends the run, not the delivery."""
+
+    def __init__(self, stop: StopSignal) -> None:
+        self._stop = stop
+        self.is_broken = False
+
+    def __call__(self, event_id: str, partition_key: str, delivered: Delivered, /) -> None:  # noqa: ARG002 - a session id is not for every log
+        """Write a receipt."""
+        if self.is_broken:
+            return
+        try:
+            write_data(
+                f'{{"event_id":{orjson.dumps(event_id).decode()},"shard_id":"{delivered.shard_id}",'
+                f'"sequence_number":"{delivered.sequence_number}"}}'
+            )
+        except BrokenPipeError:
+            self.is_broken = True
+            self._stop.notify()
+
+
+class _Progress:
+    """Draws one line on a terminal, a few times a second."""
+
+    def __init__(self) -> None:
+        self._drawn_at = 0.0
+        self._is_drawn = False
+
+    def __call__(self, summary: RunSummary) -> None:
+        """Draw the counts if it is time."""
+        now = time.monotonic()
+        if now - self._drawn_at >= _PROGRESS_SECONDS:
+            self._drawn_at = now
+            self._is_drawn = True
+            text = f"{summary.lines:,} lines, {summary.events:,} events, {summary.acknowledged:,} acknowledged"
+            sys.stderr.write(f"\r{text}\x1b[K")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._is_drawn:
+            sys.stderr.write("\r\x1b[K")
+
+
+async def _put_lines(given: Given, settings: ProducerSettings) -> int:
+    files = LocalFiles()
+    options = SourceOptions(
+        path=given.path,
+        line_format=LineFormat(given.line_format),
+        is_followed=given.follow,
+        site=await load_site(files, given.site),
+        countries_path=given.countries,
+        source_id=given.source_id,
+        session_key=_session_key(),
+        events_per_second=given.events_per_second,
+    )
+    progress = _Progress() if shows_progress() else None
+    started_at = time.monotonic()
+    async with (
+        stop_on_signals() as stop,
+        open_aws(
+            call_timeout_seconds=settings.call_timeout_seconds, connections_max=settings.inflight_requests_max + 2
+        ) as aws,
+    ):
+        receipts = _Receipts(stop) if given.as_json else None
+        try:
+            summary = await run_source(
+                options,
+                stream=given.stream,
+                kinesis=await aws.kinesis(),
+                files=files,
+                clock=SystemClock(),
+                random=random.SystemRandom(),
+                telemetry=StructlogTelemetry(),
+                settings=settings,
+                stop=stop,
+                on_receipt=receipts,
+                on_progress=progress,
+            )
+        finally:
+            if progress is not None:
+                progress.clear()
+    seconds = time.monotonic() - started_at
+    if receipts is not None and not receipts.is_broken:
+        write_data(orjson.dumps(_as_mapping(summary, seconds)).decode())
+    say(_summary_line(given, settings, summary, seconds))
+    return _exit_code(summary)
+
+
+def _session_key() -> bytes | None:
+    text = os.environ.get(_KEY_VARIABLE)
+    if not text:
+        return None
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if not _KEY_BYTES_MIN <= len(key) <= _KEY_BYTES_MAX:
+        # The value is a secret: the message must not show it.
+        message = f"{_KEY_VARIABLE} is not usable: {2 * _KEY_BYTES_MIN} to {2 * _KEY_BYTES_MAX} hex digits are needed"
+        raise ConfigurationError(message, hint="openssl rand -hex 32")
+    return key
+
+
+def _as_mapping(summary: RunSummary, seconds: float) -> dict[str, Any]:
+    return {
+        "lines": summary.lines,
+        "filtered": summary.filtered.total(),
+        "filtered_by_reason": dict(sorted(summary.filtered.items())),
+        "rejected": summary.rejected,
+        "events": summary.events,
+        "acknowledged": summary.acknowledged,
+        "dead_lettered": summary.dead_lettered,
+        "undelivered": summary.undelivered,
+        "bytes": summary.bytes_read,
+        "seconds": round(seconds, 3),
+        "verdict": "undelivered" if summary.undelivered else "ok",
+    }
+
+
+def _summary_line(given: Given, settings: ProducerSettings, summary: RunSummary, seconds: float) -> str:
+    parts = [f"{summary.lines:,} lines", f"{summary.acknowledged:,} of {summary.events:,} events acknowledged"]
+    if summary.filtered:
+        reasons = ", ".join(f"{name} {count:,}" for name, count in summary.filtered.most_common(_REASONS_SHOWN_MAX))
+        parts.append(f"{summary.filtered.total():,} filtered ({reasons})")
+    if summary.rejected:
+        parts.append(f"{summary.rejected:,} rejected (kept in {settings.state_dir}/dead-letters.ndjson)")
+    return f"{given.stream}: {', '.join(parts)}, {seconds:.1f} s"
+
+
+def _exit_code(summary: RunSummary) -> int:
+    error: HeadraceError | None = None
+    if summary.undelivered:
+        error = HeadraceError(
+            f"{summary.undelivered:,} of {summary.events:,} events were not delivered: {summary.last_error}",
+            hint="With --follow they are sent again at the next start; a file that is read once has to be sent again",
+        )
+    elif summary.rejected == summary.lines > 0:
+        error = HeadraceError(
+            f"all {summary.lines:,} lines were rejected", hint="Is --format right? The dead letters name each reason"
+        )
+    if error is None:
+        return ExitCode.DONE
+    say(render_error(error))
+    return ExitCode.UNDELIVERED

@@ -1,0 +1,45 @@
+"""Bounds the call rate while every call fails: one probe at a time, under full-jitter back-off."""
+
+from __future__ import annotations
+
+from shared.ports import Random
+from shared.retry import Backoff
+
+
+class CallGate:
+    """Open while calls succeed; after a failure closed for a drawn delay, then open for one call at a time."""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._calls = 0
+        self._failed_in_a_row = 0
+        self.closed_until = 0.0
+
+    def is_closed(self, now: float) -> bool:
+        """Whether no call may start now."""
+        return now < self.closed_until or self.waits_for_answer
+
+    @property
+    def waits_for_answer(self) -> bool:
+        """Whether a probe is under way, so that only its answer opens the gate."""
+        return self._failed_in_a_row > 0 and self._calls > 0
+
+    def start(self) -> None:
+        """Count a call that starts."""
+        self._calls += 1
+
+    def fail(self, started_at: float, now: float, random: Random) -> None:
+        """Take a call that failed; calls that were under way together fail together and count once."""
+        self._calls -= 1
+        if started_at >= self.closed_until:
+            self.closed_until = now + self._backoff.delay(self._failed_in_a_row, random)
+            self._failed_in_a_row += 1
+
+    def succeed(self, now: float) -> bool:
+        """Take a call that delivered something; whether it is the first one after failures."""
+        self._calls -= 1
+        has_recovered = self._failed_in_a_row > 0
+        if has_recovered:
+            self._failed_in_a_row = 0
+            self.closed_until = now
+        return has_recovered

@@ -1,0 +1,33 @@
+"""Which of the files beside a log came after which, by the names that logrotate and its kin give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+# `access.log.1` is newer than `access.log.2`; dates and times (six digits and more) grow.
+_NUMBER: Final = re.compile(r"\.([0-9]{1,5})")
+_DATE: Final = re.compile(r"[.-]([0-9][0-9T_.:-]{5,30})")
+
+
+def _age(base: str, name: str) -> tuple[int, float, str] | None:
+    """Return a sort key, oldest first; None for a name that rotation does not give."""
+    suffix = name.removeprefix(base)
+    if number := _NUMBER.fullmatch(suffix):
+        return 1, -int(number[1]), ""
+    if date := _DATE.fullmatch(suffix):
+        return 0, 0, date[1]
+    return None
+
+
+def rotated_after(base: str, name: str, names: Iterable[str]) -> list[str]:
+    """Return those of `names` that were rotated away from `base` after `name` was, oldest first.
+
+    Packed files (`.gz`) are left out: they were read before they were packed, or never in time.
+    """
+    own = _age(base, name)
+    if own is None:
+        return []
+    later = [(age, each) for each in names if (age := _age(base, each)) is not None and age > own]
+    return [each for age, each in sorted(later) if age[0] == own[0]]

@@ -1,0 +1,279 @@
+"""Runs one source into one producer: lines to events with ids, rejected lines to dead letters, bookmarks after acks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from producer.core.barriers import Barriers, Segment
+from producer.core.csv_line import CsvLineParser
+from producer.core.line import FilteredLine, LineParser, ParsedEvent, RejectedLine
+from producer.core.line_format import AutoLineParser, LineFormat
+from producer.core.pacer import Pacer
+from producer.dead_letters import DeadLetters
+from producer.producer import Producer
+from producer.source import Chunk, LineSource
+from shared.errors import HeadraceError, RecordRejectedError
+from shared.event import EventId, event_id_of, with_event_id
+from shared.lanes import LANES, lane_of
+from shared.lifecycle import StopSignal
+from shared.ports import Clock, Delivered, Outcome
+from shared.settings import Ordering, ProducerSettings
+
+
+@dataclass(slots=True)
+class RunSummary:
+    """Counts of a run so far: lines = events + filtered + rejected, events = acknowledged + undelivered."""
+
+    lines: int = 0
+    events: int = 0
+    filtered: Counter[str] = field(default_factory=Counter)  # by reason
+    rejected: int = 0
+    acknowledged: int = 0
+    undelivered: int = 0  # accepted and not acknowledged
+    bytes_read: int = 0
+    last_error: str = ""  # of the last call that failed; says why something is undelivered
+    is_stopped: bool = False  # by a signal, before the end of the source
+
+    @property
+    def dead_lettered(self) -> int:
+        """Lines and events in the dead letters."""
+        return self.rejected
+
+
+class EventReceipt(Protocol):
+    """Called for each delivered event, with its id and place."""
+
+    def __call__(self, event_id: str, partition_key: str, delivered: Delivered, /) -> None:
+        """Take the receipt; must not block."""
+        ...
+
+
+class Bookmarks(Protocol):
+    """Where a followed file keeps its place."""
+
+    async def move_bookmark(self, generation: int, offset: int, state: bytes) -> bool:
+        """Store a place durably; False if that failed, and nothing is to be forgotten."""
+        ...
+
+
+def begin_file(parser: LineParser) -> None:
+    """Tell a parser that another file begins: a CSV file has a header row of its own; other state goes on."""
+    if isinstance(parser, CsvLineParser):
+        parser.restore(CsvLineParser().snapshot())
+    elif isinstance(parser, AutoLineParser) and parser.decided is LineFormat.CSV:
+        parser.restore(b"")
+
+
+class _EndError(Exception):
+    """The run ends inside a chunk: it was asked to stop, or has read as many lines as it may."""
+
+
+_Place = tuple[int, int, bytes]
+
+
+class SourceRun:
+    """One run; `summary` may be looked at while it lasts."""
+
+    def __init__(
+        self,
+        source: LineSource,
+        parser: LineParser,
+        producer: Producer,
+        *,
+        clock: Clock,
+        settings: ProducerSettings,
+        dead_letters: DeadLetters,
+        bookmarks: Bookmarks | None = None,
+        generation: int = 0,
+        events_per_second: float | None = None,
+        lines_max: int | None = None,
+        on_receipt: EventReceipt | None = None,
+        on_progress: Callable[[RunSummary], None] | None = None,
+    ) -> None:
+        self.summary = RunSummary()
+        self._source = source
+        self._parser = parser
+        self._producer = producer
+        self._clock = clock
+        self._settings = settings
+        self._dead_letters = dead_letters
+        self._bookmarks = bookmarks
+        self._pacer = Pacer(events_per_second)
+        self._lines_max = lines_max
+        self._on_receipt = on_receipt
+        self._on_progress = on_progress
+        self._receipt = self._take_outcome if on_receipt is None else self._take_outcome_and_tell
+        self._stop = asyncio.Event()
+        self._generation = generation
+        self._done_place: tuple[int, int] | None = None  # where the last chunk ended, if it was taken whole
+        self._barriers: Barriers[_Place] = Barriers()
+        self._cut_at = clock.monotonic()
+        self._cut_place = (-1, -1)
+        self._prefixes: list[str] = []
+        self._prefixes_of = ""
+
+    async def run(self, stop: StopSignal) -> RunSummary:
+        """Read the source to its end or until stopped, then drain; a second signal ends the draining.
+
+        Raises SourceError where the source fails; what was accepted is delivered before that.
+        """
+        self._stop = stop.requested
+        failure: HeadraceError | None = None
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(self._watch(stop))
+            try:
+                failure = await self._read_and_drain()
+            finally:
+                watcher.cancel()
+        if failure is not None:  # outside of the group, which would wrap it
+            raise failure
+        return self.summary
+
+    async def _watch(self, stop: StopSignal) -> None:
+        await stop.requested.wait()
+        self.summary.is_stopped = True
+        self._source.stop()
+        self._producer.wake_waiters()
+        await stop.hurried.wait()
+        self._producer.hurry()
+
+    async def _read_and_drain(self) -> HeadraceError | None:
+        failure: HeadraceError | None = None
+        try:
+            await self._read()
+        except HeadraceError as error:
+            failure = error
+        try:
+            await self._drain()
+        except HeadraceError as error:
+            failure = failure or error
+        return failure
+
+    async def _read(self) -> None:
+        async with aclosing(self._source.chunks()) as chunks:
+            async for chunk in chunks:
+                self._done_place = None
+                try:
+                    await self._take_chunk(chunk)
+                except _EndError:
+                    return
+                self._done_place = (chunk.generation, chunk.end)
+                await self._keep_place(self._done_place)
+                if self._on_progress is not None:
+                    self._on_progress(self.summary)
+                if self._stop.is_set():
+                    return
+                await asyncio.sleep(0)  # reading a file does not wait, and the sender needs its turn
+
+    async def _drain(self) -> None:
+        summary = self.summary
+        if self._done_place is not None and self._bookmarks is not None:
+            self._cut(self._done_place, self._clock.monotonic())
+        summary.undelivered = await self._producer.flush(self._settings.drain_timeout_seconds)
+        summary.last_error = str(self._producer.failure or self._producer.last_error)
+        await self._dead_letters.flush()
+        await self._move_bookmark()
+        if self._on_progress is not None:
+            self._on_progress(summary)
+
+    async def _take_chunk(self, chunk: Chunk) -> None:
+        summary = self.summary
+        summary.bytes_read += chunk.bytes_read
+        for overlong in chunk.overlong:
+            summary.lines += 1
+            summary.rejected += 1
+            self._dead_letters.add_overlong(overlong, self._settings.line_bytes_max)
+        if self._prefixes_of != chunk.source_id:
+            self._set_prefixes(chunk.source_id)
+        if chunk.generation != self._generation:
+            self._generation = chunk.generation
+            begin_file(self._parser)
+        parse = self._parser.parse
+        lines = chunk.lines
+        if self._lines_max is not None:
+            lines = lines[: max(0, self._lines_max - summary.lines)]
+        for offset, line in lines:
+            result = parse(line)
+            if type(result) is ParsedEvent:
+                await self._put(result, offset, line)
+            elif type(result) is FilteredLine:
+                summary.filtered[result.reason] += 1
+            elif type(result) is RejectedLine:
+                summary.rejected += 1
+                self._dead_letters.add(offset, result.error_code, result.message, line)
+            summary.lines += 1
+        await self._dead_letters.flush()
+        if len(lines) < len(chunk.lines):
+            raise _EndError
+
+    def _set_prefixes(self, source_id: str) -> None:
+        """Make the beginnings of the event ids, one per lane: the text form of an EventId without its offset."""
+        lanes: list[int | None] = [None] * LANES if self._settings.ordering is Ordering.NONE else list(range(LANES))
+        self._prefixes = [str(EventId(source_id, lane, 0)).removesuffix("0") for lane in lanes]
+        self._prefixes_of = source_id
+
+    async def _put(self, event: ParsedEvent, offset: int, line: bytes) -> None:
+        key = event.partition_key
+        segment = self._barriers.current
+        try:
+            if event.has_event_id:
+                event_id, data = "", event.data
+                if self._on_receipt is not None:
+                    event_id = event_id_of(orjson.loads(data)) or ""
+            else:
+                event_id = f"{self._prefixes[lane_of(self._producer.hash_key_of(key))]}{offset}"
+                data = with_event_id(event.data, event_id)
+            token = segment if self._on_receipt is None else (segment, event_id, key)
+            while not self._producer.try_put(data, key, self._receipt, token):
+                if self._stop.is_set():
+                    raise _EndError
+                await self._producer.wait_for_room()
+        except RecordRejectedError as error:
+            self.summary.rejected += 1
+            self._dead_letters.add(offset, error.error_code, str(error), line)
+            return
+        segment.pending += 1
+        self.summary.events += 1
+        delay = self._pacer.delay(self._clock.monotonic())
+        if delay:
+            with suppress(TimeoutError):  # the ordinary case: nobody asked us to stop
+                async with asyncio.timeout(delay):
+                    await self._stop.wait()
+        elif self._producer.is_busy:
+            await asyncio.sleep(0)
+
+    def _take_outcome(self, token: Segment[_Place], _: Outcome, /) -> None:
+        token.pending -= 1
+        self.summary.acknowledged += 1
+
+    def _take_outcome_and_tell(self, token: Any, outcome: Outcome, /) -> None:
+        segment, event_id, key = token
+        self._take_outcome(segment, outcome)
+        if self._on_receipt is not None and isinstance(outcome, Delivered):
+            self._on_receipt(event_id, key, outcome)
+
+    async def _keep_place(self, place: tuple[int, int]) -> None:
+        """Set a barrier every `bookmark_interval_seconds`, and store the furthest one that is done."""
+        if self._bookmarks is None:
+            return
+        now = self._clock.monotonic()
+        is_due = now - self._cut_at >= self._settings.bookmark_interval_seconds
+        if is_due and place != self._cut_place and self._barriers.has_room:
+            self._cut(place, now)
+        await self._move_bookmark()
+
+    def _cut(self, place: tuple[int, int], now: float) -> None:
+        self._barriers.cut((*place, self._parser.snapshot()))
+        self._cut_place = place
+        self._cut_at = now
+
+    async def _move_bookmark(self) -> None:
+        if self._bookmarks is not None and (reached := self._barriers.reached()) is not None:
+            await self._bookmarks.move_bookmark(*reached)

@@ -1,0 +1,301 @@
+"""Follows a file as it grows: across rotation by rename, truncation, reused inodes and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Final
+
+from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, FileMark
+from producer.core.line_framer import LineFramer
+from producer.core.rotation import rotated_after
+from producer.source import CHUNK_BYTES, Chunk, open_file
+from shared.errors import SourceError
+from shared.ports import Clock, Files, ReadableFile, Telemetry
+
+POLL_SECONDS: Final = 0.25
+
+
+class Tailer:
+    """Lines of `path` and of the files it was renamed to, each file from its own beginning, oldest first.
+
+    A file is recognised by device, inode and fingerprint. It is read to its end, and for `rotate_wait_seconds` longer
+    once another file has its name, as its writer may not have let go of it. A file cut to nothing starts a new
+    generation; what was written and cut between two looks is lost, as with any reader of `copytruncate`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        files: Files,
+        clock: Clock,
+        telemetry: Telemetry,
+        store: BookmarkStore,
+        bookmark: Bookmark,
+        line_bytes_max: int,
+        rotate_wait_seconds: float,
+    ) -> None:
+        self.name = path
+        self.bookmark = bookmark
+        self._path = path
+        self._folder, self._base = posixpath.split(path)
+        self._files = files
+        self._clock = clock
+        self._telemetry = telemetry
+        self._store = store
+        self._line_bytes_max = line_bytes_max
+        self._rotate_wait_seconds = rotate_wait_seconds
+        self._stopped = asyncio.Event()
+        self._file: ReadableFile | None = None
+        self._mark = FileMark(0, 0, 0)
+        self._framer = LineFramer(line_bytes_max)
+        self._was_idle = False
+        self._quiet_since = 0.0  # since when the file has had no new data
+
+    def stop(self) -> None:
+        """Read no further; an unfinished line is left for the next start."""
+        self._stopped.set()
+
+    async def move_bookmark(self, generation: int, offset: int, state: bytes) -> bool:
+        """Store that everything before this place is done; False (and a warning) if the disk did not take it."""
+        moved = self.bookmark.at(generation, offset, state)
+        try:
+            await self._store.save(moved)
+        except OSError as error:
+            self._telemetry.error("bookmark_not_saved", path=self._store.path, error=str(error))
+            return False
+        self.bookmark = moved
+        return True
+
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Read until stopped; a chunk without lines every now and then says that nothing is new."""
+        try:
+            while not await self._start():
+                yield self._chunk([], 0)
+                if await self._pause():
+                    return
+            while not self._stopped.is_set():
+                try:
+                    chunk = await self._read()
+                except (OSError, SourceError) as error:
+                    self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
+                    chunk = self._chunk([], 0)
+                    await self._pause()
+                yield chunk
+        finally:
+            if self._file is not None:
+                await self._file.close()
+
+    async def _pause(self) -> bool:
+        """Wait for something new; True if it is time to stop."""
+        with suppress(TimeoutError):  # nothing has happened, which is an answer
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._stopped.wait()
+        return self._stopped.is_set()
+
+    def _chunk(self, lines: list[tuple[int, bytes]], bytes_read: int) -> Chunk:
+        framer = self._framer
+        source_id = f"{self.bookmark.source}-{self._mark.generation:x}"
+        return Chunk(source_id, lines, framer.take_overlong(), framer.line_offset, self._mark.generation, bytes_read)
+
+    async def _start(self) -> bool:
+        """Open the file to begin with; False if there is none yet."""
+        mark = self.bookmark.file(self.bookmark.generation)
+        try:
+            if mark is None:
+                return await self._open(self._path)
+            for name in await self._names():
+                if await self._resume(name, mark):
+                    return True
+        except OSError as error:
+            self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
+            return False
+        return await self._start_later(mark)
+
+    async def _start_later(self, mark: FileMark) -> bool:
+        """Go on with the oldest file known that came after one that is gone; False if there is none."""
+        self._mark = mark
+        names = await self._names()
+        for later in sorted(self.bookmark.files, key=lambda each: each.generation):
+            for name in names:
+                identity = await self._files.identify(name)
+                is_later = later.generation > mark.generation and identity is not None and later.is_of(identity)
+                if is_later and await self._open(name):
+                    self._say_lost()
+                    return True
+        is_open = await self._open(self._path)
+        if is_open:
+            self._say_lost()
+        return is_open
+
+    def _say_lost(self) -> None:
+        self._telemetry.error(
+            "source_lost",
+            path=self._path,
+            offset=self.bookmark.offset,
+            reason="the file of the bookmark is gone: what it held after this offset was not read",
+        )
+
+    async def _names(self) -> list[str]:
+        """Return the paths that the file may have now: its own first, then those it may have been renamed to."""
+        try:
+            names = await self._files.list_folder(self._folder or ".")
+        except FileNotFoundError:
+            return []
+        others = [name for name in names if name != self._base and name.startswith(self._base)]
+        return [self._path, *(posixpath.join(self._folder, name) for name in others)]
+
+    async def _resume(self, name: str, mark: FileMark) -> bool:
+        """Go on where the bookmark stands, if this is the file it stands in and that was not cut since."""
+        identity = await self._files.identify(name)
+        if identity is None or not mark.is_of(identity) or identity.size < self.bookmark.offset:
+            return False
+        if any(later.is_of(identity) and later.generation > mark.generation for later in self.bookmark.files):
+            return False  # it was cut, or its inode was used again, before the restart
+        file = await open_file(self._files, name)
+        if not mark.is_of(await file.identify()) or await self._fingerprint(file, mark) != mark.fingerprint:
+            await file.close()
+            return False
+        self._take(file, mark, self.bookmark.offset)
+        return True
+
+    async def _fingerprint(self, file: ReadableFile, mark: FileMark) -> bytes:
+        return await _read_exactly(file, len(mark.fingerprint))
+
+    def _take(self, file: ReadableFile, mark: FileMark, offset: int) -> None:
+        self._file = file
+        self._mark = mark
+        self._framer = LineFramer(self._line_bytes_max, offset)
+        self._was_idle = False
+        self._quiet_since = self._clock.monotonic()
+
+    async def _open(self, name: str) -> bool:
+        """Open a file from its beginning, under the generation it had before a restart or under a new one."""
+        try:
+            file = await open_file(self._files, name)
+        except SourceError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False
+            raise
+        identity = await file.identify()
+        head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+        known = [
+            each
+            for each in self.bookmark.files
+            if each.is_of(identity) and each.generation > self._mark.generation and head.startswith(each.fingerprint)
+        ]
+        generation = known[-1].generation if known else self.bookmark.next_generation
+        mark = FileMark(generation, identity.device, identity.inode, head)
+        previous, self._file = self._file, None
+        if previous is not None:
+            await previous.close()
+        await self._remember(mark)
+        self._take(file, mark, 0)
+        return True
+
+    async def _remember(self, mark: FileMark) -> None:
+        """Store a file's generation before any of its events is sent: a restart must give it the same one."""
+        changed = self.bookmark.with_file(mark)
+        while True:
+            try:
+                await self._store.save(changed)
+            except OSError as error:
+                self._telemetry.error("bookmark_not_saved", path=self._store.path, error=str(error))
+                if await self._pause():
+                    raise SourceError(f"the bookmark {self._store.path} can't be written: {error}") from error
+            else:
+                self.bookmark = changed
+                return
+
+    @property
+    def _opened(self) -> ReadableFile:
+        if self._file is None:
+            msg = "no file is open before `_start` has opened one"
+            raise RuntimeError(msg)
+        return self._file
+
+    async def _read(self) -> Chunk:
+        file = self._opened
+        data = await file.read_at(self._framer.next_offset, CHUNK_BYTES)
+        if not data:
+            return await self._rest()
+        if self._was_idle and await self._fingerprint(file, self._mark) != self._mark.fingerprint:
+            return await self._begin_again()
+        self._was_idle = False
+        self._quiet_since = self._clock.monotonic()
+        if len(self._mark.fingerprint) < FINGERPRINT_BYTES_MAX:
+            head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+            await self._remember(FileMark(self._mark.generation, self._mark.device, self._mark.inode, head))
+            self._mark = self.bookmark.file(self._mark.generation) or self._mark
+        return self._chunk(self._framer.feed(data), len(data))
+
+    async def _rest(self) -> Chunk:
+        """Decide at the end of the file: wait, begin again, or go on with the next file."""
+        identity = await self._opened.identify()
+        if identity.size < self._framer.next_offset:
+            return await self._begin_again()
+        self._was_idle = True
+        current = await self._files.identify(self._path)
+        if current is not None and not self._mark.is_of(current) and not await self._is_growing():
+            return await self._go_on()
+        chunk = self._chunk([], 0)
+        await self._pause()
+        return chunk
+
+    async def _is_growing(self) -> bool:
+        """Whether the writer of the renamed file may still be at it."""
+        if self._clock.monotonic() - self._quiet_since >= self._rotate_wait_seconds:
+            return False
+        return not (await self._next_names())[:-1]  # a file renamed before another one is long done
+
+    async def _next_names(self) -> list[str]:
+        """Return the files that came after the present one, oldest first; the followed path is the last."""
+        names = [posixpath.basename(name) for name in await self._names()]
+        for name in names:
+            identity = await self._files.identify(posixpath.join(self._folder, name))
+            if name != self._base and identity is not None and self._mark.is_of(identity):
+                later = rotated_after(self._base, name, names)
+                return [*(posixpath.join(self._folder, each) for each in later), self._path]
+        return [self._path]
+
+    async def _go_on(self) -> Chunk:
+        """Leave the renamed file: its last line needs no newline any more."""
+        chunk = self._chunk(self._framer.finish(), 0)
+        try:
+            for name in await self._next_names():
+                if await self._open(name):
+                    self._telemetry.info("source_rotated", path=self._path, generation=self._mark.generation)
+                    break
+        except (OSError, SourceError) as error:  # the last line must not get lost with it
+            self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
+            await self._pause()
+        return chunk
+
+    async def _begin_again(self) -> Chunk:
+        """Start a new generation of a file that was cut: its offsets begin again, so its ids must differ."""
+        identity = await self._opened.identify()
+        head = await _read_exactly(self._opened, FINGERPRINT_BYTES_MAX)
+        mark = FileMark(self.bookmark.next_generation, identity.device, identity.inode, head)
+        self._telemetry.warning(
+            "source_truncated",
+            path=self._path,
+            generation=mark.generation,
+            reason="copytruncate loses what is written between the copy and the cut: rotate by rename",
+        )
+        await self._remember(mark)
+        self._take(self._opened, mark, 0)
+        return self._chunk([], 0)
+
+
+async def _read_exactly(file: ReadableFile, size: int) -> bytes:
+    """Read the first `size` bytes of a file, fewer if it is shorter; a single read may return fewer than there are."""
+    head = b""
+    while len(head) < size:
+        more = await file.read_at(len(head), size - len(head))
+        if not more:
+            break
+        head += more
+    return head
