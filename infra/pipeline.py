@@ -1,0 +1,92 @@
+"""Puts the consumer together: a worker, its ports, and a producer of ours per destination stream."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from consumer.worker import Worker
+from producer.producer import Producer
+from shared.aws.session import Aws
+from shared.clock import SystemClock
+from shared.errors import ConfigurationError
+from shared.ports import RecordSink, Telemetry
+from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, ProducerSettings, load_settings
+
+
+def new_random() -> random.Random:
+    """Return a source of chance seeded by the system; for jitter and ids, not for secrets."""
+    return random.Random(secrets.randbits(128))  # noqa: S311 - see the docstring
+
+
+def name_worker(settings: ConsumerSettings) -> ConsumerSettings:
+    """Give the worker a name that says where it runs and that no other process has, unless it has one."""
+    if settings.worker_id:
+        return settings
+    host = socket.gethostname()[:64] or "host"
+    return settings.model_copy(update={"worker_id": f"{host}-{secrets.token_hex(4)}"})
+
+
+def check_streams(settings: ConsumerSettings) -> None:
+    """Refuse settings a consumer can't start with; ConfigurationError with the missing option."""
+    import re  # noqa: PLC0415 - one use
+
+    if not settings.source_stream:
+        raise ConfigurationError("No source stream is named", hint="Give --source_stream or HEADRACE_SOURCE_STREAM")
+    if not settings.dest_streams and not settings.bucket:
+        raise ConfigurationError(
+            "Neither destination streams nor a bucket are named: events would go nowhere",
+            hint='Give --dest_streams \'{"USA": "NAME", "International": "NAME"}\', --bucket, or both',
+        )
+    for name in (settings.source_stream, *settings.dest_streams.values()):
+        if not re.fullmatch(STREAM_NAME_PATTERN, name):
+            raise ConfigurationError(
+                f"`{name[:128]}` is no stream name", hint="1 to 128 letters, digits, dots, dashes and underscores"
+            )
+    if settings.source_stream in settings.dest_streams.values():
+        raise ConfigurationError(
+            f"Stream `{settings.source_stream}` is source and destination: every event would come back for ever",
+            hint="Name another destination stream",
+        )
+
+
+@asynccontextmanager
+async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry) -> AsyncIterator[Worker]:
+    """Open the ports and the destination producers and yield a worker that is ready to run.
+
+    One producer per destination stream, also where two destinations share a stream: order per session then holds
+    across them. Raises what a missing stream, table or bucket raises.
+    """
+    check_streams(settings)
+    named = name_worker(settings)
+    kinesis = await aws.kinesis()
+    leases = await aws.leases(named.app)
+    objects = await aws.objects(named.bucket) if named.bucket else None
+    async with AsyncExitStack() as stack:
+        by_stream: dict[str, RecordSink] = {}
+        for stream in dict.fromkeys(named.dest_streams.values()):
+            producer = Producer(
+                stream,
+                kinesis=kinesis,
+                clock=SystemClock(),
+                random=new_random(),
+                telemetry=telemetry,
+                settings=load_settings(ProducerSettings),
+            )
+            by_stream[stream] = await stack.enter_async_context(producer)
+        sinks: Mapping[str, RecordSink] = {
+            destination: by_stream[stream] for destination, stream in named.dest_streams.items()
+        }
+        yield Worker(
+            named,
+            kinesis=kinesis,
+            leases=leases,
+            objects=objects,
+            sinks=sinks,
+            clock=SystemClock(),
+            random=new_random(),
+            telemetry=telemetry,
+        )
