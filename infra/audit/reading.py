@@ -88,7 +88,7 @@ async def audit_application(
     return await AuditReader(kinesis=kinesis, objects=objects, random=random, sleep=sleep).audit(scope)
 
 
-class _ObjectPlace(NamedTuple):
+class ObjectPlace(NamedTuple):
     """Where an object belongs: the rank of its shard in the lineage, its first position, its key."""
 
     shard_rank: int
@@ -182,7 +182,7 @@ class AuditReader:
         keys = [key async for key in self._keys(objects, scope.archive_prefix)]
         if scope.error_prefix.startswith(scope.archive_prefix):
             keys = [key for key in keys if not key.startswith(scope.error_prefix)]
-        places = [_place(key, ranks) for key in keys]
+        places = [object_place(key, ranks) for key in keys]
         for place in sorted(places):
             for line in await self._lines(objects, place.key):
                 yield orjson.loads(line)
@@ -236,7 +236,8 @@ def _session_of(event: Mapping[str, Any]) -> str:
     return str(event.get("session_id", ""))
 
 
-def _place(key: str, ranks: Mapping[str, int]) -> _ObjectPlace:
+def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:
+    """Read an object's place from its key; `ranks` are those of the shards. SourceError for other keys."""
     match = _OBJECT_NAME.search(key)
     if match is None:
         raise SourceError(
@@ -245,7 +246,7 @@ def _place(key: str, ranks: Mapping[str, int]) -> _ObjectPlace:
     shard_id, sequence_number, sub_sequence_number = match.groups()
     # Ids of shards past retention still rise with age, so that they sort before all that are known.
     rank = ranks.get(shard_id, int(shard_id.rpartition("-")[2]) - 10**12)
-    return _ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key)
+    return ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key)
 
 
 def _inflate(body: bytes, key: str) -> bytes:

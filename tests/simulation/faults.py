@@ -42,6 +42,7 @@ _RECORD_FAULTS: Final = {
     "record_refused_with_unknown_code": "SomethingNewException",
 }
 _IS_ON: Final = 0.5
+_SLOW_DISK: Final = 0.1
 LATE_SECONDS_MAX: Final = 12.0
 PHASES: Final = ("sent", "landed", "answered")
 
@@ -182,7 +183,7 @@ class SimulatedNetwork:
 
     async def _disk_call(self, operation: str, land: Callable[[], T]) -> T:
         # A system call is made or not made; it has no network to get lost in.
-        await asyncio.sleep(self._chance.uniform(0, 0.002))
+        await asyncio.sleep(0.001 if self._chance.random() < _SLOW_DISK else 0)
         return land()
 
     def _refusal(self, operation: str) -> Exception | None:

@@ -7,14 +7,14 @@ import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
+from producer.core.json_line import JsonLineParser
+from producer.dead_letters import DeadLetters
 from producer.producer import Producer
+from producer.run import SourceRun
+from producer.tailer import Tailer
 from shared.errors import SourceError
-from shared.event import EventId, with_event_id
-from shared.hash_key import hash_key_of
-from shared.lanes import lane_of
-from shared.ports import Outcome
+from shared.lifecycle import StopSignal
 from shared.settings import Compression, ConsumerSettings, Ordering, ProducerSettings
 from tests.simulation.actor import Machine
 from tests.simulation.loop import PROCESS
@@ -77,7 +77,7 @@ def draw_consumer_settings(chance: random.Random, dest_streams: dict[str, str]) 
 
 
 class ProducerLife:
-    """A producer that tails one web log."""
+    """A producer that follows one web log, as `producer_from_cli --follow` does."""
 
     def __init__(self, world: World, log: WebLog) -> None:
         self._world = world
@@ -87,42 +87,53 @@ class ProducerLife:
     async def live(self, machine: Machine, stop: asyncio.Event) -> None:
         """Run until asked to stop."""
         try:
-            await self._feed(machine, stop)
+            await self._follow(machine, stop)
         except OSError as error:
-            raise SourceError(str(error)) from error
+            raise SourceError(f"the disk failed at the start: {error}") from error
 
-    async def _feed(self, machine: Machine, stop: asyncio.Event) -> None:
-        name = _process_name()
-        world = self._world
+    async def _follow(self, machine: Machine, stop: asyncio.Event) -> None:
+        world, settings, path = self._world, self._settings, self._log.path
+        chance = random.Random(world.chance.getrandbits(64))
+        telemetry = StoryTelemetry(world.story, _process_name())
         files = self._log.disk
-        bookmark = f"{self._settings.state_dir}/bookmark"
-        offset = int(await files.read_all(bookmark, 100) or b"0")
-        pending: dict[int, None] = {}
-
-        def receipt(token: int, _: Outcome) -> None:
-            del pending[token]
-
+        store = BookmarkStore(files, bookmark_path(settings.state_dir, "source", path))
+        bookmark = await store.load() or Bookmark(f"{chance.getrandbits(64):016x}")
+        signal = StopSignal()
         async with Producer(
-            "source",
-            kinesis=world.kinesis,
-            clock=machine,
-            random=random.Random(world.chance.getrandbits(64)),
-            telemetry=StoryTelemetry(world.story, name),
-            settings=self._settings,
+            "source", kinesis=world.kinesis, clock=machine, random=chance, telemetry=telemetry, settings=settings
         ) as producer:
-            file = await files.open(self._log.path)
-            while not stop.is_set():
-                data = await file.read_at(offset, 10_000)
-                *lines, _ = data.split(b"\n")
-                for line in lines:
-                    start, offset = offset, offset + len(line) + 1
-                    if line.endswith(b"}"):
-                        session = orjson.loads(line)["session_id"]
-                        event_id = EventId("feeder-" + name.split(".")[0], lane_of(hash_key_of(session)), start)
-                        pending[start] = None
-                        await producer.put(with_event_id(line, str(event_id)), session, receipt, start)
-                await asyncio.sleep(self._settings.bookmark_interval_seconds)
-                await files.write_atomically(bookmark, str(min(pending, default=offset)).encode())
+            tailer = Tailer(
+                path,
+                files=files,
+                clock=machine,
+                telemetry=telemetry,
+                store=store,
+                bookmark=bookmark,
+                line_bytes_max=settings.line_bytes_max,
+                rotate_wait_seconds=settings.rotate_wait_seconds,
+            )
+            run = SourceRun(
+                tailer,
+                JsonLineParser(),
+                producer,
+                clock=machine,
+                settings=settings,
+                dead_letters=DeadLetters(files, machine, settings.state_dir, path),
+                bookmarks=tailer,
+            )
+            async with asyncio.TaskGroup() as group:
+                forward = group.create_task(_forward(stop, signal))
+                summary = await run.run(signal)
+                forward.cancel()
+        ledger = producer.ledger
+        if not ledger.balances:
+            world.violations.append(f"{_process_name()}: the ledger does not balance: {ledger}")
+        world.story.tell(_process_name(), f"summary {summary}")
+
+
+async def _forward(stop: asyncio.Event, signal: StopSignal) -> None:
+    await stop.wait()
+    signal.notify()
 
 
 class WorkerLife:

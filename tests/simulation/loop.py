@@ -13,6 +13,8 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
+_CLOSE_ATTEMPTS_MAX = 50
+_UNENDING: list[Any] = []  # coroutines that refuse to be closed: kept, as collecting them would complain
 STEPS_PER_SECOND_MAX = 200_000
 
 
@@ -357,10 +359,26 @@ class SimulationLoop(asyncio.AbstractEventLoop):
             warnings.simplefilter("ignore")
             for process in self._processes:
                 for task in process.tasks:
-                    # A coroutine may refuse to be closed, or fail in its own clean-up; the world is over anyway.
-                    with contextlib.suppress(BaseException):
-                        task.get_coro().close()
+                    _end(task.get_coro())
                 process.tasks.clear()
                 process.deferred.clear()
         self._ready.clear()
         self._timers.clear()
+
+
+def _end(coro: Any) -> None:
+    """Close a coroutine and those it awaits, innermost first, however often they await in their clean-up."""
+    for _ in range(_CLOSE_ATTEMPTS_MAX):
+        chain = [coro]
+        while (awaited := getattr(chain[-1], "cr_await", None)) is not None and hasattr(awaited, "cr_await"):
+            chain.append(awaited)
+        try:
+            chain[-1].close()
+        except BaseException:  # noqa: BLE001, S112 - clean-up that fails in a world that is over is of no interest
+            continue
+        if len(chain) == 1:
+            return
+        # What awaited it goes on with its own clean-up; a frame that ended is no longer in the next chain.
+        with contextlib.suppress(BaseException):
+            chain[-2].throw(GeneratorExit)
+    _UNENDING.append(coro)

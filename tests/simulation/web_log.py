@@ -14,47 +14,68 @@ COUNTRIES: Final = ("USA", "USA", "France", "Japan", None)
 
 
 class WebLog:
-    """One log file and what was written into it; every good line has a number of its own in the field `n`."""
+    """One log and what was written into it; every good line has a number of its own in the field `n`."""
 
     def __init__(self, disk: FakeFiles, path: str, chance: random.Random, sessions: Sequence[str]) -> None:
         self.disk = disk
         self.path = path
-        self.numbers: list[int] = []
-        self.bad_lines = 0
-        self.rotations = 0
+        self.written: list[tuple[int, str]] = []  # number and session, in the order of writing
+        self.bad_lines: list[bytes] = []
         self._chance = chance
         self._sessions = sessions
         self._country = {each: chance.choice(COUNTRIES) for each in sessions}
+        self._is_dated = chance.random() < 0.5
+        self._rotations = 0
+        self._writes_to = path
 
     def create(self) -> None:
         """Make the empty file."""
         self.disk.write_log(self.path, b"")
 
     def write(self, number: int) -> None:
-        """Write one event as a line, sometimes in two parts, sometimes with a bad line before it."""
-        session = self._chance.choice(self._sessions)
+        """Write one event as a line, sometimes with a bad or a blank line before it, sometimes a long one."""
+        chance = self._chance
+        session = chance.choice(self._sessions)
         event = {
             "session_id": session,
             "country": self._country[session],
             "n": number,
             "browse_history": [
-                {
-                    "product_code": f"S{number % 7}",
-                    "quantity": self._chance.choice([1, 2, "3"]),
-                    "in_shopping_cart": True,
-                }
+                {"product_code": f"S{number % 7}", "quantity": chance.choice([1, 2, "3"]), "in_shopping_cart": True}
             ],
         }
-        if self._chance.random() < 0.03:
-            self.bad_lines += 1
-            self.disk.write_log(self.path, b'{"session_id": broken\n')
-        if self._chance.random() < 0.1:
-            event["padding"] = "x" * self._chance.randint(1, 3_000)
-        self.numbers.append(number)
-        self.disk.write_log(self.path, orjson.dumps(event) + b"\n")
+        lines = b""
+        if chance.random() < 0.03:
+            self.bad_lines.append(b'{"session_id": broken-%d' % number)
+            lines += self.bad_lines[-1] + b"\n"
+        if chance.random() < 0.02:
+            lines += b"\n"
+        if chance.random() < 0.1:
+            event["padding"] = "x" * chance.randint(1, 3_000)
+        lines += orjson.dumps(event) + b"\n"
+        self.written.append((number, session))
+        cut = chance.randint(1, len(lines)) if chance.random() < 0.1 else len(lines)
+        self.disk.write_log(self._writes_to, lines[:cut])
+        if cut < len(lines):
+            # The rest follows at once: a reader may have seen the half of a line only if it looked between the two.
+            self.disk.write_log(self._writes_to, lines[cut:])
 
     def rotate(self) -> None:
-        """Rename the log and begin a new one under its name, as logrotate does without `copytruncate`."""
-        self.rotations += 1
-        self.disk.rename(self.path, f"{self.path}.{self.rotations}")
-        self.disk.write_log(self.path, b"")
+        """Rename the log as logrotate does, numbered or dated; the web server goes on writing into the renamed file."""
+        if self._writes_to != self.path:
+            return  # the server has not reopened its log since the last time
+        self._rotations += 1
+        if self._is_dated:
+            target = f"{self.path}-202611{self._rotations:02d}"
+        else:
+            for number in range(self._rotations - 1, 0, -1):
+                self.disk.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+            target = f"{self.path}.1"
+        self.disk.rename(self.path, target)
+        self._writes_to = target
+
+    def reopen(self) -> None:
+        """Begin the new file, as the web server does on its signal."""
+        if self._writes_to != self.path:
+            self._writes_to = self.path
+            self.create()

@@ -24,6 +24,7 @@ from tests.simulation.faults import PHASES, CallKill, FaultPlan, SimulatedNetwor
 from tests.simulation.lives import ProducerLife, WorkerLife, draw_consumer_settings
 from tests.simulation.loop import WORLD_CONTEXT, Process, SimulationError, SimulationLoop
 from tests.simulation.story import Story
+from tests.simulation.truth import audit_lines, missing_bad_lines
 from tests.simulation.web_log import WebLog
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
@@ -32,6 +33,7 @@ from tests.support.fake_objects import FakeObjects
 
 SOURCE: Final = "source"
 DEST_STREAMS: Final = {"USA": "dest-usa", "International": "dest-international"}
+DEAD_LETTERS: Final = "/var/lib/headrace/dead-letters.ndjson"
 CHAOS_SECONDS: Final = 90.0
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
@@ -204,6 +206,8 @@ class World:
             "freeze_worker": lambda: chance.choice(self.workers).freeze(chance.uniform(1, 40)),
             "freeze_producer": lambda: chance.choice(self.producers).freeze(chance.uniform(1, 20)),
             "clock_jump": self._jump,
+            "power_loss": self._lose_power,
+            "log_rotated": self._rotate,
         }
         for kind, action in actions.items():
             for _ in range(blows[kind]):
@@ -222,6 +226,19 @@ class World:
         seconds = self.chance.uniform(-90, 90)
         self.story.tell(actor.name, f"clock jumps by {seconds:.1f} s")
         actor.machine.wall_offset += seconds
+
+    def _lose_power(self) -> None:
+        number = self.chance.randrange(len(self.logs))
+        actor = self.producers[number]
+        if actor.process is not None and actor.process.alive:
+            self._kill_process(actor.process, "power loss")
+        self.logs[number].disk.lose_power()
+
+    def _rotate(self) -> None:
+        log = self.chance.choice(self.logs)
+        log.rotate()
+        self.story.tell("web", f"rotates {log.path}")
+        self.at(self.loop.time() + self.chance.uniform(0, 0.4), log.reopen)
 
     def _reshard(self) -> None:
         chance = self.chance
@@ -257,7 +274,7 @@ class World:
 
     def _missing(self) -> str:
         self._index.update()
-        written = {number for log in self.logs for number in log.numbers}
+        written = {number for log in self.logs for number, _ in log.written}
         if absent := sorted(written - self._index.numbers):
             return f"{len(absent)} events are not in the source stream: {absent[:5]}"
         for shard_id, shard in self.kinesis.streams[SOURCE].shards.items():
@@ -274,7 +291,6 @@ class World:
         return ""
 
     async def _audit(self) -> None:
-        # Destination records may still be on their way when the last checkpoint is stored by another worker's put.
         reader = AuditReader(kinesis=self.kinesis, objects=self.objects, random=self.chance, sleep=asyncio.sleep)
         try:
             self.report = await reader.audit(AuditScope(SOURCE, DEST_STREAMS))
@@ -283,6 +299,13 @@ class World:
             return
         if not self.report.is_ok:
             self.violations.append(self.report.verdict)
+        truth = audit_lines(self.logs, self.kinesis, self.objects, SOURCE, tuple(DEST_STREAMS.values()))
+        if not truth.is_ok:
+            self.violations.append(f"by line: {truth.verdict}")
+            self.story.tell("world", f"by line: {truth.as_mapping()}")
+        for log in self.logs:
+            if missing := missing_bad_lines(log, log.disk, DEAD_LETTERS):
+                self.violations.append(f"{len(missing)} bad lines are not in the dead letters, e.g. {missing[0]!r}")
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")
         self.story.tell("world", f"audit: {self.report.as_mapping()}")

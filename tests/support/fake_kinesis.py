@@ -104,7 +104,7 @@ class FakeKinesis:
         self.network: Network = network or PerfectNetwork()
         self.streams: dict[str, FakeStream] = {}
 
-    # What an operator does: never fails, takes no time.
+    # What an operator does: takes no time, fails only where Kinesis refuses it.
 
     def create_stream(self, name: str, shard_count: int = 1) -> FakeStream:
         """Make a stream with evenly cut shards."""
@@ -115,11 +115,12 @@ class FakeKinesis:
 
     def split_shard(self, stream: str, shard_id: str, at: int | None = None) -> tuple[str, str]:
         """Split an open shard in front of the hash key `at` (its middle by default); return the two children."""
-        found = self.streams[stream]
-        parent = found.shards[shard_id].shard
+        found = self._find(stream)
+        parent = self._find_shard(stream, shard_id).shard
         middle = at if at is not None else parent.hash_key_range.start + parent.hash_key_range.width // 2
-        assert parent.is_open
-        assert parent.hash_key_range.start < middle <= parent.hash_key_range.end
+        # Kinesis leaves the lower child two hash keys and the upper one two.
+        if not parent.is_open or not parent.hash_key_range.start + 1 < middle < parent.hash_key_range.end:
+            raise InvalidRequestError(f"`{shard_id}` can't be split at {middle}", code="InvalidArgumentException")
         found.close_shard(shard_id)
         low = found.add_shard(HashKeyRange(parent.hash_key_range.start, middle - 1), [shard_id])
         high = found.add_shard(HashKeyRange(middle, parent.hash_key_range.end), [shard_id])
@@ -127,11 +128,13 @@ class FakeKinesis:
 
     def merge_shards(self, stream: str, shard_id: str, adjacent_shard_id: str) -> str:
         """Merge two open adjacent shards; return the child."""
-        found = self.streams[stream]
-        first, second = found.shards[shard_id].shard, found.shards[adjacent_shard_id].shard
-        assert first.is_open
-        assert second.is_open
-        assert first.hash_key_range.is_adjacent_to(second.hash_key_range)
+        found = self._find(stream)
+        first = self._find_shard(stream, shard_id).shard
+        second = self._find_shard(stream, adjacent_shard_id).shard
+        if not (first.is_open and second.is_open and first.hash_key_range.is_adjacent_to(second.hash_key_range)):
+            raise InvalidRequestError(
+                f"`{shard_id}` and `{adjacent_shard_id}` can't be merged", code="InvalidArgumentException"
+            )
         found.close_shard(shard_id)
         found.close_shard(adjacent_shard_id)
         low = min(first.hash_key_range.start, second.hash_key_range.start)
@@ -219,6 +222,7 @@ class FakeKinesis:
 
         def land() -> str:
             shard = self._find_shard(stream, shard_id)
+            self._check_start(self._find(stream), shard.shard, start)
             return f"{shard_id}:{_index_of(shard, start)}:{self.network.now()!r}"
 
         return await self.network.call("kinesis.get_shard_iterator", land)
@@ -229,11 +233,11 @@ class FakeKinesis:
         def land() -> RecordPage:
             if not 1 <= limit <= GET_RECORDS_COUNT_MAX:
                 raise InvalidRequestError(f"limit is {limit}; 1..{GET_RECORDS_COUNT_MAX} are allowed")
-            shard_id, index, made_at = iterator.rsplit(":", 2)
-            age = self.network.now() - float(made_at)
+            shard_id, index, made_at = _parse_iterator(iterator)
+            age = self.network.now() - made_at
             if age > ITERATOR_LIFETIME_SECONDS or self.network.happens("iterator_expired"):
                 raise IteratorExpiredError(f"the iterator is {age:.0f} s old")
-            return self._page(self._find(stream), self._find_shard(stream, shard_id), int(index), limit)
+            return self._page(self._find(stream), self._find_shard(stream, shard_id), index, limit)
 
         return await self.network.call("kinesis.get_records", land)
 
@@ -280,6 +284,14 @@ class FakeKinesis:
         if entry.explicit_hash_key is not None and not 0 <= entry.explicit_hash_key <= HASH_KEY_MAX:
             raise InvalidRequestError(f"the explicit hash key {entry.explicit_hash_key} is not inside 0..2^128-1")
 
+    def _check_start(self, stream: FakeStream, shard: Shard, start: Start) -> None:
+        if start.kind is StartKind.AT_TIMESTAMP and start.timestamp > self.network.wall():
+            raise InvalidRequestError(f"the timestamp {start.timestamp} is in the future")
+        if start.kind in {StartKind.AT_SEQUENCE_NUMBER, StartKind.AFTER_SEQUENCE_NUMBER}:
+            last = shard.ending_sequence_number or stream.sequence_number
+            if not shard.starting_sequence_number <= start.sequence_number <= last:
+                raise InvalidRequestError(f"sequence number {start.sequence_number} is not of {shard.shard_id}")
+
     def _find(self, stream: str) -> FakeStream:
         if stream not in self.streams:
             raise StreamNotFoundError(f"Stream `{stream}` does not exist", code="ResourceNotFoundException")
@@ -300,13 +312,17 @@ def _index_of(shard: FakeShard, start: Start) -> int:
     if start.kind is StartKind.AT_TIMESTAMP:
         later = (index for index, each in enumerate(shard.records) if each.arrival_timestamp >= start.timestamp)
         return next(later, len(shard.records))
-    ending = shard.shard.ending_sequence_number
-    if ending is not None and start.sequence_number > ending:
-        raise InvalidRequestError(
-            f"sequence number {start.sequence_number} is beyond the end of {shard.shard.shard_id}"
-        )
     bisect = bisect_left if start.kind is StartKind.AT_SEQUENCE_NUMBER else bisect_right
     return bisect(shard.numbers, start.sequence_number)
+
+
+def _parse_iterator(iterator: str) -> tuple[str, int, float]:
+    """Return shard id, index and time of making."""
+    try:
+        shard_id, index, made_at = iterator.rsplit(":", 2)
+        return shard_id, int(index), float(made_at)
+    except ValueError:
+        raise InvalidRequestError("not a shard iterator", code="InvalidArgumentException") from None
 
 
 def _child(shard: Shard) -> ChildShard:

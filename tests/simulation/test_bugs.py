@@ -1,0 +1,19 @@
+"""The simulation can fail: every planted bug is found, within 500 worlds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.bugs import BUGS
+from tests.simulation.world import run_seed
+
+SEEDS_MAX = 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if not bug.harmless])
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that can't fail is worth nothing."""
+    BUGS[name].plant(monkeypatch)
+    found = next((seed for seed in range(SEEDS_MAX) if run_seed(seed, lines_max=1).violations), None)
+    assert found is not None, f"{name} broke the rule that {BUGS[name].rule}, and {SEEDS_MAX} worlds did not notice"
