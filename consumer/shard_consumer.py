@@ -12,7 +12,7 @@ from consumer.core.batch import Batch
 from consumer.core.chunk import CHUNK_RECORDS, Chunk, cut
 from consumer.core.circuit_breaker import CircuitBreaker
 from consumer.core.duplicate_marks import DuplicateMarks
-from consumer.core.enrichment import SourcePlace, timestamp_text
+from consumer.core.enrichment import Enricher, timestamp_text
 from consumer.core.flush_format import FlushFormat
 from consumer.core.object_key import STREAM_DELIVERY_FAILED, error_slot, position_text
 from consumer.core.roll_policy import RollPolicy
@@ -69,7 +69,7 @@ class ShardConsumer:
         self._telemetry = parts.ports.telemetry
         self._account = parts.budget.open(self._wake)
         self._marks = DuplicateMarks(held.row.marks)
-        self._place = SourcePlace(settings.read.stream, held.shard_id)
+        self._enricher = Enricher(settings.read.stream, held.shard_id)
         self._breaker = CircuitBreaker(
             window_records=settings.breaker_window_records, failed_percent=settings.breaker_failed_percent
         )
@@ -184,7 +184,7 @@ class ShardConsumer:
         await self._flusher.finish_pending(archive, pending, pinned, batch)
 
     async def _read_again(self, pending: PendingFlush, batch: Batch, router: Router, *, to_streams: bool) -> None:
-        transform = Transform(self._place, router, self._marks)
+        transform = Transform(self._enricher, router, self._marks)
         first, last = pending.first, pending.last
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=first.sequence_number)
         reader = self._reader(start)
@@ -193,7 +193,7 @@ class ShardConsumer:
         while tip_pages < _TIP_PAGES_MAX:
             page = await reader.read()
             for chunk in self._cut(page.records, after, last):
-                timestamp = timestamp_text(self._clock.wall())
+                timestamp = timestamp_text(self._clock.wall()).encode()
                 await self._delivery.take(chunk, batch, transform, timestamp=timestamp, to_streams=to_streams)
                 after = chunk.last
             is_beyond = bool(page.records) and page.records[-1].sequence_number > last.sequence_number
@@ -218,7 +218,7 @@ class ShardConsumer:
     async def _read(self) -> None:
         row = self._held.row
         reader = self._reader(start_of(row.checkpoint, self._settings.read.start_timestamp))
-        transform = Transform(self._place, self._parts.router, self._marks)
+        transform = Transform(self._enricher, self._parts.router, self._marks)
         while not self._is_stopping:
             try:
                 page = await reader.read()
@@ -237,7 +237,7 @@ class ShardConsumer:
         self._is_processing = True
         if self._held.row.checkpoint.kind is CheckpointKind.LATEST and self._through is None:
             await self._flusher.anchor(Position(records[0].sequence_number))
-        timestamp = timestamp_text(self._clock.wall())
+        timestamp = timestamp_text(self._clock.wall()).encode()
         for chunk in self._cut(records, self._through):
             await self._take(chunk, transform, timestamp)
             if self._is_stopping:
@@ -245,7 +245,7 @@ class ShardConsumer:
         self._is_processing = False
         self._wake()
 
-    async def _take(self, chunk: Chunk, transform: Transform, timestamp: str) -> None:
+    async def _take(self, chunk: Chunk, transform: Transform, timestamp: bytes) -> None:
         roll = self._settings.roll
         if self._open.records and len(chunk.items) > roll.room(self._open.records):
             await self._close_batch()

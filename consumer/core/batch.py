@@ -55,24 +55,26 @@ class Batch:
         self.last = last
         self.records += records
 
-    def append(self, slot: str, line: bytes, arrival: float) -> None:
-        """Add a line to an object."""
+    def append(self, slot: str, lines: list[bytes], oldest_arrival: float) -> None:
+        """Add lines to an object; `oldest_arrival` is that of the oldest of them, seconds since the epoch."""
         if not self._keeps_lines:
             return
         found = self._slots.get(slot)
         if found is None:
-            found = self._slots[slot] = _Slot(arrival)
-        elif arrival < found.oldest_arrival:
-            found.oldest_arrival = arrival
-        lines = found.lines
-        lines += line
-        lines += b"\n"
-        found.count += 1
-        self.size += len(line) + 1
+            found = self._slots[slot] = _Slot(oldest_arrival)
+        elif oldest_arrival < found.oldest_arrival:
+            found.oldest_arrival = oldest_arrival
+        body = found.lines
+        size = len(body)
+        body += b"\n".join(lines)
+        body += b"\n"
+        found.count += len(lines)
+        self.size += len(body) - size
 
     def append_dead_letter(self, letter: DeadLetter, shard_id: str, now_wall: float) -> None:
         """Add a dead letter."""
-        self.append(error_slot(letter.error_type), letter.encode(shard_id, now_wall), letter.arrival_timestamp)
+        line = letter.encode(shard_id, now_wall)
+        self.append(error_slot(letter.error_type), [line], letter.arrival_timestamp)
 
     def lines_of(self, slot: str) -> bytearray | None:
         """Return the body of an object; None if the batch has nothing for it."""

@@ -29,6 +29,13 @@ _FIELDS: Final = frozenset(
         "source",
     )
 )
+_SPLICE: Final = (
+    b'%b,"processing_timestamp":"%b","overall_product_quantity":%b,"overall_in_shopping_cart":%b,'
+    b'"total_different_products":%d,"recommendations":[]%b%b%b","sub_sequence_number":%d}}'
+)
+_BRACE: Final = ord("}")
+_LINE_FEED: Final = ord("\n")
+_CARRIAGE_RETURN: Final = ord("\r")
 _NEWLINES_TO_SPACES: Final = bytes(0x20 if code in b"\r\n" else code for code in range(256))
 
 
@@ -38,26 +45,6 @@ class Totals(NamedTuple):
     quantity: float
     in_shopping_cart: float
     products: int
-
-
-class SourcePlace:
-    """The constant part of `source` of one shard, escaped once."""
-
-    __slots__ = ("_head", "shard_id", "stream")
-
-    def __init__(self, stream: str, shard_id: str) -> None:
-        self.stream = stream
-        self.shard_id = shard_id
-        names = b'"stream":%b,"shard_id":%b' % (orjson.dumps(stream), orjson.dumps(shard_id))
-        self._head = b',"source":{' + names + b',"sequence_number":"'
-
-    def encode(self, position: Position) -> bytes:
-        """Return `,"source":{...}`; the sequence number is a string, because it has more digits than a double holds."""
-        return b'%b%d","sub_sequence_number":%d}' % (self._head, *position)
-
-    def event_id(self, position: Position) -> str:
-        """Return the id of an event that brought none: its place in the source stream."""
-        return f"{self.stream}:{self.shard_id}:{position.sequence_number}:{position.sub_sequence_number}"
 
 
 def timestamp_text(wall_seconds: float) -> str:
@@ -118,47 +105,69 @@ def _kind(value: object) -> str:
     return {bool: "a boolean", str: "a text", dict: "an object", list: "a list"}.get(type(value), "something else")
 
 
-def enrich(data: bytes, event: dict[str, Any], place: SourcePlace, position: Position, timestamp: str) -> bytes:
-    """Return the enriched event as one line without a newline; MalformedEventError from the sums.
+class Enricher:
+    """Enriches the events of one shard."""
 
-    `event` is what `decode_event` made of `data`. The source's bytes stay as they are and the new fields are spliced
-    in before the closing brace. Newlines between tokens become spaces (JSON allows none elsewhere), so that a line
-    is an event. Only an event that already holds one of the new fields is written anew, with the new values.
-    """
-    totals = totals_of(event)
-    has_id = event_id_of(event) is not None
-    if not _FIELDS.isdisjoint(event) or (not has_id and EVENT_ID_FIELD in event):
-        return _rewrite(event, totals, place, position, timestamp)
-    added = b'"processing_timestamp":"%b","overall_product_quantity":%b,"overall_in_shopping_cart":%b,' % (
-        timestamp.encode(),
-        repr(totals.quantity).encode(),
-        repr(totals.in_shopping_cart).encode(),
-    )
-    ending = b'"total_different_products":%d,"recommendations":[]%b%b}' % (
-        totals.products,
-        b"" if has_id else b',"event_id":' + orjson.dumps(place.event_id(position)),
-        place.encode(position),
-    )
-    body = data.rstrip(JSON_WHITESPACE)[:-1]
-    if b"\n" in body or b"\r" in body:
-        body = body.translate(_NEWLINES_TO_SPACES)
-    return body + (b"," if event else b"") + added + ending
+    __slots__ = ("_number", "_number_text", "_source", "shard_id", "stream")
 
+    def __init__(self, stream: str, shard_id: str) -> None:
+        self.stream = stream
+        self.shard_id = shard_id
+        names = b'"stream":%b,"shard_id":%b' % (orjson.dumps(stream), orjson.dumps(shard_id))
+        self._source = b',"source":{' + names + b',"sequence_number":"'
+        self._number = -1
+        self._number_text = b""
 
-def _rewrite(event: dict[str, Any], totals: Totals, place: SourcePlace, position: Position, timestamp: str) -> bytes:
-    """Write the event anew: its own fields in their order, the new ones with their new values at the end."""
-    enriched = {name: value for name, value in event.items() if name not in _FIELDS}
-    enriched["processing_timestamp"] = timestamp
-    enriched["overall_product_quantity"] = totals.quantity
-    enriched["overall_in_shopping_cart"] = totals.in_shopping_cart
-    enriched["total_different_products"] = totals.products
-    enriched["recommendations"] = []
-    if event_id_of(event) is None:
-        enriched[EVENT_ID_FIELD] = place.event_id(position)
-    enriched["source"] = {
-        "stream": place.stream,
-        "shard_id": place.shard_id,
-        "sequence_number": str(position.sequence_number),
-        "sub_sequence_number": position.sub_sequence_number,
-    }
-    return orjson.dumps(enriched)
+    def event_id(self, position: Position) -> str:
+        """Return the id of an event that brought none: its place in the source stream."""
+        return f"{self.stream}:{self.shard_id}:{position.sequence_number}:{position.sub_sequence_number}"
+
+    def enrich(self, data: bytes, event: dict[str, Any], position: Position, timestamp: bytes) -> bytes:
+        """Return the enriched event as one line without a newline; MalformedEventError from the sums.
+
+        `event` is what `decode_event` made of `data`. The source's bytes stay as they are and the new fields are
+        spliced in before the closing brace. Newlines between tokens become spaces (JSON allows none elsewhere), so
+        that a line is an event. Only an event that already holds one of the new fields is written anew, with the new
+        values. The sequence number is a string, because it has more digits than a double holds.
+        """
+        quantity, in_cart, products = totals_of(event)
+        has_id = event_id_of(event) is not None
+        if not event or not _FIELDS.isdisjoint(event) or (not has_id and EVENT_ID_FIELD in event):
+            return self._rewrite(event, Totals(quantity, in_cart, products), position, timestamp)
+        if data[-1] != _BRACE:
+            data = data.rstrip(JSON_WHITESPACE)
+        if _LINE_FEED in data or _CARRIAGE_RETURN in data:
+            data = data.translate(_NEWLINES_TO_SPACES)
+        number, sub_sequence_number = position
+        if number != self._number:
+            # All members of an aggregate share it, and it takes longer to write than all the rest.
+            self._number, self._number_text = number, b"%d" % number
+        return _SPLICE % (
+            data[:-1],
+            timestamp,
+            b"%d" % quantity if type(quantity) is int else repr(quantity).encode(),
+            b"%d" % in_cart if type(in_cart) is int else repr(in_cart).encode(),
+            products,
+            b"" if has_id else b',"event_id":' + orjson.dumps(self.event_id(position)),
+            self._source,
+            self._number_text,
+            sub_sequence_number,
+        )
+
+    def _rewrite(self, event: dict[str, Any], totals: Totals, position: Position, timestamp: bytes) -> bytes:
+        """Write the event anew: its own fields in their order, the new ones with their new values at the end."""
+        enriched = {name: value for name, value in event.items() if name not in _FIELDS}
+        enriched["processing_timestamp"] = timestamp.decode()
+        enriched["overall_product_quantity"] = totals.quantity
+        enriched["overall_in_shopping_cart"] = totals.in_shopping_cart
+        enriched["total_different_products"] = totals.products
+        enriched["recommendations"] = []
+        if event_id_of(event) is None:
+            enriched[EVENT_ID_FIELD] = self.event_id(position)
+        enriched["source"] = {
+            "stream": self.stream,
+            "shard_id": self.shard_id,
+            "sequence_number": str(position.sequence_number),
+            "sub_sequence_number": position.sub_sequence_number,
+        }
+        return orjson.dumps(enriched)

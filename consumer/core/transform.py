@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.duplicate_marks import DuplicateMarks
-from consumer.core.enrichment import SourcePlace, enrich
+from consumer.core.enrichment import Enricher
 from consumer.core.object_key import PROCESSING_FAILED
 from consumer.core.route import Router
 from shared.errors import MalformedEventError
@@ -17,25 +15,22 @@ from shared.records import UserRecord
 _INTERNAL_ERROR = "internal-error"
 
 
-class Enriched(NamedTuple):
-    """An event ready to be delivered: one line of JSON without a newline."""
-
-    line: bytes
-    destination: str
-    partition_key: str
+# An event ready to be delivered: one line of JSON without a newline, its destination, its partition key. A plain tuple,
+# as one is made per event.
+Enriched = tuple[bytes, str, str]
 
 
 class Transform:
     """Everything that happens to a record between the source stream and its destinations; deterministic."""
 
-    __slots__ = ("_marks", "_place", "_router")
+    __slots__ = ("_enricher", "_marks", "_router")
 
-    def __init__(self, place: SourcePlace, router: Router, marks: DuplicateMarks) -> None:
-        self._place = place
+    def __init__(self, enricher: Enricher, router: Router, marks: DuplicateMarks) -> None:
+        self._enricher = enricher
         self._router = router
         self._marks = marks
 
-    def apply(self, record: UserRecord, timestamp: str) -> Enriched | DeadLetter | None:
+    def apply(self, record: UserRecord, timestamp: bytes) -> Enriched | DeadLetter | None:
         """Return what becomes of a record; None if it is a duplicate. `timestamp` is the processing timestamp.
 
         The partition key is the event's `session_id`, as in the lab, else the key that the record came with.
@@ -46,12 +41,12 @@ class Transform:
             event_id = event_id_of(event)
             if event_id is not None and self._marks.is_duplicate(event_id):
                 return None
-            line = enrich(record.data, event, self._place, record.position, timestamp)
+            line = self._enricher.enrich(record.data, event, record.position, timestamp)
             session_id = event.get("session_id")
             key = record.partition_key
             if type(session_id) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX:
                 key = session_id
-            return Enriched(line, self._router.destination_of(event), key)
+            return line, self._router.destination_of(event), key
         except MalformedEventError as error:
             return self._refuse(record, error.error_code, str(error), event_id)
         except MemoryError:
