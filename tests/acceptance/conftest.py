@@ -66,7 +66,7 @@ class Shell:
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(
-        self, script: str, *arguments: str, stdout: Any = subprocess.PIPE, **extra: str
+        self, script: str, *arguments: str, stdout: Any = subprocess.DEVNULL, **extra: str
     ) -> subprocess.Popen[bytes]:
         """Start a script in the background; the test ends it."""
         return subprocess.Popen(
