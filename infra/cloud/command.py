@@ -18,6 +18,7 @@ from shared.telemetry import configure_logging
 from shared.terminal import run_command, say, write_data
 
 PORT_DEFAULT: Final = 4_566
+STATUS_DELAY_SECONDS: Final = 0.2
 ACCESS_KEY: Final = "local"
 SECRET_KEY: Final = "local"  # noqa: S105 (any value is accepted; this one is printed for everybody to use)
 REGION: Final = "us-east-1"
@@ -29,6 +30,7 @@ def run(
     host: str = "127.0.0.1",
     data_dir: Path | None = None,
     limits_enforced: bool = True,
+    status_delay_seconds: float = STATUS_DELAY_SECONDS,
     ends_with_stdin: bool = False,
 ) -> int:
     """Serve until SIGTERM or SIGINT (or until stdin closes) and return the exit code.
@@ -37,7 +39,13 @@ def run(
     if the data folder can't be used.
     """
     configure_logging()
-    cloud = LocalCloud(host=host, port=port, data_dir=data_dir, limits_enforced=limits_enforced)
+    cloud = LocalCloud(
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        limits_enforced=limits_enforced,
+        status_delay_seconds=status_delay_seconds,
+    )
     return asyncio.run(_serve(cloud, ends_with_stdin=ends_with_stdin))
 
 
@@ -99,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--no-limits", action="store_true")
+    parser.add_argument("--status-delay-seconds", type=float, default=STATUS_DELAY_SECONDS)
     parser.add_argument("--ends-with-stdin", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -108,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             host=options.host,
             data_dir=options.data_dir,
             limits_enforced=not options.no_limits,
+            status_delay_seconds=options.status_delay_seconds,
             ends_with_stdin=options.ends_with_stdin,
         )
 

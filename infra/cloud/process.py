@@ -32,6 +32,7 @@ class LocalCloudProcess:
     port: int = 0
     data_dir: Path | None = None
     limits_enforced: bool = True
+    status_delay_seconds: float = 0.2
     start_seconds_max: float = 60.0
     stop_seconds_max: float = 10.0
     endpoint_url: str = field(init=False, default="")
@@ -57,6 +58,7 @@ class LocalCloudProcess:
         arguments = [sys.executable, "-m", "infra.cloud", "--port", str(self.port), "--ends-with-stdin"]
         if self.data_dir is not None:
             arguments += ["--data-dir", str(self.data_dir)]
+        arguments += ["--status-delay-seconds", str(self.status_delay_seconds)]
         if not self.limits_enforced:
             arguments.append("--no-limits")
         path = os.pathsep.join(filter(None, (str(_PROJECT), os.environ.get("PYTHONPATH", ""))))

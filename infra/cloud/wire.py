@@ -105,7 +105,7 @@ class CborDialect:
             return {}
         try:
             request = self._cbor.loads(
-                body, semantic_decoders={_EPOCH_TAG: lambda decoder: decoder.decode()}, max_depth=_DEPTH_MAX
+                body, semantic_decoders={_EPOCH_TAG: lambda value, _immutable: value}, max_depth=_DEPTH_MAX
             )
         except (self._cbor.CBORError, ValueError, RecursionError) as error:
             raise malformed("The request is not CBOR.") from error

@@ -54,8 +54,11 @@ class RegisteredConsumer:
     subscriptions: dict[int, Subscription] = field(default_factory=dict)
 
     def status(self, now: float) -> str:
-        """CREATING or ACTIVE."""
-        return "CREATING" if now < self.busy_until else "ACTIVE"
+        """CREATING or ACTIVE; once ACTIVE it stays so."""
+        if now < self.busy_until:
+            return "CREATING"
+        self.busy_until = 0.0
+        return "ACTIVE"
 
     def state(self) -> dict[str, Any]:
         """What a restart needs to know; subscriptions end with their connections."""

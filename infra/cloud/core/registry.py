@@ -111,7 +111,7 @@ class Registry:
             mode=mode,
             record_bytes_max=record_bytes_max,
             distribution=distribution,
-            busy_until=now + self.status_delay_seconds,
+            busy_until=self._busy_until(now),
         )
         stream.create_shards(shards, now)
         self._add(stream)
@@ -145,7 +145,10 @@ class Registry:
     def busy(self, stream: Stream) -> None:
         """Show UPDATING for a while, during which the next change of the shards is refused."""
         stream.busy_status = "UPDATING"
-        stream.busy_until = self.clock() + self.status_delay_seconds
+        stream.busy_until = self._busy_until(self.clock())
+
+    def _busy_until(self, now: float) -> float:
+        return now + self.status_delay_seconds if self.status_delay_seconds > 0 else 0.0
 
     def changed(self, stream: Stream) -> None:
         """Keep the stream's state; a failure to write it fails the call."""

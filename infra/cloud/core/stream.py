@@ -56,8 +56,12 @@ class Stream:
     # Status and retention.
 
     def status(self, now: float) -> str:
-        """CREATING, UPDATING, DELETING or ACTIVE."""
-        return self.busy_status if now < self.busy_until else "ACTIVE"
+        """CREATING, UPDATING, DELETING or ACTIVE; once ACTIVE it stays so, even if the clock goes back."""
+        if now < self.busy_until:
+            return self.busy_status
+        if self.busy_status != "DELETING":
+            self.busy_until = 0.0
+        return "ACTIVE"
 
     @property
     def encryption_type(self) -> str:
