@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
 from shared.aws.error_map import aws_errors
+from shared.limits import MIB
 from shared.ports import StoredObject
 
 _EXISTS: Final = frozenset({"PreconditionFailed", "412"})
+_CALL_TIMEOUT_SECONDS: Final = 10.0
+_BYTES_PER_SECOND_MIN: Final = 1 * MIB  # a put that is slower than this is given up
 
 
 class ObjectAdapter:
     """One S3 bucket; objects are written once, with `If-None-Match: *`."""
 
-    def __init__(self, client: Any, bucket: str) -> None:
+    def __init__(self, client: Any, bucket: str, call_timeout_seconds: float = _CALL_TIMEOUT_SECONDS) -> None:
         self._client = client
         self._bucket = bucket
+        self._call_timeout_seconds = call_timeout_seconds
 
     async def put_object(
         self, key: str, body: bytes, *, content_type: str, content_encoding: str = "", only_if_absent: bool = True
@@ -29,9 +34,12 @@ class ObjectAdapter:
             request["ContentEncoding"] = content_encoding
         if only_if_absent:
             request["IfNoneMatch"] = "*"
+        # The SDK waits for `100 Continue` before it sends the body, and no time-out of its own covers that wait.
+        seconds = self._call_timeout_seconds + len(body) / _BYTES_PER_SECOND_MIN
         with aws_errors("s3", "PutObject", self._bucket):
             try:
-                await self._client.put_object(**request)
+                async with asyncio.timeout(seconds):
+                    await self._client.put_object(**request)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") in _EXISTS:
                     return False

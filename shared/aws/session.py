@@ -27,6 +27,7 @@ class Aws:
 
     def __init__(self, stack: AsyncExitStack, call_timeout_seconds: float, connections_max: int) -> None:
         self._stack = stack
+        self._call_timeout_seconds = call_timeout_seconds
         self._session = get_session()
         self._session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_timestamp)
         self._config = AioConfig(
@@ -50,7 +51,7 @@ class Aws:
 
     async def objects(self, bucket: str) -> ObjectAdapter:
         """Return the object store over one bucket."""
-        return ObjectAdapter(await self._client("s3", bucket), bucket)
+        return ObjectAdapter(await self._client("s3", bucket), bucket, self._call_timeout_seconds)
 
     async def _client(self, service: str, resource: str) -> Any:
         if service not in self._clients:

@@ -20,7 +20,7 @@ def test_the_image_has_no_test_tools_and_no_local_cloud() -> None:
     uv = ROOT / ".venv-uv" / "bin" / "uv"
     if not uv.exists():
         pytest.skip("uv is not where `make setup` puts it")
-    exported = subprocess.run(  # noqa: S603 - our own uv with literal arguments
+    exported = subprocess.run(
         [
             str(uv),
             "export",
