@@ -24,7 +24,7 @@ class DeadLetters:
         self._clock = clock
         self._name = name
         self._waiting: list[bytes] = []
-        self._is_torn = False
+        self._is_torn: bool | None = None  # whether the file ends inside a line; None: not looked yet
 
     def add(self, offset: int, error_code: str, error_message: str, raw: bytes) -> None:
         """Keep a rejected line, whole."""
@@ -57,9 +57,11 @@ class DeadLetters:
         """Append what waits, durably; SourceError if the disk does not take it (it keeps waiting)."""
         if not self._waiting:
             return
-        # After a failed append the file may end inside a line: the newline ends it.
-        data = (b"\n" if self._is_torn else b"") + b"".join(self._waiting)
         try:
+            # An append that failed, in this process or in one before it, leaves a part of a line: the newline ends it.
+            if self._is_torn is None:
+                self._is_torn = await self._ends_inside_line()
+            data = (b"\n" if self._is_torn else b"") + b"".join(self._waiting)
             await self._files.append(self.path, data, durable=True)
         except OSError as error:
             self._is_torn = True
@@ -69,3 +71,13 @@ class DeadLetters:
             ) from error
         self._is_torn = False
         self._waiting = []
+
+    async def _ends_inside_line(self) -> bool:
+        identity = await self._files.identify(self.path)
+        if identity is None or not identity.size:
+            return False
+        file = await self._files.open(self.path)
+        try:
+            return await file.read_at(identity.size - 1, 1) != b"\n"
+        finally:
+            await file.close()
