@@ -3,6 +3,7 @@
 HeadraceError
 +- ConfigurationError                 a setting, option or file is not usable (exit 2)
 |  +- CredentialsError                no AWS credentials or region
+|  +- AddressError                    an address can't be listened on
 +- RecordRejectedError                a record can't be sent as it is (dead letter)
 |  +- RecordTooLargeError
 |  +- PartitionKeyError
