@@ -6,7 +6,6 @@ python -m infra.reference [--check]
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,8 +50,6 @@ def write_commands() -> str:
         ),
     ]
     for name, module in _APPS:
-        if importlib.util.find_spec(module) is None:
-            continue
         command = typer.main.get_command(importlib.import_module(module).app)
         parts += [f"## {path}\n\n```text\n{text}\n```\n" for path, text in _help_of(command, name)]
     return "\n".join(parts)
