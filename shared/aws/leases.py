@@ -172,7 +172,9 @@ class _Expression:
     def update(self, change: LeaseChange) -> str:
         sets: list[str] = []
         removes: list[str] = []
-        for attribute, value in _changed_attributes(change).items():
+        # A change of nothing still asks whether the condition holds, and an empty expression is refused.
+        changed = _changed_attributes(change) or {"entityType": {"S": _LEASE_TYPE}}
+        for attribute, value in changed.items():
             name = self._name(attribute)
             if value is None:
                 removes.append(name)

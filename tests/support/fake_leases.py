@@ -90,4 +90,6 @@ def _snapshot(lease: Lease) -> Lease:
     size = _ROW_BYTES + _MARK_BYTES * len(lease.marks)
     if size > DYNAMODB_ITEM_BYTES_MAX:
         raise InvalidRequestError(f"the row has {size:,} bytes; at most {DYNAMODB_ITEM_BYTES_MAX:,} are allowed")
-    return replace(lease, marks=MappingProxyType(dict(lease.marks)))
+    # DynamoDB keeps parents and children as sets: their order is lost.
+    parents, children = tuple(sorted(lease.parents)), tuple(sorted(lease.children))
+    return replace(lease, parents=parents, children=children, marks=MappingProxyType(dict(lease.marks)))
