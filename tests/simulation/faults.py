@@ -81,7 +81,8 @@ class FaultPlan:
             "freeze_producer": chance.choice([0, 0, 1]),
             "clock_jump": chance.choice([0, 0, 1, 2]),
             "power_loss": chance.choice([0, 0, 0, 1]),
-            "log_rotated": chance.choice([0, 0, 1, 2]),
+            "log_rotated": chance.choice([0, 0, 1, 2, 4]),
+            "log_removed": chance.choice([0, 0, 2, 4]),
         }
         return cls(rates, blows)
 

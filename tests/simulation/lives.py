@@ -7,13 +7,9 @@ import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
-from producer.core.json_line import JsonLineParser
-from producer.dead_letters import DeadLetters
+from producer.core.line_format import LineFormat
 from producer.producer import Producer
-from producer.run import SourceRun
-from producer.tailer import Tailer
-from shared.errors import SourceError
+from producer.run import SourceOptions, run_source
 from shared.lifecycle import StopSignal
 from shared.settings import Compression, ConsumerSettings, Ordering, ProducerSettings
 from tests.simulation.actor import Machine
@@ -86,48 +82,22 @@ class ProducerLife:
 
     async def live(self, machine: Machine, stop: asyncio.Event) -> None:
         """Run until asked to stop."""
-        try:
-            await self._follow(machine, stop)
-        except OSError as error:
-            raise SourceError(f"the disk failed at the start: {error}") from error
-
-    async def _follow(self, machine: Machine, stop: asyncio.Event) -> None:
-        world, settings, path = self._world, self._settings, self._log.path
-        chance = random.Random(world.chance.getrandbits(64))
-        telemetry = StoryTelemetry(world.story, _process_name())
-        files = self._log.disk
-        store = BookmarkStore(files, bookmark_path(settings.state_dir, "source", path))
-        bookmark = await store.load() or Bookmark(f"{chance.getrandbits(64):016x}")
+        world = self._world
         signal = StopSignal()
-        async with Producer(
-            "source", kinesis=world.kinesis, clock=machine, random=chance, telemetry=telemetry, settings=settings
-        ) as producer:
-            tailer = Tailer(
-                path,
-                files=files,
+        async with asyncio.TaskGroup() as group:
+            forward = group.create_task(_forward(stop, signal))
+            summary = await run_source(
+                SourceOptions(self._log.path, LineFormat.JSON, is_followed=True),
+                stream="source",
+                kinesis=world.kinesis,
+                files=self._log.disk,
                 clock=machine,
-                telemetry=telemetry,
-                store=store,
-                bookmark=bookmark,
-                line_bytes_max=settings.line_bytes_max,
-                rotate_wait_seconds=settings.rotate_wait_seconds,
+                random=random.Random(world.chance.getrandbits(64)),
+                telemetry=StoryTelemetry(world.story, _process_name()),
+                settings=self._settings,
+                stop=signal,
             )
-            run = SourceRun(
-                tailer,
-                JsonLineParser(),
-                producer,
-                clock=machine,
-                settings=settings,
-                dead_letters=DeadLetters(files, machine, settings.state_dir, path),
-                bookmarks=tailer,
-            )
-            async with asyncio.TaskGroup() as group:
-                forward = group.create_task(_forward(stop, signal))
-                summary = await run.run(signal)
-                forward.cancel()
-        ledger = producer.ledger
-        if not ledger.balances:
-            world.violations.append(f"{_process_name()}: the ledger does not balance: {ledger}")
+            forward.cancel()
         world.story.tell(_process_name(), f"summary {summary}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 import orjson
@@ -26,11 +26,14 @@ class WebLog:
         self._country = {each: chance.choice(COUNTRIES) for each in sessions}
         self._is_dated = chance.random() < 0.5
         self._rotations = 0
+        self._rest = b""
         self._writes_to = path
+        self._parts: dict[str, list[int]] = {path: []}  # file -> numbers of its lines
 
     def create(self) -> None:
         """Make the empty file."""
         self.disk.write_log(self.path, b"")
+        self._parts[self.path] = []
 
     def write(self, number: int) -> None:
         """Write one event as a line, sometimes with a bad or a blank line before it, sometimes a long one."""
@@ -54,28 +57,58 @@ class WebLog:
             event["padding"] = "x" * chance.randint(1, 3_000)
         lines += orjson.dumps(event) + b"\n"
         self.written.append((number, session))
-        cut = chance.randint(1, len(lines)) if chance.random() < 0.1 else len(lines)
+        self._parts[self._writes_to].append(number)
+        self.finish_line()
+        cut = chance.randint(1, len(lines) - 1) if chance.random() < 0.2 else len(lines)
         self.disk.write_log(self._writes_to, lines[:cut])
-        if cut < len(lines):
-            # The rest follows at once: a reader may have seen the half of a line only if it looked between the two.
-            self.disk.write_log(self._writes_to, lines[cut:])
+        self._rest = lines[cut:]
+
+    def finish_line(self) -> None:
+        """Write the rest of a line of which only a part was written so far."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            self.disk.write_log(self._writes_to, rest)
 
     def rotate(self) -> None:
         """Rename the log as logrotate does, numbered or dated; the web server goes on writing into the renamed file."""
         if self._writes_to != self.path:
             return  # the server has not reopened its log since the last time
+        self.finish_line()
         self._rotations += 1
         if self._is_dated:
             target = f"{self.path}-202611{self._rotations:02d}"
         else:
             for number in range(self._rotations - 1, 0, -1):
-                self.disk.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+                if f"{self.path}.{number}" in self._parts:
+                    self._rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
             target = f"{self.path}.1"
-        self.disk.rename(self.path, target)
+        self._rename(self.path, target)
         self._writes_to = target
+
+    def _rename(self, path: str, target: str) -> None:
+        self.disk.rename(path, target)
+        self._parts[target] = self._parts.pop(path)
 
     def reopen(self) -> None:
         """Begin the new file, as the web server does on its signal."""
         if self._writes_to != self.path:
+            self.finish_line()
             self._writes_to = self.path
             self.create()
+
+    def remove_read(self, arrived: Container[int], held: Container[int]) -> int:
+        """Delete the rotated files whose every line has arrived, as logrotate does by age; return how many.
+
+        `held` are the inodes that the producer's bookmark still names: with those, retention was too short.
+        """
+        done = [
+            path
+            for path, numbers in self._parts.items()
+            if path not in {self.path, self._writes_to}
+            and self.disk.inode(path) not in held
+            and all(each in arrived for each in numbers)
+        ]
+        for path in done:
+            self.disk.remove(path)
+            del self._parts[path]
+        return len(done)

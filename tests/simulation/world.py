@@ -34,6 +34,7 @@ from tests.support.fake_objects import FakeObjects
 SOURCE: Final = "source"
 DEST_STREAMS: Final = {"USA": "dest-usa", "International": "dest-international"}
 DEAD_LETTERS: Final = "/var/lib/headrace/dead-letters.ndjson"
+BOOKMARKS: Final = "/var/lib/headrace/bookmarks"
 CHAOS_SECONDS: Final = 90.0
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
@@ -172,7 +173,9 @@ class World:
     def _schedule_events(self) -> None:
         chance = self.chance
         for number, when in enumerate(sorted(chance.uniform(1, 0.9 * CHAOS_SECONDS) for _ in range(_EVENTS))):
-            self.at(when, chance.choice(self.logs).write, number)
+            log = chance.choice(self.logs)
+            self.at(when, log.write, number)
+            self.at(when + chance.uniform(0, 1), log.finish_line)
 
     def _schedule_strangers(self) -> None:
         """Let other producers put records of theirs: without an id, no JSON at all, or an event that makes no sense."""
@@ -208,10 +211,13 @@ class World:
             "clock_jump": self._jump,
             "power_loss": self._lose_power,
             "log_rotated": self._rotate,
+            "log_removed": self._remove_logs,
         }
         for kind, action in actions.items():
             for _ in range(blows[kind]):
-                self.at(chance.uniform(2, CHAOS_SECONDS), self._blow, kind, action)
+                # A quarter of the blows falls early: the first moments of a process are unlike all later ones.
+                when = chance.uniform(0.5, 8) if chance.random() < 0.25 else chance.uniform(2, CHAOS_SECONDS)
+                self.at(when, self._blow, kind, action)
         for _ in range(blows["kill_at_call"]):
             role = chance.choice(["worker", "worker", "producer"])
             kill = CallKill(role, chance.choice(_KILLABLE_CALLS[role]), chance.choice(PHASES), chance.randint(1, 12))
@@ -236,9 +242,21 @@ class World:
 
     def _rotate(self) -> None:
         log = self.chance.choice(self.logs)
+        if not log.disk.has_folder(BOOKMARKS):
+            return  # what was rotated away before a producer first saw the log is nobody's promise
         log.rotate()
         self.story.tell("web", f"rotates {log.path}")
         self.at(self.loop.time() + self.chance.uniform(0, 0.4), log.reopen)
+
+    def _remove_logs(self) -> None:
+        self._index.update()
+        for log in self.logs:
+            if missing_bad_lines(log, log.disk, DEAD_LETTERS):
+                continue  # they are not in the stream, and their file may be one of those
+            bookmarks = [orjson.loads(log.disk.content(each) or b"{}") for each in log.disk.paths(BOOKMARKS)]
+            held = {mark[2] for each in bookmarks for mark in each["files"]}
+            if bookmarks and log.remove_read(self._index.numbers, held):
+                self.story.tell("web", "removes rotated files that have arrived")
 
     def _reshard(self) -> None:
         chance = self.chance

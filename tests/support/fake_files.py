@@ -113,6 +113,18 @@ class FakeFiles:
         inode = self._names.get(posixpath.normpath(path))
         return bytes(inode.data) if inode else None
 
+    def has_folder(self, path: str) -> bool:
+        """Whether there is anything below a path."""
+        return self._is_folder(path)
+
+    def paths(self, folder: str) -> list[str]:
+        """Return the paths of all files below a folder."""
+        return [each for each in self._names if each.startswith(posixpath.normpath(folder) + "/")]
+
+    def inode(self, path: str) -> int:
+        """Return a file's inode number."""
+        return self._names[posixpath.normpath(path)].number
+
     def lose_power(self) -> None:
         """Go back to what is on the platter; of unsynced appends an arbitrary part survives."""
         self._names = dict(self._synced_names)
