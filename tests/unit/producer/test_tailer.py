@@ -1,0 +1,278 @@
+"""Following a file: growth, rotation, truncation, reused inodes, restarts at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from producer.bookmark import Bookmark, BookmarkStore, FileMark
+from producer.source import Chunk
+from producer.tailer import Tailer
+from shared.disk import LocalFiles
+from shared.errors import ConfigurationError, SourceError
+from shared.telemetry import SilentTelemetry
+from tests.support.fake_files import FakeFiles
+
+
+class StillClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the seconds told."""
+        return self.now
+
+    def wall(self) -> float:
+        """Return the same."""
+        return self.now
+
+
+class Follower:
+    """A tailer whose waits take no time, and what it has read: (source id, offset, line)."""
+
+    def __init__(self, folder: Path, bookmark: Bookmark | None = None) -> None:
+        self.files = LocalFiles()
+        self.store = BookmarkStore(self.files, str(folder / "state" / "bookmark.json"))
+        self.clock = StillClock()
+        self.telemetry = SilentTelemetry()
+        self.lines: list[tuple[str, int, bytes]] = []
+        self.last = Chunk("")
+        self.path = folder / "access.log"
+        self._bookmark = bookmark
+        self._next: Callable[[], object] | None = None
+
+    async def __aenter__(self) -> Self:
+        bookmark = self._bookmark or await self.store.load() or Bookmark("abc")
+        self.tailer = Tailer(
+            str(self.path),
+            files=self.files,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            store=self.store,
+            bookmark=bookmark,
+            line_bytes_max=1000,
+            rotate_wait_seconds=5,
+        )
+
+        async def no_pause() -> bool:
+            self.clock.now += 1
+            await asyncio.sleep(0)
+            return self.tailer._stopped.is_set()
+
+        self.tailer._pause = no_pause  # type: ignore[method-assign]  # tests never sleep
+        self._chunks = self.tailer.chunks()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._chunks.aclose()
+
+    async def read(self, rounds: int = 3) -> list[bytes]:
+        """Take some chunks; return the new lines."""
+        found: list[bytes] = []
+        for _ in range(rounds):
+            self.last = await anext(self._chunks)
+            self.lines += [(self.last.source_id, offset, line) for offset, line in self.last.lines]
+            found += [line for _, line in self.last.lines]
+        return found
+
+    async def keep(self) -> None:
+        """Store the present place as done."""
+        assert await self.tailer.move_bookmark(self.last.generation, self.last.end, b"state")
+
+
+def append(path: Path, data: bytes) -> None:
+    """Write like a web server."""
+    with path.open("ab") as file:
+        file.write(data)
+
+
+async def test_growth_is_read_and_an_unfinished_line_is_left(tmp_path: Path) -> None:
+    """Lines come with their offsets as they are finished, also from a file that is not there at first."""
+    async with Follower(tmp_path) as follower:
+        assert await follower.read(2) == []
+        append(follower.path, b"one\ntwo\nthr")
+        assert await follower.read() == [b"one", b"two"]
+        append(follower.path, b"ee\n")
+        assert await follower.read() == [b"three"]
+    assert follower.lines == [("abc-0", 0, b"one"), ("abc-0", 4, b"two"), ("abc-0", 8, b"three")]
+
+
+async def test_a_renamed_file_is_read_to_its_end_first(tmp_path: Path) -> None:
+    """What the server still writes into the renamed file is read, then its last line, then the new file."""
+    async with Follower(tmp_path) as follower:
+        append(follower.path, b"one\n")
+        assert await follower.read() == [b"one"]
+        follower.path.rename(tmp_path / "access.log.1")
+        append(follower.path, b"new\n")
+        append(tmp_path / "access.log.1", b"late\nno newline")
+        assert await follower.read(12) == [b"late", b"no newline", b"new"]
+    assert follower.lines[-1] == ("abc-1", 0, b"new")
+
+
+async def test_several_rotations_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Files that came and went between two looks are read in their order."""
+    async with Follower(tmp_path) as follower:
+        append(follower.path, b"one\n")
+        await follower.read()
+        follower.path.rename(tmp_path / "access.log.2")
+        append(tmp_path / "access.log.1", b"two\n")
+        append(follower.path, b"three\n")
+        assert await follower.read(20) == [b"two", b"three"]
+
+
+async def test_a_restart_goes_on_at_the_bookmark_with_the_same_ids(tmp_path: Path) -> None:
+    """After a kill, lines since the bookmark come again with the same source id and offset, across a rotation."""
+    async with Follower(tmp_path) as follower:
+        append(follower.path, b"one\ntwo\n")
+        await follower.read()
+        await follower.keep()
+        append(follower.path, b"three\n")
+        follower.path.rename(tmp_path / "access.log.1")
+        append(follower.path, b"four\n")
+        await follower.read(12)
+    first = follower.lines
+    async with Follower(tmp_path) as again:
+        assert again.tailer.bookmark.state == b"state"
+        append(again.path, b"five\n")
+        await again.read(12)
+    assert again.lines[:2] == first[2:]
+    assert again.lines[2:] == [("abc-1", 5, b"five")]
+
+
+@pytest.mark.parametrize("shrinks", [True, False])
+async def test_a_cut_file_starts_a_new_generation(tmp_path: Path, shrinks: bool) -> None:
+    """Truncation is seen by size, or by other first bytes; the new lines get ids of their own, also after a restart."""
+    async with Follower(tmp_path) as follower:
+        append(follower.path, b"first line\nsecond line\n")
+        await follower.read()
+        os.truncate(follower.path, 0)
+        append(follower.path, b"new\n" if shrinks else b"another beginning\nand further on\n")
+        assert await follower.read(4)
+    assert follower.lines[-1][0] == "abc-1"
+    assert follower.telemetry.counters == {}
+    async with Follower(tmp_path) as again:
+        await again.read(4)
+    assert {source for source, _, _ in again.lines} == {"abc-1"}
+
+
+async def test_a_reused_inode_is_another_file(tmp_path: Path) -> None:
+    """A bookmark of a file with this inode but other first bytes is not taken up."""
+    path = tmp_path / "access.log"
+    append(path, b"what is here now\n")
+    status = path.stat()
+    mark = FileMark(4, status.st_dev, status.st_ino, b"what was here then")
+    async with Follower(tmp_path, Bookmark("abc", 4, 3, b"", (mark,))) as follower:
+        assert await follower.read() == [b"what is here now"]
+    assert follower.lines[0][:2] == ("abc-5", 0)
+
+
+async def test_a_folder_is_refused_and_a_full_disk_is_waited_out(tmp_path: Path) -> None:
+    """What can't be read is an error at the start; a bookmark that can't be written is tried again."""
+    async with Follower(tmp_path) as follower:
+        follower.path.mkdir()
+        with pytest.raises(SourceError, match="folder"):
+            await follower.read()
+    async with Follower(tmp_path / "other") as follower:
+        follower.path.parent.mkdir()
+        append(follower.path, b"one\n")
+        real = follower.store.save
+        failures = iter([OSError(28, "no space left on device")] * 3)
+
+        async def save(bookmark: Bookmark) -> None:
+            failure = next(failures, None)
+            if failure is not None:
+                raise failure
+            await real(bookmark)
+
+        follower.store.save = save  # type: ignore[method-assign]  # the fault of this test
+        assert await follower.read() == [b"one"]
+        failures = iter([OSError(28, "no space left on device")])
+        assert not await follower.tailer.move_bookmark(0, 4, b"")
+        assert follower.tailer.bookmark.offset == 0
+
+
+def test_a_bookmark_comes_back_as_it_was() -> None:
+    """Encoding and decoding is the identity; anything else is a configuration error that names the file."""
+    bookmark = Bookmark("abc", 3, 77, b"\x00state", (FileMark(3, 1, 2, b"\xff"), FileMark(4, 1, 3)))
+    assert Bookmark.decode(bookmark.encode(), "path") == bookmark
+    for damaged in (
+        b"",
+        b"[]",
+        b"{}",
+        bookmark.encode()[:-3],
+        bookmark.encode().replace(b'"version":1', b'"version":9'),
+    ):
+        with pytest.raises(ConfigurationError, match="path"):
+            Bookmark.decode(damaged, "path")
+
+
+class FakeFollower(Follower):
+    """The same over a disk in memory, which can lose power."""
+
+    def __init__(self, disk: FakeFiles) -> None:
+        super().__init__(Path("/var/log"))
+        self.files = disk  # type: ignore[assignment]  # the port, kept by another class
+        self.store = BookmarkStore(disk, "/state/bookmark.json")
+
+
+class LogWorld:
+    """A log on a disk in memory, the lines written to it, and the lines that some reader has seen, by id."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.disk = FakeFiles()
+        self.disk.write_log("/var/log/access.log", b"")
+        self.written: list[bytes] = []
+        self.seen: dict[tuple[str, int], bytes] = {}
+        self.rotations = 0
+
+    def write(self) -> None:
+        """Append some lines."""
+        for _ in range(self.chance.randint(0, 5)):
+            line = b"line %d %s" % (len(self.written), b"x" * self.chance.choice((0, 5, 300)))
+            self.written.append(line)
+            self.disk.write_log("/var/log/access.log", line + b"\n")
+
+    def rotate(self) -> None:
+        """Rename as logrotate does: every number one up."""
+        for number in range(self.rotations, 0, -1):
+            self.disk.rename(f"/var/log/access.log.{number}", f"/var/log/access.log.{number + 1}")
+        self.disk.rename("/var/log/access.log", "/var/log/access.log.1")
+        self.disk.write_log("/var/log/access.log", b"")
+        self.rotations += 1
+
+    async def follow(self, *, to_end: bool) -> None:
+        """Run one process until it is killed."""
+        async with FakeFollower(self.disk) as follower:
+            await follower.read(1)
+            for _ in range(0 if to_end else self.chance.randint(1, 8)):
+                self.write()
+                if self.chance.random() < 0.3:
+                    self.rotate()
+                await follower.read(self.chance.randint(1, 6))
+                if self.chance.random() < 0.5:
+                    await follower.keep()
+            if to_end:
+                await follower.read(60)
+        for source, offset, line in follower.lines:
+            assert self.seen.setdefault((source, offset), line) == line
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_no_line_is_lost_whatever_happens_to_the_log(seed: int) -> None:
+    """Growth, rotations, kills and power losses in any order: each line is read, one id is never two lines."""
+    world = LogWorld(seed)
+    for _ in range(12):
+        await world.follow(to_end=False)
+        if world.chance.random() < 0.3:
+            world.disk.lose_power()
+    await world.follow(to_end=True)
+    assert sorted(world.seen.values()) == sorted(world.written)
