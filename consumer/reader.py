@@ -14,7 +14,7 @@ from consumer.budget import Budget
 from consumer.core.enrichment import timestamp_text
 from consumer.core.shard_graph import rows_to_create
 from consumer.failure import first_failure
-from consumer.retrier import Retrier
+from consumer.retrier import START_ATTEMPTS_MAX, Retrier
 from consumer.shard_reader import ReadPorts, ReadSettings, ShardReader, start_of
 from shared.aggregation import deaggregate
 from shared.lease import SHARD_END, Checkpoint, Lease
@@ -90,9 +90,13 @@ class StreamFollower:
 
     async def _start_shards(self, group: asyncio.TaskGroup) -> None:
         kinesis, stream = self._ports.kinesis, self._settings.stream
+        attempts_max: int | None = START_ATTEMPTS_MAX
         while True:
             self._sync_due.clear()
-            shards = await self._retrier.call("list_shards", lambda: kinesis.list_shards(stream))
+            shards = await self._retrier.call(
+                "list_shards", lambda: kinesis.list_shards(stream), attempts_max=attempts_max
+            )
+            attempts_max = None  # once it has worked, an outage is waited out
             for row in rows_to_create(shards, self._rows, self._initial):
                 self._rows[row.shard_id] = row
                 self._readers.append(group.create_task(self._read(row)))

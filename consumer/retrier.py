@@ -12,6 +12,7 @@ from shared.retry import Backoff
 
 T = TypeVar("T")
 _ATTEMPTS_BEFORE_WARNING: Final = 4
+START_ATTEMPTS_MAX: Final = 4
 
 
 class Retrier:
@@ -22,8 +23,12 @@ class Retrier:
         self._random = random
         self._telemetry = telemetry
 
-    async def call(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Run `attempt` until it returns; errors that no repetition heals, and expired iterators, go to the caller."""
+    async def call(self, operation: str, attempt: Callable[[], Awaitable[T]], *, attempts_max: int | None = None) -> T:
+        """Run `attempt` until it returns; errors that no repetition heals, and expired iterators, go to the caller.
+
+        So does the last error after `attempts_max` attempts, for those who should hear of it: at a start, somebody
+        looks on who may have given a wrong endpoint.
+        """
         failures = 0
         while True:
             try:
@@ -31,7 +36,7 @@ class Retrier:
             except IteratorExpiredError:
                 raise
             except ServiceError as error:
-                if not error.retryable:
+                if not error.retryable or (attempts_max is not None and failures + 1 >= attempts_max):
                     raise
                 self._telemetry.count("calls_retried", operation=operation, error=type(error).__name__)
                 # Powers of two: an outage of hours is a handful of lines.

@@ -15,6 +15,11 @@ from shared.ports import Files
 STANDARD_INPUT = "-"
 
 
+def _is_pollable(mode: int) -> bool:
+    """Whether epoll takes it: a redirected file and a device such as /dev/null never make a reader wait."""
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
 class PipeSource:
     """Standard input, from a pipe, a socket or a redirected file."""
 
@@ -25,7 +30,7 @@ class PipeSource:
     async def read(self) -> bytes:
         """Return the next bytes."""
         descriptor = sys.stdin.fileno()
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if not _is_pollable(os.fstat(descriptor).st_mode):
             return os.read(descriptor, CHUNK_BYTES)
         if self._reader is None:
             loop = asyncio.get_running_loop()

@@ -166,5 +166,5 @@ def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         prefix = kind.model_config.get("env_prefix", "")
-        message = f"setting `{name}` is not usable: {first['msg']}"
+        message = f"setting `{name}` is not usable: {first['msg'].removeprefix('Value error, ')}"
         raise ConfigurationError(message, hint=f"Set it by its option or by {prefix}{name.upper()}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
 from shared.aws.error_map import aws_errors
+from shared.aws.session import region_of
 from shared.errors import BucketNotFoundError, StreamNotFoundError, TableNotFoundError
 
 _HOME_REGION: Final = "us-east-1"  # the one region whose buckets take no LocationConstraint
@@ -202,7 +204,9 @@ async def open_control() -> AsyncIterator[ControlAdapter]:
         clients: dict[str, Any] = {}
         for service in ("kinesis", "dynamodb", "s3", "sts"):
             with aws_errors(service, "CreateClient", service):
-                clients[service] = await stack.enter_async_context(session.create_client(service, config=config))
+                clients[service] = await stack.enter_async_context(
+                    session.create_client(service, region_name=region_of(os.environ), config=config)
+                )
         yield ControlAdapter(**clients)
 
 

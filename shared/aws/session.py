@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -20,6 +21,15 @@ _CONNECT_TIMEOUT_SECONDS: Final = 5
 def _timestamp(value: Any) -> Any:
     """Keep epoch seconds as they are: botocore's own parser costs more than the rest of GetRecords together."""
     return float(value) if isinstance(value, (int, float)) else value
+
+
+def region_of(environment: Mapping[str, str]) -> str | None:
+    """Return the region that `AWS_REGION` names, None to let botocore look further.
+
+    AWS's tools and SDKs, containers and functions set AWS_REGION (SDK reference guide, "AWS Region"); botocore alone
+    reads only AWS_DEFAULT_REGION and the profile.
+    """
+    return environment.get("AWS_REGION") or None
 
 
 class Aws:
@@ -56,7 +66,7 @@ class Aws:
     async def _client(self, service: str, resource: str) -> Any:
         if service not in self._clients:
             with aws_errors(service, "CreateClient", resource):
-                context = self._session.create_client(service, config=self._config)
+                context = self._session.create_client(service, region_name=region_of(os.environ), config=self._config)
                 self._clients[service] = await self._stack.enter_async_context(context)
         return self._clients[service]
 
