@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import sys
@@ -21,17 +22,19 @@ from shared.terminal import write_data
 
 
 def print_stream(stream: str, *, start: str, as_json: bool, limit: int | None) -> int:
-    """Print records until SIGINT, SIGTERM or the limit; return the exit code.
-
-    BrokenPipeError says that whoever read our stdout went away; the caller ends quietly.
-    """
+    """Print records until SIGINT, SIGTERM, the limit, or until the reader of our stdout went away."""
     if not re.fullmatch(STREAM_NAME_PATTERN, stream):
         raise ConfigurationError(
             f"`{stream[:128]}` is no stream name", hint="1 to 128 letters, digits, dots, dashes and underscores"
         )
     initial_checkpoint(start)
     configure_logging("warning")
-    asyncio.run(_follow(stream, start=start, as_json=as_json, limit=limit))
+    try:
+        asyncio.run(_follow(stream, start=start, as_json=as_json, limit=limit))
+    except BrokenPipeError:
+        # `| head` is how pipes end. The option parser would make exit code 1 of it, and Python would complain once
+        # more at its own exit about what is still buffered.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return int(ExitCode.DONE)
 
 

@@ -278,9 +278,10 @@ class Worker:
             if not running.is_lost:
                 raise
         except LeaseLostError as error:
-            running.is_lost = True
-            self._telemetry.warning("lease_lost", shard_id=shard_id, reason=str(error))
-            self._telemetry.count("leases_lost", reason="fenced")
+            if not running.is_lost:
+                running.is_lost = True
+                self._telemetry.warning("lease_lost", shard_id=shard_id, reason=str(error))
+                self._telemetry.count("leases_lost", reason="fenced")
         except ShardHaltedError as error:
             # The lease is kept: a worker that took it would halt at the same place.
             running.consumer.state = ShardState.HALTED
