@@ -1,0 +1,302 @@
+"""A source run from lines to the stream: counts, ids, dead letters, bookmarks, ends."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+from typing import Any
+
+import pytest
+
+from producer.core.line_format import LineFormat
+from producer.run import RunSummary, SourceOptions, load_site, run_source
+from shared.aggregation import deaggregate
+from shared.errors import AccessDeniedError, ConfigurationError, SourceError, ThrottledError
+from shared.event import EventId
+from shared.hash_key import hash_key_of
+from shared.lanes import lane_of
+from shared.lifecycle import StopSignal
+from shared.ports import Delivered
+from shared.settings import Ordering, ProducerSettings
+from shared.telemetry import SilentTelemetry
+from tests.support.fake_files import FakeFiles
+from tests.support.fake_kinesis import FakeKinesis
+from tests.support.network import ScriptedNetwork
+
+LOG = "/var/log/access.log"
+DEAD_LETTERS = "/state/dead-letters.ndjson"
+LINE = (
+    b'10.0.0.%d - - [26/Jan/2019:19:45:%02d +0000] "GET /product/%d HTTP/1.1" 200 512 "-" "Mozilla/5.0 (X11; Linux)"\n'
+)
+
+
+class LoopClock:
+    """The clock that the running loop goes by."""
+
+    def monotonic(self) -> float:
+        """Return the loop's time."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """Return an instant of 2026."""
+        return 1.79e9
+
+
+class World:
+    """A stream, a disk, and one run after the other between them."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.network = ScriptedNetwork()
+        self.kinesis = FakeKinesis(self.network)
+        self.stream = self.kinesis.create_stream("orders", 2)
+        self.disk = FakeFiles()
+        self.receipts: list[tuple[str, str, Delivered]] = []
+        quick: dict[str, Any] = {
+            "state_dir": "/state",
+            "batch_linger_seconds": 0.001,
+            "retry_backoff_seconds_max": 0.06,
+        }
+        self.settings = ProducerSettings(**quick | settings)
+
+    async def run(self, stop: StopSignal | None = None, seed: int = 1, **options: Any) -> RunSummary:
+        """Run a source to its end."""
+        return await run_source(
+            SourceOptions(**{"path": LOG} | options),
+            stream="orders",
+            kinesis=self.kinesis,
+            files=self.disk,
+            clock=LoopClock(),
+            random=random.Random(seed),
+            telemetry=SilentTelemetry(),
+            settings=self.settings,
+            stop=stop,
+            on_receipt=lambda *receipt: self.receipts.append(receipt),
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events of the stream, shard by shard."""
+        return [
+            json.loads(user.data)
+            for shard in self.stream.shards.values()
+            for record in shard.records
+            for user in deaggregate(record, shard.shard.hash_key_range).records
+        ]
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Return the dead letters."""
+        return [json.loads(line) for line in (self.disk.content(DEAD_LETTERS) or b"").splitlines()]
+
+
+async def test_lines_add_up_and_events_carry_their_place() -> None:
+    """Counts obey lines = events + filtered + rejected; ids are source, lane and byte offset; receipts name each event."""
+    world = World()
+    data = b'{"session_id":"a"}\n\n{"session_id":"b","event_id":"mine"}\nbroken\n{"session_id":"c"}'
+    world.disk.write_log(LOG, data)
+    summary = await world.run(source_id="web-1")
+    assert (summary.lines, summary.events, summary.rejected, dict(summary.filtered)) == (5, 3, 1, {"blank": 1})
+    assert (summary.acknowledged, summary.undelivered, summary.dead_lettered) == (3, 0, 1)
+    expected = {
+        "a": str(EventId("web-1", lane_of(hash_key_of("a")), 0)),
+        "b": "mine",
+        "c": str(EventId("web-1", lane_of(hash_key_of("c")), data.index(b'{"session_id":"c"}'))),
+    }
+    assert {event["session_id"]: event["event_id"] for event in world.events()} == expected
+    assert {key: event_id for event_id, key, _ in world.receipts} == expected
+    (letter,) = world.dead_letters()
+    assert (letter["file"], letter["offset"], letter["error_code"]) == (LOG, data.index(b"broken"), "malformed-event")
+    assert base64.b64decode(letter["raw_data"]) == b"broken"
+
+
+async def test_a_file_sent_twice_counts_as_new_unless_it_is_named() -> None:
+    """Without a source id each run has ids of its own; with one they repeat, so that readers drop them."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n')
+    await world.run(seed=1)
+    await world.run(seed=2)
+    await world.run(seed=3, source_id="x")
+    await world.run(seed=4, source_id="x")
+    assert len({event["event_id"] for event in world.events()}) == 3
+
+
+async def test_without_order_ids_name_no_lane() -> None:
+    """A reader must not drop by a mark what may arrive out of order."""
+    world = World(ordering=Ordering.NONE)
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n')
+    await world.run(source_id="x")
+    assert [event["event_id"] for event in world.events()] == ["x.-.0"]
+
+
+async def test_an_overlong_line_is_a_dead_letter_with_its_head() -> None:
+    """A line beyond the limit is skipped in bounded memory and kept by its first bytes and length."""
+    world = World(line_bytes_max=1024)
+    world.disk.write_log(LOG, b"x" * 2_000_000 + b'\n{"session_id":"a"}\n')
+    summary = await world.run()
+    assert (summary.lines, summary.events, summary.rejected) == (2, 1, 1)
+    (letter,) = world.dead_letters()
+    assert (letter["error_code"], letter["offset"], letter["raw_length"]) == ("overlong-line", 0, 2_000_000)
+    assert base64.b64decode(letter["raw_data"]) == b"x" * 4096
+
+
+async def follow(world: World, until: int, **options: Any) -> RunSummary:
+    """Follow the log until so many events are acknowledged, then stop as SIGTERM does."""
+    stop = StopSignal()
+    before = len(world.receipts)
+
+    async def watch() -> None:
+        while len(world.receipts) < before + until:  # noqa: ASYNC110 - the loop is never idle here: each turn is a step
+            await asyncio.sleep(0)
+        stop.notify()
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(watch())
+        return await world.run(stop, is_followed=True, **options)
+
+
+async def test_following_goes_on_where_it_stopped() -> None:
+    """After a stop nothing is sent twice, and the ids go on under the same source."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n')
+    summary = await follow(world, 1)
+    assert summary.is_stopped
+    world.disk.write_log(LOG, b'{"session_id":"b"}\n')
+    await follow(world, 1, seed=99)
+    events = world.events()
+    assert sorted(event["session_id"] for event in events) == ["a", "b"]
+    sources = {EventId.parse(event["event_id"]).source_id for event in events}  # type: ignore[union-attr]  # ours parse
+    assert len(sources) == 1
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2, 3, 7])
+async def test_a_killed_run_sends_the_same_bytes_again(stored: int) -> None:
+    """From any bookmark that was ever written, a restart makes the same events with the same ids and sessions."""
+    world = World(bookmark_interval_seconds=0.05)
+    bookmarks: list[bytes] = []
+    real = world.disk.write_atomically
+
+    async def keep(path: str, data: bytes) -> None:
+        await real(path, data)
+        if "bookmarks" in path:
+            bookmarks.append(data)
+            bookmark_path.append(path)
+
+    bookmark_path: list[str] = []
+    world.disk.write_atomically = keep  # type: ignore[method-assign]  # a look at what is written
+    for part in range(4):
+        for index in range(40):
+            world.disk.write_log(LOG, LINE % (index % 7, index, part * 100 + index))
+        await follow(world, 40, line_format=LineFormat.COMBINED)
+    first = {event["event_id"]: event for event in world.events()}
+    assert len(first) == 160
+    chosen = bookmarks[min(stored, len(bookmarks) - 1)]
+    await real(bookmark_path[0], chosen)
+    again = World()
+    again.disk = world.disk
+    offset = json.loads(chosen)["offset"]
+    expected = {key: event for key, event in first.items() if int(key.rsplit(".", 1)[1]) >= offset}
+    if expected:
+        await follow(again, len(expected), line_format=LineFormat.COMBINED)
+    assert {event["event_id"]: event for event in again.events()} == expected
+
+
+async def test_a_csv_header_belongs_to_its_file() -> None:
+    """After a rotation the new file's header is a header again, not an event."""
+    world = World(rotate_wait_seconds=0)
+    world.disk.write_log(LOG, b"session_id,country\na,USA\n")
+    await follow(world, 1)
+    world.disk.rename(LOG, LOG + ".1")
+    world.disk.write_log(LOG, b"country,session_id\nFrance,b\n")
+    await follow(world, 1)
+    assert {event["session_id"]: event["country"] for event in world.events()} == {"a": "USA", "b": "France"}
+
+
+async def test_a_stop_ends_a_run_that_waits_for_room() -> None:
+    """With a full buffer and a dead stream, the first signal ends reading, the second the draining."""
+    world = World(buffer_bytes_max=2 * 1024 * 1024, drain_timeout_seconds=3600)
+    world.network.scripts["kinesis.put_records"] = [ThrottledError("no") for _ in range(100_000)]
+    line = json.dumps({"session_id": "a", "padding": "x" * 1000}).encode() + b"\n"
+    world.disk.write_log(LOG, line * 4000)
+    stop = StopSignal()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(world.run(stop))
+        while "kinesis.put_records" not in world.network.calls:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        stop.notify()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not running.done()
+        stop.notify()
+        async with asyncio.timeout(10):
+            summary = await running
+    assert 0 < summary.undelivered == summary.events < 4000
+    assert summary.last_error == "no"
+
+
+async def test_a_refusal_for_good_is_raised_or_told() -> None:
+    """Access denied leaves the events undelivered and says why."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n')
+    world.network.scripts["kinesis.put_records"] = [AccessDeniedError("no such right")]
+    summary = await world.run()
+    assert (summary.undelivered, summary.last_error) == (1, "no such right")
+
+
+async def test_dead_letters_that_cannot_be_kept_stop_the_run() -> None:
+    """A full disk is an error that names the file; what was accepted is delivered first."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\nbroken\n')
+    world.disk.bytes_max = 100
+    with pytest.raises(SourceError, match=r"dead-letters\.ndjson"):
+        await world.run(line_format=LineFormat.JSON)
+    assert [event["session_id"] for event in world.events()] == ["a"]
+
+
+async def test_the_session_key_is_drawn_once() -> None:
+    """The same visitor has the same session id in every run, and a damaged key is an error, not a new key."""
+    world = World()
+    world.disk.write_log(LOG, LINE % (1, 1, 1))
+    await world.run(seed=1)
+    await world.run(seed=2)
+    assert len({event["session_id"] for event in world.events()}) == 1
+    await world.disk.write_atomically("/state/session-key", b"xyz")
+    with pytest.raises(ConfigurationError, match="64 hex digits"):
+        await world.run()
+
+
+async def test_lines_max_ends_a_run_early() -> None:
+    """Only so many lines are read, and the counts still add up."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n' * 10)
+    summary = await world.run(lines_max=4)
+    assert (summary.lines, summary.events, summary.acknowledged) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"source_id": "No!"}, "1 to 28"),
+        ({"path": "-", "is_followed": True}, "followed"),
+        ({"countries_path": "/nowhere"}, "does not exist"),
+    ],
+)
+async def test_bad_options_are_refused(options: dict[str, Any], match: str) -> None:
+    """What can't be used is an error before anything is read."""
+    world = World()
+    world.disk.write_log(LOG, b"")
+    with pytest.raises(ConfigurationError, match=match):
+        await world.run(**options)
+
+
+async def test_a_site_is_a_name_or_a_toml_file() -> None:
+    """Built-in profiles go by name, own ones by path; anything else is explained."""
+    disk = FakeFiles()
+    disk.write_log("/my.toml", b'internal_paths = ["/secret"]\n')
+    disk.write_log("/bad.toml", b"= nonsense")
+    assert (await load_site(disk, "zanbil")).name == "zanbil"
+    assert (await load_site(disk, "/my.toml")).internal_paths == ("/secret",)
+    for name in ("other", "/none.toml", "/bad.toml"):
+        with pytest.raises(ConfigurationError):
+            await load_site(disk, name)
