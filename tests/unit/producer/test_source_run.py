@@ -90,7 +90,7 @@ class World:
 
 
 async def test_lines_add_up_and_events_carry_their_place() -> None:
-    """Counts obey lines = events + filtered + rejected; ids are source, lane and byte offset; receipts name each event."""
+    """Counts obey lines = events + filtered + rejected; an id is source, lane and byte offset; receipts tell it."""
     world = World()
     data = b'{"session_id":"a"}\n\n{"session_id":"b","event_id":"mine"}\nbroken\n{"session_id":"c"}'
     world.disk.write_log(LOG, data)
