@@ -1,0 +1,292 @@
+"""The small cores as tables: shard graph, planner, tracker, pacer, roll policy, breaker, chunks, marks."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from consumer.core.checkpoint_tracker import CheckpointTracker
+from consumer.core.chunk import CHUNK_BYTES_MAX, cut
+from consumer.core.circuit_breaker import CircuitBreaker
+from consumer.core.dead_letter import DeadLetter
+from consumer.core.duplicate_marks import DuplicateMarks
+from consumer.core.lease_planner import LeasePlanner
+from consumer.core.read_pacer import ReadPacer
+from consumer.core.roll_policy import RollPolicy
+from consumer.core.shard_graph import may_start, merge_marks, rows_to_create
+from shared.aggregation import Aggregate
+from shared.hash_key import even_ranges
+from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease
+from shared.limits import GET_RECORDS_BYTES_MAX
+from shared.records import Position, Shard, StreamRecord
+
+AT_TIME = Checkpoint(CheckpointKind.AT_TIMESTAMP)
+OPEN, CLOSED = None, 99
+
+
+def shard(name: str, ending: int | None = OPEN, parent: str | None = None, adjacent: str | None = None) -> Shard:
+    """Return a shard."""
+    return Shard(name, parent_shard_id=parent, adjacent_parent_shard_id=adjacent, ending_sequence_number=ending)
+
+
+def row(name: str, checkpoint: Checkpoint = AT_TRIM_HORIZON, **fields: object) -> Lease:
+    """Return a lease row."""
+    return Lease(name, checkpoint=checkpoint, **fields)  # type: ignore[arg-type]  # a table's short form
+
+
+SPLIT = (shard("a", CLOSED), shard("b", OPEN, "a"), shard("c", OPEN, "a"))
+MERGE = (shard("a", CLOSED), shard("b", CLOSED), shard("c", OPEN, "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("shards", "rows", "initial", "expected"),
+    [
+        # A fresh start: roots only, children wait.
+        (SPLIT, (), AT_TRIM_HORIZON, [("a", AT_TRIM_HORIZON)]),
+        (SPLIT, (row("a"),), AT_TRIM_HORIZON, []),
+        (SPLIT, (row("a", SHARD_END),), AT_TRIM_HORIZON, [("b", AT_TRIM_HORIZON), ("c", AT_TRIM_HORIZON)]),
+        # A merge waits for both parents.
+        (MERGE, (row("a", SHARD_END), row("b")), AT_TRIM_HORIZON, []),
+        (MERGE, (row("a", SHARD_END),), AT_TRIM_HORIZON, [("b", AT_TRIM_HORIZON)]),
+        (MERGE, (row("a", SHARD_END), row("b", SHARD_END)), AT_TRIM_HORIZON, [("c", AT_TRIM_HORIZON)]),
+        # A parent that was trimmed (neither listed nor known) blocks nothing; one with an unfinished row does.
+        (MERGE[1:], (row("b", SHARD_END),), AT_TRIM_HORIZON, [("c", AT_TRIM_HORIZON)]),
+        (SPLIT[1:], (), AT_TRIM_HORIZON, [("b", AT_TRIM_HORIZON), ("c", AT_TRIM_HORIZON)]),
+        (SPLIT[1:], (row("a"),), AT_TRIM_HORIZON, []),
+        # LATEST: open shards without a followed ancestor; children of followed ones at TRIM_HORIZON.
+        (SPLIT, (), AT_LATEST, [("b", AT_LATEST), ("c", AT_LATEST)]),
+        (SPLIT, (row("a", SHARD_END),), AT_LATEST, [("b", AT_TRIM_HORIZON), ("c", AT_TRIM_HORIZON)]),
+        (SPLIT, (row("b"),), AT_LATEST, [("c", AT_LATEST)]),
+        # A time is a constant of the application: children keep it.
+        (SPLIT, (row("a", SHARD_END),), AT_TIME, [("b", AT_TIME), ("c", AT_TIME)]),
+    ],
+)
+def test_rows_are_made_parents_first(
+    shards: tuple[Shard, ...], rows: tuple[Lease, ...], initial: Checkpoint, expected: list[tuple[str, Checkpoint]]
+) -> None:
+    """A child gets its row when all its parents are finished or trimmed, at the start that loses nothing."""
+    created = rows_to_create(shards, {each.shard_id: each for each in rows}, initial)
+    assert [(each.shard_id, each.checkpoint) for each in created] == expected
+
+
+def test_marks_are_inherited_as_the_maximum_over_parents() -> None:
+    """A merge takes the higher mark of each lane."""
+    parents = (row("a", SHARD_END, marks={"s.01": 5, "s.02": 9}), row("b", SHARD_END, marks={"s.02": 7, "s.03": 1}))
+    (child,) = rows_to_create(MERGE, {each.shard_id: each for each in parents})
+    assert child.marks == {"s.01": 5, "s.02": 9, "s.03": 1} == merge_marks(parents)
+    assert child.parents == ("a", "b")
+
+
+def test_a_child_may_start_only_behind_its_parents() -> None:
+    """A row may be read when every parent that has a row is at SHARD_END."""
+    child = row("c", parents=("a", "b"))
+    assert not may_start(child, {"a": row("a", SHARD_END), "b": row("b"), "c": child})
+    assert may_start(child, {"a": row("a", SHARD_END), "c": child})
+    assert not may_start(row("a", SHARD_END), {})
+
+
+def test_planner_takes_what_nobody_owns() -> None:
+    """Rows without an owner are taken at once, in the order of their ids, up to the even share."""
+    planner = LeasePlanner("me", 10)
+    rows = [row("c"), row("a"), row("b", owner="other"), row("d", owner="other")]
+    assert [each.shard_id for each in planner.plan(rows, {}, 0.0).take] == ["a", "c"]
+    assert [each.shard_id for each in planner.plan(rows, {"x": 1}, 0.0).take] == ["a"]
+    assert planner.plan(rows, {}, 0.0, avoid=["a", "c"]).take == ()
+
+
+def test_planner_judges_expiry_by_a_heartbeat_that_stands_still() -> None:
+    """A lease is free once its heartbeat has not moved for longer than the duration on our own clock."""
+    planner = LeasePlanner("me", 10)
+    assert planner.plan([row("a", owner="dead", heartbeat=1)], {}, 100.0).take == ()
+    assert planner.plan([row("a", owner="dead", heartbeat=2)], {}, 105.0).take == ()
+    assert planner.plan([row("a", owner="dead", heartbeat=2)], {}, 115.0).take == ()
+    assert [each.shard_id for each in planner.plan([row("a", owner="dead", heartbeat=2)], {}, 115.1).take] == ["a"]
+
+
+def test_dead_owners_do_not_count_when_balancing() -> None:
+    """The share is over live owners: with one of two dead, the survivor takes all its shards."""
+    planner = LeasePlanner("me", 10)
+    rows = [row(name, owner="dead", heartbeat=1) for name in "abcd"]
+    planner.plan(rows, {}, 0.0)
+    assert len(planner.plan(rows, {}, 11.0).take) == 4
+    halves = [row(name, owner="dead", heartbeat=1) for name in "abcd"] + [row(n, owner="alive") for n in "ef"]
+    planner = LeasePlanner("me", 10)
+    planner.plan(halves, {}, 0.0)
+    moved = halves[:4] + [row(n, owner="alive", heartbeat=9) for n in "ef"]
+    assert len(planner.plan(moved, {}, 11.0).take) == 3
+
+
+def test_planner_knows_what_is_lost() -> None:
+    """A row that is gone, at a higher epoch, or somebody else's is lost; one we have just finished is not."""
+    planner = LeasePlanner("me", 10)
+    rows = [
+        row("mine", owner="me", epoch=2),
+        row("taken", owner="other", epoch=3),
+        row("ours", owner="other", epoch=2),
+        row("ended", SHARD_END, epoch=2),
+    ]
+    running = {"mine": 2, "taken": 2, "ours": 2, "gone": 1, "ended": 2}
+    assert planner.plan(rows, running, 0.0).lost == ("taken", "ours", "gone")
+
+
+def test_tracker_follows_the_contiguous_prefix() -> None:
+    """The watermark stops before the first unit that waits for a receipt, whatever came after it."""
+    tracker = CheckpointTracker()
+    units = []
+    for number in (1, 2, 3):
+        unit = tracker.begin()
+        tracker.expect(unit)
+        assert not tracker.seal(unit, Position(number, number))
+        units.append(unit)
+    assert not tracker.acknowledge(units[2])
+    assert not tracker.acknowledge(units[1])
+    assert tracker.watermark is None
+    assert tracker.acknowledge(units[0])
+    assert tracker.watermark == Position(3, 3)
+    assert tracker.covers(Position(3, 3))
+    assert not tracker.covers(Position(3, 4))
+    assert tracker.in_flight == 0
+
+
+def test_an_open_unit_holds_the_watermark() -> None:
+    """A unit that may still grow is not done, even if all its receipts so far have come."""
+    tracker = CheckpointTracker()
+    unit = tracker.begin()
+    tracker.expect(unit)
+    assert not tracker.acknowledge(unit)
+    assert tracker.watermark is None
+    assert tracker.seal(unit, Position(1))
+
+
+def test_pacer_keeps_the_services_limits() -> None:
+    """Five calls a second, 2 MiB a second after big answers, longer and longer pauses where nothing comes."""
+    pacer = ReadPacer(pause_seconds=0.2, idle_seconds=1.0)
+    assert pacer.next_deadline() <= 0
+    pacer.take_page(10.0, page_bytes=1000, record_count=5, behind_milliseconds=0)
+    assert pacer.next_deadline() == pytest.approx(10.2)
+    pacer.take_page(10.0, page_bytes=GET_RECORDS_BYTES_MAX, record_count=5, behind_milliseconds=9)
+    assert pacer.next_deadline() == pytest.approx(15.0)
+    pauses = []
+    for _ in range(5):
+        pacer.take_page(20.0, page_bytes=0, record_count=0, behind_milliseconds=0)
+        pauses.append(pacer.next_deadline() - 20.0)
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.0, 1.0])
+    pacer.take_page(20.0, page_bytes=0, record_count=0, behind_milliseconds=7)
+    assert pacer.next_deadline() == pytest.approx(20.2)
+    pacer.take_throttle(30.0, 0.01)
+    assert pacer.next_deadline() == pytest.approx(30.2)
+
+
+def test_roll_policy_closes_by_the_first_bound() -> None:
+    """Bytes, records or age close a batch; an empty one is never due."""
+    policy = RollPolicy(bytes_max=100, records_max=10, seconds_max=60)
+    assert policy.is_due(size=100, records=1, opened_at=0, now=0)
+    assert policy.is_due(size=0, records=10, opened_at=0, now=0)
+    assert policy.is_due(size=0, records=1, opened_at=0, now=60)
+    assert not policy.is_due(size=99, records=9, opened_at=0, now=59.9)
+    assert not policy.is_due(size=0, records=0, opened_at=0, now=1e9)
+    assert (policy.room(3), policy.next_deadline(5)) == (7, 65)
+
+
+def test_breaker_opens_above_the_share_and_the_minimum() -> None:
+    """50 of 1,000 are 5 % and pass; 51 open it; 49 failures alone say nothing."""
+    breaker = CircuitBreaker(window_records=1000, failed_percent=5)
+    for _ in range(49):
+        breaker.fail()
+    assert not breaker.is_open
+    breaker = CircuitBreaker(window_records=1000, failed_percent=5)
+    breaker.succeed(949)
+    for _ in range(50):
+        breaker.fail()
+    assert breaker.is_open
+    breaker.succeed(1)
+    assert not breaker.is_open
+    breaker.fail()
+    assert breaker.is_open
+    breaker.succeed(1000)
+    assert (breaker.is_open, breaker.failed, breaker.counted) == (False, 0, 1000)
+
+
+def stream_record(number: int, data: bytes) -> StreamRecord:
+    """Return a stream record."""
+    return StreamRecord(data, "k", number, 1.0)
+
+
+def aggregate(count: int, size: int = 2) -> bytes:
+    """Return an aggregate of `count` records of `size` bytes."""
+    made = Aggregate()
+    for _ in range(count):
+        made.append(b"x" * size, "k")
+    return made.encode().data
+
+
+def test_chunks_are_bounded_and_complete() -> None:
+    """Chunks hold every record once, in order, within count and (but for the last record) bytes."""
+    page = [stream_record(1, aggregate(600)), stream_record(2, b"x"), stream_record(3, aggregate(40, 20_000))]
+    chunks = list(cut(page, None))
+    positions = [item.position for chunk in chunks for item in chunk.items]
+    assert positions == [Position(1, n) for n in range(600)] + [Position(2)] + [Position(3, n) for n in range(40)]
+    assert all(len(chunk.items) <= 256 for chunk in chunks)
+    assert all(sum(len(item.data) for item in chunk.items) < CHUNK_BYTES_MAX + 20_000 for chunk in chunks)
+    assert [chunk.last for chunk in chunks] == [chunk.items[-1].position for chunk in chunks]
+
+
+def test_chunks_leave_out_what_is_done_and_what_is_beyond() -> None:
+    """Bounds are positions: an aggregate is cut inside."""
+    page = [stream_record(1, b"x"), stream_record(2, aggregate(5)), stream_record(3, b"y"), stream_record(4, b"z")]
+    found = [
+        item.position
+        for chunk in cut(page, None, after=Position(2, 1), through=Position(3), records_max=2)
+        for item in chunk.items
+    ]
+    assert found == [Position(2, 2), Position(2, 3), Position(2, 4), Position(3)]
+    assert list(cut(page, None, after=Position(4))) == []
+
+
+def test_an_aggregate_of_another_shard_is_one_dead_letter() -> None:
+    """Members outside the shard are not delivered one by one."""
+    low, high = even_ranges(2)
+    found = [next(iter(cut([stream_record(1, aggregate(3))], each))).items for each in (low, high)]
+    kinds = sorted(len(items) if not isinstance(items[0], DeadLetter) else -1 for items in found)
+    assert kinds == [-1, 3]
+
+
+def test_marks_drop_repetitions_per_lane() -> None:
+    """An offset at or below the mark of its (source, lane) is a duplicate; other lanes and foreign ids are not."""
+    marks = DuplicateMarks({})
+    assert not marks.is_duplicate("web.07.100")
+    assert marks.is_duplicate("web.07.100")
+    assert marks.is_duplicate("web.07.0")
+    assert not marks.is_duplicate("web.08.50")
+    assert not marks.is_duplicate("web.07.101")
+    for foreign in (
+        "order-17",
+        "web.-.5",
+        "web.07.x",
+        "web.07.",
+        "web.07.007",
+        "Web.07.1",
+        "web.7.1",
+        "web.07.9" + "9" * 18,
+    ):
+        assert not marks.is_duplicate(foreign)
+        assert not marks.is_duplicate(foreign)
+    assert marks.snapshot() == {"web.07": 101, "web.08": 50}
+
+
+def test_marks_forget_the_source_that_was_silent_longest() -> None:
+    """The stored mapping is bounded; a source is forgotten whole, and the order survives storing."""
+    marks = DuplicateMarks({}, bytes_max=300)
+    for source in ("a", "b", "c"):
+        for lane in range(3):
+            marks.is_duplicate(f"{source}.{lane:02x}.5")
+    marks.is_duplicate("a.00.6")
+    restored = DuplicateMarks(orjson.loads(orjson.dumps(dict(marks.snapshot()))), bytes_max=300)
+    for each in (marks, restored):
+        each.is_duplicate("d.00.1")
+        each.is_duplicate("d.01.1")
+    assert marks.snapshot() == restored.snapshot()
+    assert list(marks.snapshot()) == list(restored.snapshot())
+    assert "b.00" not in marks.snapshot()
+    assert marks.snapshot()["a.00"] == 6
+    assert marks.forgotten == 1
