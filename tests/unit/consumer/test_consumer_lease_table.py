@@ -9,7 +9,8 @@ import pytest
 from consumer.lease_table import HeldLease, LeaseTable
 from consumer.retrier import Retrier
 from shared.errors import AccessDeniedError, AmbiguousCallError, LeaseLostError, ServiceUnavailableError
-from shared.lease import Checkpoint, Lease, LeaseChange
+from shared.lease import Checkpoint, Lease, LeaseChange, LeaseExpectation
+from shared.ports import ConditionFailedError
 from shared.records import Position
 from shared.retry import Backoff
 from shared.telemetry import SilentTelemetry
@@ -140,6 +141,25 @@ async def test_a_renewal_moves_the_heartbeat_and_nothing_else() -> None:
     after = store.rows["a"]
     assert after.heartbeat > before.heartbeat
     assert (after.version, after.write_id, after.owner) == (before.version, before.write_id, before.owner)
+
+
+async def test_a_delayed_older_write_does_not_roll_the_checkpoint_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that lands after its repetition, and after the next write, is refused by the version."""
+    table, store = make()
+    held = await taken(table)
+    delayed: list[tuple[str, LeaseExpectation, LeaseChange]] = []
+
+    async def lose(shard_id: str, expectation: LeaseExpectation, change: LeaseChange) -> Lease:
+        delayed.append((shard_id, expectation, change))
+        monkeypatch.undo()
+        raise AmbiguousCallError("no answer")
+
+    monkeypatch.setattr(store, "update_lease", lose)
+    await held.write(LeaseChange(checkpoint=Checkpoint.at(Position(5))))
+    await held.write(LeaseChange(checkpoint=DONE))
+    with pytest.raises(ConditionFailedError):
+        await store.update_lease(*delayed[0])
+    assert store.rows["a"].checkpoint == DONE
 
 
 async def test_creating_a_row_twice_changes_nothing() -> None:

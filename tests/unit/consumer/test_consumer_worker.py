@@ -124,6 +124,7 @@ def test_a_crash_at_any_call_leaves_each_event_in_one_object(after_landing: bool
         assert [base64.b64decode(letter["rawData"]) for letter in letters] == [b"\xff not an event"]
         assert set(numbers(cloud.delivered("international"))) >= set(range(12))
         assert all(row.pending is None for row in cloud.leases.rows.values())
+        assert cloud.objects.overwritten == []
         if cloud.network.killed is None:
             break
         killed_at[cloud.network.killed] += 1
