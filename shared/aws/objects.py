@@ -9,7 +9,8 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from shared.aws.error_map import aws_errors
-from shared.limits import MIB
+from shared.errors import InvalidRequestError
+from shared.limits import MIB, S3_KEY_BYTES_MAX
 from shared.ports import StoredObject
 
 _EXISTS: Final = frozenset({"PreconditionFailed", "412"})
@@ -29,6 +30,7 @@ class ObjectAdapter:
         self, key: str, body: bytes, *, content_type: str, content_encoding: str = "", only_if_absent: bool = True
     ) -> bool:
         """Write an object; False if `only_if_absent` and the key exists (412)."""
+        self._check_key(key)
         request: dict[str, Any] = {"Bucket": self._bucket, "Key": key, "Body": body, "ContentType": content_type}
         if content_encoding:
             request["ContentEncoding"] = content_encoding
@@ -48,6 +50,7 @@ class ObjectAdapter:
 
     async def get_object(self, key: str) -> bytes:
         """Read a whole object."""
+        self._check_key(key)
         with aws_errors("s3", "GetObject", self._bucket):
             answer = await self._client.get_object(Bucket=self._bucket, Key=key)
             async with answer["Body"] as body:
@@ -65,3 +68,12 @@ class ObjectAdapter:
             if not answer.get("IsTruncated"):
                 return
             request["ContinuationToken"] = answer["NextContinuationToken"]
+
+    def _check_key(self, key: str) -> None:
+        # Without the SDK's validation an empty key would address the bucket itself: its creation, its listing.
+        size = len(key.encode())
+        if not 1 <= size <= S3_KEY_BYTES_MAX:
+            raise InvalidRequestError(
+                f"An object key for bucket `{self._bucket}` has {size:,} bytes; 1 to {S3_KEY_BYTES_MAX:,} are allowed",
+                hint="Shorten the prefix",
+            )

@@ -89,9 +89,11 @@ class KinesisRun:
     def _index(self, shard_id: str | None) -> int | None:
         return None if shard_id is None else self._shards.index(shard_id)
 
-    async def _learn_shards(self) -> None:
-        self._known = {each.shard_id: each for each in await self._port.list_shards(self._stream)}
-        self._shards += sorted(set(self._known) - set(self._shards))
+    async def _learn_shards(self) -> tuple[Shard, ...]:
+        listed = await self._port.list_shards(self._stream)
+        self._known |= {each.shard_id: each for each in listed}  # what retention forgot is still asked for
+        self._shards += sorted({each.shard_id for each in listed} - set(self._shards))
+        return listed
 
     # Writing.
 
@@ -125,8 +127,7 @@ class KinesisRun:
             await self._site.merge_shards(
                 self._name(step.stream), self._shard_id(step.shard), self._shard_id(step.adjacent)
             )
-        await self._learn_shards()
-        return self._lineage(tuple(self._known.values()))
+        return self._lineage(await self._learn_shards())
 
     def _lineage(self, shards: tuple[Shard, ...]) -> Any:
         return [

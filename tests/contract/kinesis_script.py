@@ -8,7 +8,13 @@ from random import Random
 from typing import Final
 
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
-from shared.limits import GET_RECORDS_COUNT_MAX, HASH_KEY_MAX, PUT_RECORDS_COUNT_MAX, RECORD_BYTES_MAX_DEFAULT
+from shared.limits import (
+    GET_RECORDS_COUNT_MAX,
+    HASH_KEY_MAX,
+    PUT_RECORDS_COUNT_MAX,
+    RECORD_BYTES_MAX_DEFAULT,
+    RETENTION_HOURS_DEFAULT,
+)
 from shared.records import PutEntry, StartKind
 from tests.contract.kinesis_steps import (
     NOWHERE,
@@ -29,6 +35,7 @@ STEPS: Final = 30
 SLOTS: Final = 3
 SHARDS_MAX: Final = 24
 _KEYS: Final = ("a", "b", "visitor-17", "naïve ünïcode", "日本語", "😀", " ", '"quoted\\"', "k" * 256, "é" * 256)
+_RETENTION_SECONDS: Final = RETENTION_HOURS_DEFAULT * 3_600
 _TICK: Final = 0.125  # a sum of these is exact in binary and in milliseconds
 
 
@@ -243,5 +250,8 @@ class KinesisScript:
     def _turn(self) -> None:
         # Now and then beyond the five minutes of an iterator, on both sides of the bound.
         seconds = self.random.choice((_TICK, _TICK, 1.0, 2.5, 299.875, 300.0, 300.125))
+        # Retention passes, too: to the tick, so that records and closed shards lie on both sides of the horizon.
+        if self.random.random() < 0.15:
+            seconds = _RETENTION_SECONDS - self.random.choice((0, 1, 2, 8, 20, 2_400)) * _TICK
         self._seconds += seconds
         self.steps.append(Turn(seconds))

@@ -70,10 +70,10 @@ class ObjectScript:
 
     def _write(self) -> None:
         key = self.random.choice(self._keys)
-        if self.random.random() < 0.04:
-            key = "k" * S3_KEY_BYTES_MAX  # moto takes longer ones, too (DIVERGENCES.md)
-
-        self._written.append(key)
+        if self.random.random() < 0.08:
+            key = self.random.choice(("", "k" * S3_KEY_BYTES_MAX, "ü" * (S3_KEY_BYTES_MAX // 2 + 1)))
+        if 1 <= len(key.encode()) <= S3_KEY_BYTES_MAX:
+            self._written.append(key)
         self.steps.append(
             Write(
                 key,
@@ -85,7 +85,7 @@ class ObjectScript:
         )
 
     def _fetch(self) -> None:
-        self.steps.append(Fetch(self.random.choice((*self._keys, "never/written"))))
+        self.steps.append(Fetch(self.random.choice((*self._keys, "never/written", ""))))
 
     def _walk(self) -> None:
         self.steps.append(Walk(self.random.choice((*_FOLDERS, "raw", "r", "nothing/here/", *self._keys[:3]))))

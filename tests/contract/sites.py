@@ -14,6 +14,7 @@ from infra.cloud.command import ACCESS_KEY, REGION, SECRET_KEY
 from infra.cloud.server import LocalCloud
 from shared.aws.error_map import aws_errors
 from shared.aws.session import Aws, open_aws
+from shared.limits import RETENTION_HOURS_DEFAULT
 from shared.ports import Kinesis, LeaseStore, ObjectStore
 from tests.support.cloud_clock import HandClock
 from tests.support.fake_kinesis import FakeKinesis
@@ -27,6 +28,8 @@ _PAGE_SIZES: Final = {
     "dynamodb.Scan": ("Limit", 2),
     "s3.ListObjectsV2": ("MaxKeys", 3),
 }
+_RETENTION_SECONDS: Final = RETENTION_HOURS_DEFAULT * 3_600
+
 # moto's server takes a thread and a connection a request; where the local cloud asks the same moto, that is waste.
 _MOTO_EVERY: Final = 4
 
@@ -88,6 +91,7 @@ class FakeSite:
         self._network = PerfectNetwork(wall=wall)
         self._kinesis = FakeKinesis(self._network)
         self._buckets: dict[str, FakeObjects] = {}
+        self._closed_at: dict[tuple[str, str], float] = {}
 
     async def kinesis(self) -> Kinesis:
         """Return the port."""
@@ -104,14 +108,24 @@ class FakeSite:
     async def split_shard(self, stream: str, shard_id: str, at: int) -> None:
         """Split a shard."""
         self._kinesis.split_shard(stream, shard_id, at)
+        self._closed_at[stream, shard_id] = self.wall()
 
     async def merge_shards(self, stream: str, shard_id: str, adjacent_shard_id: str) -> None:
         """Merge two shards."""
         self._kinesis.merge_shards(stream, shard_id, adjacent_shard_id)
+        self._closed_at[stream, shard_id] = self._closed_at[stream, adjacent_shard_id] = self.wall()
 
     def turn(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass; the fake's retention is its operator's to apply."""
         self._network.advance(seconds)
+        horizon = self.wall() - _RETENTION_SECONDS
+        for name, stream in self._kinesis.streams.items():
+            for shard_id, shard in list(stream.shards.items()):
+                if self._closed_at.get((name, shard_id), self.wall()) <= horizon:
+                    self._kinesis.forget_shard(name, shard_id)
+                    continue
+                old = sum(each.arrival_timestamp < horizon for each in shard.records[shard.trimmed :])
+                self._kinesis.trim(name, shard_id, old)
 
     def wall(self) -> float:
         """Return the network's clock."""

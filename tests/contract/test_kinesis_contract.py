@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.contract.answer import agree
+from shared.limits import RECORD_BYTES_MAX_DEFAULT
+from shared.records import PutEntry, StartKind
+from tests.contract.answer import Refused, agree
 from tests.contract.kinesis_run import KinesisRun
 from tests.contract.kinesis_script import KinesisScript
+from tests.contract.kinesis_steps import From, Put, Read, Step
 from tests.contract.sites import Site, Sites
 
 pytestmark = [
@@ -39,3 +42,22 @@ async def test_kinesis_with_open_shards(sites: Sites, plain_seed: int) -> None:
     script = KinesisScript(Random(f"plain {plain_seed}"), reshards=False)
     answers = await _answers(script, f"plain-{plain_seed}", [sites.fake(), sites.cloud, sites.moto], times=False)
     agree(plain_seed, script.steps, answers)
+
+
+async def test_the_largest_requests(sites: Sites) -> None:
+    """The bounds of a record and of a batch lie at the same byte, and keys count as bytes, not as characters."""
+    largest = PutEntry(bytes(RECORD_BYTES_MAX_DEFAULT - 2), "ü")
+    steps: list[Step] = [
+        Put((largest,), is_single=True),
+        Put((largest._replace(data=largest.data + b"x"),), is_single=True),
+        Put((largest,) * 10, is_single=False),
+        Put((*(largest,) * 10, PutEntry(b"", "k")), is_single=False),
+        Read(0, From(StartKind.TRIM_HORIZON), 10_000, 3),
+    ]
+    answers = {
+        site.name: await KinesisRun(site, await site.kinesis(), "largest", times=False).run(1, steps)
+        for site in (sites.fake(), sites.cloud)
+    }
+    agree("largest", steps, answers)
+    assert [isinstance(each, Refused) for each in answers["fake"]] == [False, True, False, True, False]
+    assert [len(page[0]) for page in answers["fake"][-1]] == [10, 1, 0]

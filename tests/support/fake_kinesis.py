@@ -55,6 +55,7 @@ class FakeStream:
 
     name: str
     shards: dict[str, FakeShard] = field(default_factory=dict)
+    shards_made: int = 0  # an id is never given twice, even if its shard is forgotten
     sequence_number: int = _SEQUENCE_FIRST
     record_bytes_max: int = RECORD_BYTES_MAX_DEFAULT
     distribution: Distribution = Distribution.USER_PARTITION_KEY
@@ -67,12 +68,13 @@ class FakeStream:
     def add_shard(self, hash_key_range: HashKeyRange, parents: Sequence[str] = ()) -> FakeShard:
         """Open a shard."""
         shard = Shard(
-            shard_id=f"shardId-{len(self.shards):012d}",
+            shard_id=f"shardId-{self.shards_made:012d}",
             hash_key_range=hash_key_range,
             parent_shard_id=parents[0] if parents else None,
             adjacent_parent_shard_id=parents[1] if len(parents) > 1 else None,
             starting_sequence_number=self.next_sequence_number(),
         )
+        self.shards_made += 1
         added = self.shards[shard.shard_id] = FakeShard(shard)
         for parent in parents:
             self.shards[parent].children.append(shard.shard_id)

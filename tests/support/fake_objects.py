@@ -38,11 +38,10 @@ class FakeObjects:
         only_if_absent: bool = True,
     ) -> bool:
         """Write an object, unless it must be absent and is not."""
+        _check_key(key)
         written = FakeObject(bytes(body), content_type, content_encoding)
 
         def land() -> bool:
-            if not 1 <= len(key.encode()) <= S3_KEY_BYTES_MAX:
-                raise InvalidRequestError(f"the key has {len(key.encode())} bytes; 1..{S3_KEY_BYTES_MAX} are allowed")
             if only_if_absent:
                 if self.network.happens("object_conflict"):
                     raise ThrottledError(f"a write of `{key}` is under way", code="ConditionalRequestConflict")
@@ -57,6 +56,7 @@ class FakeObjects:
 
     async def get_object(self, key: str) -> bytes:
         """Read a whole object."""
+        _check_key(key)
 
         def land() -> bytes:
             if key not in self.objects:
@@ -75,3 +75,9 @@ class FakeObjects:
         )
         for each in found:
             yield each
+
+
+def _check_key(key: str) -> None:
+    # The adapter does so before it sends anything.
+    if not 1 <= len(key.encode()) <= S3_KEY_BYTES_MAX:
+        raise InvalidRequestError(f"the key has {len(key.encode())} bytes; 1..{S3_KEY_BYTES_MAX} are allowed")
