@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from shared.errors import HeadraceError
 from shared.lifecycle import ExitCode
+
+_INTERRUPTED: Final = 128 + 2  # what typer returns for a KeyboardInterrupt
 
 
 def normalise_options(arguments: Sequence[str]) -> list[str]:
@@ -55,7 +57,7 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str] | None = None)
     code = int(ExitCode.FAILED)
     try:
         result = app(args=normalise_options(given), standalone_mode=False)
-        code = int(result) if isinstance(result, int) else int(ExitCode.DONE)
+        code = _report_interrupt() if result == _INTERRUPTED else int(result or ExitCode.DONE)
         sys.stdout.flush()
     except HeadraceError as error:
         say(render_error(error))
@@ -63,7 +65,7 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str] | None = None)
     except BaseExceptionGroup as group:
         code = _report_group(group)
     except KeyboardInterrupt:
-        code = int(ExitCode.DONE)
+        code = _report_interrupt()
     except BrokenPipeError:
         # The reader of our stdout went away (`| head`): that is how pipes end. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -93,12 +95,20 @@ def _report_foreign(error: Exception) -> int:
     return int(ExitCode.FAILED)
 
 
+def _report_interrupt() -> int:
+    """Report a Ctrl-C where no drain was under way, e.g., during start-up: what was asked for was not done."""
+    say("error: Interrupted before it was done\n\nhint: What was made stays; run the same command again to go on")
+    return int(ExitCode.FAILED)
+
+
 def _report_group(group: BaseExceptionGroup[BaseException]) -> int:
     """Report the first error of ours among what a TaskGroup gathered."""
     ours = group.subgroup(HeadraceError)
     if ours is None:
-        interrupted = group.subgroup((KeyboardInterrupt, BrokenPipeError))
-        return int(ExitCode.DONE) if interrupted is not None else _report_foreign(_first_leaf(group))
+        if group.subgroup(KeyboardInterrupt) is not None:
+            return _report_interrupt()
+        is_pipe = group.subgroup(BrokenPipeError) is not None
+        return int(ExitCode.DONE) if is_pipe else _report_foreign(_first_leaf(group))
     error = _first_leaf(ours)
     assert isinstance(error, HeadraceError)
     say(render_error(error))

@@ -296,7 +296,7 @@ def _exit_code(error: BaseException) -> int:
         (errors.DeliveryFailedError("Broken"), 3),
         (errors.CredentialsError("Broken"), 1),
         (ExceptionGroup("", [ExceptionGroup("", [ConfigurationError("Broken")]), ValueError("other")]), 2),
-        (BaseExceptionGroup("", [KeyboardInterrupt()]), 0),
+        (BaseExceptionGroup("", [KeyboardInterrupt()]), 1),
         (ValueError("secret payload"), 1),
         (ExceptionGroup("", [ValueError("secret payload")]), 1),
     ],
