@@ -159,7 +159,8 @@ class KinesisRun:
         numbers = self._numbers.get(shard_id, [])
         match start.mark:
             case "record":
-                number = numbers[start.rank]
+                # A site that refused a put has no such record; the steps before have shown it already.
+                number = numbers[start.rank] if start.rank < len(numbers) else 0
             case "start":
                 number = self._known[shard_id].starting_sequence_number
             case "end":

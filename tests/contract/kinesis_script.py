@@ -11,6 +11,7 @@ from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
 from shared.limits import (
     GET_RECORDS_COUNT_MAX,
     HASH_KEY_MAX,
+    ITERATOR_LIFETIME_SECONDS,
     PUT_RECORDS_COUNT_MAX,
     RECORD_BYTES_MAX_DEFAULT,
     RETENTION_HOURS_DEFAULT,
@@ -61,6 +62,7 @@ class KinesisScript:
     _shards: list[_Shard] = field(init=False)
     _seconds: float = field(init=False, default=0.0)
     _kept: set[int] = field(init=False, default_factory=set)
+    _put_at: list[float] = field(init=False, default_factory=lambda: [0.0])
 
     def __post_init__(self) -> None:
         self.shard_count = self.random.choice((1, 1, 2, 3, 5))
@@ -75,7 +77,13 @@ class KinesisScript:
             (self._refused_read, 4),
         ]
         if self.reshards:
-            actions += [(self._split, 8), (self._merge, 8), (self._turn, 8), (self._refused_reshard, 6)]
+            actions += [
+                (self._split, 8),
+                (self._merge, 8),
+                (self._turn, 8),
+                (self._outlive, 4),
+                (self._refused_reshard, 6),
+            ]
         calls, weights = zip(*actions, strict=True)
         for _ in range(STEPS):
             self.random.choices(calls, weights)[0]()
@@ -89,6 +97,7 @@ class KinesisScript:
         entries = tuple(self._entry() for _ in range(count))
         for each in entries:
             self._place(each)
+        self._put_at.append(self._seconds)
         self.steps.append(Put(entries, is_single))
 
     def _entry(self) -> PutEntry:
@@ -137,8 +146,8 @@ class KinesisScript:
         kind = self.random.choice(kinds)
         if kind is StartKind.AT_TIMESTAMP:
             # moto's clock is not in our hand: there only a time before everything is the same everywhere.
-            back = self.random.randint(0, 12) * _TICK if self.reshards else 0.0
-            return From(kind, seconds=self._seconds - back + self.random.choice((0, 0.001)) if back else -3600.0)
+            shift = self.random.choice((0.0, 0.0, 0.001, -_TICK))
+            return From(kind, seconds=self.random.choice(self._put_at) + shift if self.reshards else -3600.0)
         if kind in {StartKind.TRIM_HORIZON, StartKind.LATEST}:
             return From(kind)
         if known.records and (not self.reshards or self.random.random() < 0.8):
@@ -255,3 +264,12 @@ class KinesisScript:
             seconds = _RETENTION_SECONDS - self.random.choice((0, 1, 2, 8, 20, 2_400)) * _TICK
         self._seconds += seconds
         self.steps.append(Turn(seconds))
+
+    def _outlive(self) -> None:
+        """Use an iterator when it is as old as it may be, and a tick later."""
+        self._keep()
+        kept = self.steps[-1]
+        assert isinstance(kept, Keep)
+        for seconds in (ITERATOR_LIFETIME_SECONDS, _TICK):
+            self._seconds += seconds
+            self.steps += [Turn(seconds), ReadKept(kept.slot, 3, advance=False)]
