@@ -83,6 +83,7 @@ class FaultPlan:
             "power_loss": chance.choice([0, 0, 0, 1]),
             "log_rotated": chance.choice([0, 0, 1, 2, 4]),
             "log_removed": chance.choice([0, 0, 2, 4]),
+            "log_cut": chance.choice([0, 0, 0, 1, 3]),
         }
         return cls(rates, blows)
 

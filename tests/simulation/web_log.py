@@ -85,6 +85,15 @@ class WebLog:
         self._rename(self.path, target)
         self._writes_to = target
 
+    def cut(self, arrived: Container[int]) -> bool:
+        """Cut the log to nothing as `copytruncate` does, if nothing can get lost by it; return whether it was."""
+        numbers = self._parts[self.path] if self._writes_to == self.path else []
+        if self._rest or not numbers or not all(each in arrived for each in numbers):
+            return False
+        self.disk.truncate(self.path)
+        numbers.clear()
+        return True
+
     def _rename(self, path: str, target: str) -> None:
         self.disk.rename(path, target)
         self._parts[target] = self._parts.pop(path)

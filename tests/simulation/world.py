@@ -212,6 +212,7 @@ class World:
             "power_loss": self._lose_power,
             "log_rotated": self._rotate,
             "log_removed": self._remove_logs,
+            "log_cut": self._cut_log,
         }
         for kind, action in actions.items():
             for _ in range(blows[kind]):
@@ -247,6 +248,12 @@ class World:
         log.rotate()
         self.story.tell("web", f"rotates {log.path}")
         self.at(self.loop.time() + self.chance.uniform(0, 0.4), log.reopen)
+
+    def _cut_log(self) -> None:
+        self._index.update()
+        log = self.chance.choice(self.logs)
+        if not missing_bad_lines(log, log.disk, DEAD_LETTERS) and log.cut(self._index.numbers):
+            self.story.tell("web", f"cuts {log.path}")
 
     def _remove_logs(self) -> None:
         self._index.update()

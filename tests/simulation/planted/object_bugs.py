@@ -1,0 +1,118 @@
+"""Bugs that break: each event is in exactly one S3 object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from consumer.archive import Archive
+from consumer.flusher import Flusher
+from consumer.shard_consumer import ShardConsumer
+from shared.errors import ServiceError
+from shared.lease import Checkpoint, LeaseChange
+from tests.simulation.planted.registry import Patch, bug
+
+
+@bug("objects are put before the checkpoint moves")
+def checkpoint_before_put(patch: Patch) -> None:
+    """Commit, then put."""
+
+    async def flush(self: Any, batch: Any) -> None:
+        if batch.last is None:
+            return
+        pending = self._archive.prepare(self._held.shard_id, batch)
+        await self._commit(batch, batch.last)
+        if pending is not None:
+            await self._put(self._archive, pending, batch)
+
+    patch.setattr(Flusher, "flush", flush)
+
+
+@bug("a boundary is fenced in the lease row before the first object is put")
+def put_without_prepare(patch: Patch) -> None:
+    """Put, then commit."""
+
+    async def flush(self: Any, batch: Any) -> None:
+        if batch.last is None:
+            return
+        pending = self._archive.prepare(self._held.shard_id, batch)
+        if pending is not None:
+            await self._put(self._archive, pending, batch)
+        await self._commit(batch, batch.last)
+
+    patch.setattr(Flusher, "flush", flush)
+
+
+@bug("a new owner finishes the flush that was pending before anything else")
+def pending_ignored(patch: Patch) -> None:
+    """Start reading at the checkpoint, whatever is pending."""
+
+    async def replay(self: Any, pending: Any) -> None:
+        """Do nothing."""
+
+    patch.setattr(ShardConsumer, "_replay", replay)
+
+
+@bug("a new owner finishes the flush that was pending before anything else")
+def pending_dropped_with_its_range(patch: Patch) -> None:
+    """Take the pending flush for done."""
+
+    async def replay(self: Any, pending: Any) -> None:
+        await self._held.write(LeaseChange(checkpoint=Checkpoint.at(pending.last), pending=None))
+
+    patch.setattr(ShardConsumer, "_replay", replay)
+
+
+@bug("a replay rebuilds exactly the pinned range")
+def replay_beyond_its_boundary(patch: Patch) -> None:
+    """Read on to the end of the page."""
+    original = ShardConsumer._cut
+
+    def cut(self: Any, records: Any, after: Any, through: Any = None) -> Any:
+        return original(self, records, after, None)
+
+    patch.setattr(ShardConsumer, "_cut", cut)
+
+
+@bug("objects are written with If-None-Match")
+def only_if_absent_left_out(patch: Patch) -> None:
+    """Overwrite what is there."""
+    original = Archive._put_one
+
+    async def put_one(self: Any, key: str, body: bytes, *, is_compressed: bool) -> bool:
+        objects = self._objects
+
+        class Overwriting:
+            async def put_object(self, key: str, body: bytes, **options: Any) -> bool:
+                return bool(await objects.put_object(key, body, **(options | {"only_if_absent": False})))
+
+        self._objects = Overwriting()
+        try:
+            return await original(self, key, body, is_compressed=is_compressed)
+        finally:
+            self._objects = objects
+
+    patch.setattr(Archive, "_put_one", put_one)
+
+
+@bug("an infrastructure error is retried until the object is there")
+def failed_put_taken_for_done(patch: Patch) -> None:
+    """Swallow errors of PutObject."""
+
+    async def put_one(self: Any, key: str, body: bytes, *, is_compressed: bool) -> bool:
+        try:
+            return bool(await self._objects.put_object(key, body, content_type="t", content_encoding=""))
+        except ServiceError:
+            return False
+
+    patch.setattr(Archive, "_put_one", put_one)
+
+
+@bug("a flush is committed when all of its objects are there")
+def first_object_of_a_flush_only(patch: Patch) -> None:
+    """Write only the first key of several."""
+
+    async def put(self: Any, pending: Any, batch: Any) -> int:
+        lines = batch.lines_of(batch.slots[0])
+        return len(lines) if await self._put_one(pending.keys[0], bytes(lines), is_compressed=False) else 0
+
+    patch.setattr(Archive, "put", put)
