@@ -93,16 +93,24 @@ def local(
             help="Enforce the shards' limits (1 MiB/s, 1,000 records/s in; 2 MiB/s, 5 calls/s out).",
         ),
     ] = True,
+    faults: Annotated[
+        str | None,
+        typer.Option(
+            "--faults",
+            help="What goes wrong: a TOML file, or calm, throttled, lossy-network, resharding, bad-day.",
+            show_default="nothing",
+        ),
+    ] = None,
 ) -> int:
     """Serve Kinesis, DynamoDB, S3 and what else the pipeline needs on one endpoint, until Ctrl-C.
 
     Prints the `export AWS_...` lines that point any AWS client to it.
 
-    Example: eval "$(headrace local | head -5)"
+    Example: headrace local --port 4566
     """
     from infra.cloud.command import run  # noqa: PLC0415
 
-    return run(port=port, host=host, data_dir=data_dir, limits_enforced=limits)
+    return run(port=port, host=host, data_dir=data_dir, limits_enforced=limits, faults=faults)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from infra.cloud.fault_files import load_faults
 from infra.cloud.moto_bridge import INSTALL_HINT
 from infra.cloud.server import LocalCloud
 from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
@@ -31,12 +32,13 @@ def run(
     data_dir: Path | None = None,
     limits_enforced: bool = True,
     status_delay_seconds: float = STATUS_DELAY_SECONDS,
+    faults: str | None = None,
     ends_with_stdin: bool = False,
 ) -> int:
     """Serve until SIGTERM or SIGINT (or until stdin closes) and return the exit code.
 
     Prints the `export` lines on stdout once it listens. Raises AddressError if the port is taken and ConfigurationError
-    if the data folder can't be used.
+    if the data folder or the faults (a file, or the name of ready-made ones) can't be used.
     """
     configure_logging()
     cloud = LocalCloud(
@@ -45,6 +47,7 @@ def run(
         data_dir=data_dir,
         limits_enforced=limits_enforced,
         status_delay_seconds=status_delay_seconds,
+        faults=None if faults is None else load_faults(faults),
     )
     return asyncio.run(_serve(cloud, ends_with_stdin=ends_with_stdin))
 
@@ -108,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--no-limits", action="store_true")
     parser.add_argument("--status-delay-seconds", type=float, default=STATUS_DELAY_SECONDS)
+    parser.add_argument("--faults", default=None)
     parser.add_argument("--ends-with-stdin", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -118,6 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             data_dir=options.data_dir,
             limits_enforced=not options.no_limits,
             status_delay_seconds=options.status_delay_seconds,
+            faults=options.faults,
             ends_with_stdin=options.ends_with_stdin,
         )
 

@@ -63,6 +63,10 @@ class KinesisService:
             )
         return engine
 
+    def engines(self) -> list[tuple[str, KinesisEngine]]:
+        """Every region that was asked for so far, with its engine, by name."""
+        return sorted(self._engines.items())
+
     # State on disk.
 
     def reload(self) -> int:

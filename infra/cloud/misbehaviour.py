@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from infra.cloud.service_request import ServiceRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,30 +23,44 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, whole."""
+    """An answer, whole; its body trickles at `bytes_per_second` and is cut after `bytes_max` if these are given."""
 
     status: int
     body: bytes
     headers: list[tuple[str, str]] = field(default_factory=list)
+    bytes_per_second: int | None = None
+    bytes_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What becomes of a subscription: refused by a reply, or cut after so many events (0: at once)."""
+
+    reply: Reply | None = None
+    events_max: int | None = None
+
+
+CarryOut = Callable[["ServiceRequest"], Awaitable[Reply]]
+"""Really does what a request asks for; never raises for a refusal, which is a reply as well."""
 
 
 class Misbehaviour(Protocol):
-    """Decides what goes wrong with a call."""
+    """Stands between every request and what carries it out."""
 
-    async def before(self, call: Call) -> Reply | None:
-        """Wait as long as the call is to be delayed; a reply answers it without carrying it out."""
+    async def answer(self, request: ServiceRequest, carry_out: CarryOut) -> Reply | None:
+        """Answer a request, by carrying it out (now, later, changed) or not; None cuts the connection."""
 
-    async def after(self, call: Call, reply: Reply) -> Reply | None:
-        """Return the reply, or another; None cuts the connection although the call was carried out."""
+    async def admit(self, request: ServiceRequest) -> Admission:
+        """Let a SubscribeToShard call through, or not, or not for long."""
 
 
 class GoodBehaviour:
     """Nothing goes wrong."""
 
-    async def before(self, _call: Call) -> Reply | None:
-        """Let the call through at once."""
-        return None
+    async def answer(self, request: ServiceRequest, carry_out: CarryOut) -> Reply | None:
+        """Carry it out."""
+        return await carry_out(request)
 
-    async def after(self, _call: Call, reply: Reply) -> Reply | None:
-        """Pass the reply on."""
-        return reply
+    async def admit(self, _request: ServiceRequest) -> Admission:
+        """Let it through."""
+        return Admission()

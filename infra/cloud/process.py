@@ -26,13 +26,15 @@ class LocalCloudProcess:
     """Starts `python -m infra.cloud`, waits until it listens, and ends it by its pid.
 
     Works as a context manager and as an async one. The child also ends when this process does, however it ends. Raises
-    ServiceError if the child does not come up within `start_seconds_max`.
+    ServiceError if the child does not come up within `start_seconds_max`. `faults_path` is a file of faults, or the
+    name of ready-made ones.
     """
 
     port: int = 0
     data_dir: Path | None = None
     limits_enforced: bool = True
     status_delay_seconds: float = 0.2
+    faults_path: Path | str | None = None
     start_seconds_max: float = 60.0
     stop_seconds_max: float = 10.0
     endpoint_url: str = field(init=False, default="")
@@ -59,6 +61,8 @@ class LocalCloudProcess:
         if self.data_dir is not None:
             arguments += ["--data-dir", str(self.data_dir)]
         arguments += ["--status-delay-seconds", str(self.status_delay_seconds)]
+        if self.faults_path is not None:
+            arguments += ["--faults", str(self.faults_path)]
         if not self.limits_enforced:
             arguments.append("--no-limits")
         path = os.pathsep.join(filter(None, (str(_PROJECT), os.environ.get("PYTHONPATH", ""))))

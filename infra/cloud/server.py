@@ -12,31 +12,34 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NoReturn, Self
 from urllib.parse import urlsplit
 
 import orjson
 import structlog
 from aiohttp import web
 
+from infra.cloud.control_api import CONTROL_BODY_BYTES_MAX, PREFIX, ControlApi
+from infra.cloud.core.faults import FaultPlan
 from infra.cloud.event_stream import CONTENT_TYPE
+from infra.cloud.fault_injector import FaultInjector
 from infra.cloud.kinesis_journal import KinesisJournal
 from infra.cloud.kinesis_service import BODY_BYTES_MAX, SUBSCRIBE, TARGET_PREFIX, KinesisService
-from infra.cloud.misbehaviour import GoodBehaviour, Misbehaviour, Reply
+from infra.cloud.misbehaviour import Misbehaviour, Reply
 from infra.cloud.moto_bridge import INSTALL_HINT, MotoBridge, missing_modules
 from infra.cloud.request_journal import RequestJournal
 from infra.cloud.segment_file import FolderLock
 from infra.cloud.service_request import ServiceRequest
 from infra.cloud.stacks import StackStreams
-from shared.errors import AddressError
+from shared.errors import AddressError, ConfigurationError
 
-HEALTH_PATH: Final = "/_headrace/health"
 OTHER_BODY_BYTES_MAX: Final = 256 * 1024 * 1024
 
 _READ_BUFFER_BYTES: Final = 1024 * 1024
 _REQUESTS_READ_AT_ONCE: Final = 32
 _KEEP_ALIVE_SECONDS: Final = 75.0
 _SHUTDOWN_SECONDS: Final = 2.0
+_TRICKLE_SECONDS: Final = 0.05
 _SYNC_SECONDS: Final = 1.0
 _SWEEP_SECONDS: Final = 15.0
 _CLIENT_GONE: Final = 499
@@ -54,6 +57,9 @@ class LocalCloud:
     Use it as an async context manager; `endpoint_url` is known inside. `port` 0 takes any free port. With `data_dir`
     the state survives a restart, also after kill -9. moto's state belongs to the process: of two clouds in one process
     only one can serve the other services. Raises AddressError (port in use) and ConfigurationError (data folder).
+
+    `faults` is what goes wrong from the start; `/_headrace/faults` replaces it. A `misbehaviour` of your own takes the
+    place of both.
     """
 
     host: str = "127.0.0.1"
@@ -61,14 +67,18 @@ class LocalCloud:
     data_dir: Path | None = None
     limits_enforced: bool = True
     status_delay_seconds: float = 0.2
-    misbehaviour: Misbehaviour = field(default_factory=GoodBehaviour)
+    faults: FaultPlan | None = None
+    misbehaviour: Misbehaviour | None = None
     kinesis: KinesisService = field(init=False)
     _bridge: MotoBridge = field(init=False)
     _stacks: StackStreams = field(init=False)
     _journal: KinesisJournal | None = field(init=False, default=None)
     _lock: FolderLock | None = field(init=False, default=None)
     _runner: web.ServerRunner | None = field(init=False, default=None)
-    _chores: asyncio.Task[None] | None = field(init=False, default=None)
+    _injector: FaultInjector | None = field(init=False, default=None)
+    _behaviour: Misbehaviour = field(init=False)
+    _control: ControlApi = field(init=False)
+    _tasks: list[asyncio.Task[None]] = field(init=False, default_factory=list)
     _readers: asyncio.Semaphore = field(init=False)
 
     # Life.
@@ -93,6 +103,7 @@ class LocalCloud:
             self._journal = KinesisJournal(self.data_dir)
             request_journal = None if self.missing else RequestJournal(self.data_dir)
         self.kinesis = KinesisService(self.limits_enforced, self.status_delay_seconds, self._journal)
+        self._behave()
         self._bridge = MotoBridge(request_journal)
         self._stacks = StackStreams(self.kinesis)
         try:
@@ -106,15 +117,27 @@ class LocalCloud:
             raise
         if self.data_dir is not None:
             _LOG.info("data folder reloaded", streams=streams, requests=requests)
-        self._chores = asyncio.create_task(self._do_chores())
+        self._tasks = [asyncio.create_task(self._do_chores())]
+        if self._injector is not None:
+            self._tasks.append(asyncio.create_task(self._injector.run()))
+
+    def _behave(self) -> None:
+        if self.misbehaviour is None:
+            self._injector = FaultInjector(self.kinesis, self.faults or FaultPlan())
+            self._behaviour = self._injector
+        elif self.faults is None:
+            self._behaviour = self.misbehaviour
+        else:
+            raise ConfigurationError("`faults` and `misbehaviour` can't both be given")
+        self._control = ControlApi(self.kinesis, self._injector)
 
     async def stop(self) -> None:
         """Stop listening, end subscriptions, close the files."""
-        if self._chores is not None:
-            self._chores.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._chores
-            self._chores = None
+                await task
+        self._tasks = []
         self.kinesis.close()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -189,11 +212,11 @@ class LocalCloud:
             return _http(_error_reply(500, "InternalFailure", "the local cloud failed"), request)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == HEALTH_PATH:
-            return _http(Reply(200, b'{"status":"ok"}', [("Content-Type", "application/json")]), request)
         if not _is_local(request.headers.get("Origin", "")) or request.path.startswith("/moto-api"):
             # A web page of somebody else must not be able to drive the cloud through the user's browser.
             return _http(_error_reply(403, "AccessDeniedException", "not from a web page"), request)
+        if request.path.startswith(PREFIX):
+            return await self._control_page(request)
         target = request.headers.get("X-Amz-Target", "")
         headers = tuple((name, value) for name, value in request.headers.items())
         if target.startswith(TARGET_PREFIX):
@@ -207,23 +230,26 @@ class LocalCloud:
             received = ServiceRequest(request.method, request.raw_path, headers, body)
             return await self._reply(request, received, is_kinesis=received.call.service == "kinesis")
 
+    async def _control_page(self, request: web.BaseRequest) -> web.StreamResponse:
+        # The name in Host tells a page that was led here by a changed DNS entry, the peer who really asks.
+        if not _is_local(f"//{request.host}") or not _is_local(f"//{_bracketed(request.remote or '')}"):
+            return _http(_error_reply(403, "AccessDeniedException", "only from this machine"), request)
+        body = await _read(request, CONTROL_BODY_BYTES_MAX)
+        return _http(self._control.answer(request.method, request.path, request.query_string, body), request)
+
     async def _reply(
         self, request: web.BaseRequest, received: ServiceRequest, *, is_kinesis: bool
     ) -> web.StreamResponse:
+        reply = await self._behaviour.answer(received, self._kinesis_reply if is_kinesis else self._other_service)
+        if reply is None:
+            _cut(request)
+        if reply.bytes_per_second is None and reply.bytes_max is None:
+            return _http(reply, request)
+        return await _trickle(reply, request)
+
+    async def _kinesis_reply(self, received: ServiceRequest) -> Reply:
         call = received.call
-        reply = await self.misbehaviour.before(call)
-        if reply is None:
-            if is_kinesis:
-                content_type = received.header("content-type")
-                reply = self.kinesis.answer(call.operation, call.region, content_type, received.body)
-            else:
-                reply = await self._other_service(received)
-            reply = await self.misbehaviour.after(call, reply)
-        if reply is None:
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError
-        return _http(reply, request)
+        return self.kinesis.answer(call.operation, call.region, received.header("content-type"), received.body)
 
     async def _other_service(self, received: ServiceRequest) -> Reply:
         if self.missing:
@@ -235,20 +261,62 @@ class LocalCloud:
         return reply
 
     async def _subscribe(self, request: web.BaseRequest, received: ServiceRequest) -> web.StreamResponse:
-        call = received.call
-        answer: Reply | AsyncGenerator[bytes] | None = await self.misbehaviour.before(call)
+        admission = await self._behaviour.admit(received)
+        answer: Reply | AsyncGenerator[bytes] | None = admission.reply
         if answer is None:
-            answer = self.kinesis.subscribe(call.region, received.header("content-type"), received.body)
+            answer = self.kinesis.subscribe(received.call.region, received.header("content-type"), received.body)
         if isinstance(answer, Reply):
             return _http(answer, request)
         response = web.StreamResponse(headers={"Content-Type": CONTENT_TYPE, "x-amzn-RequestId": _request_id()})
         response.enable_chunked_encoding()
         await response.prepare(request)
+        events = -1  # the first message answers the call and is no event
         async with contextlib.aclosing(answer):
             async for message in answer:
+                if admission.events_max == 0:
+                    _cut(request)
                 await response.write(message)
+                events += 1
+                if events == admission.events_max:
+                    _close(request)
         await response.write_eof()
         return response
+
+
+def _cut(request: web.BaseRequest) -> NoReturn:
+    """End the connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    raise ConnectionResetError
+
+
+def _close(request: web.BaseRequest) -> NoReturn:
+    """End the connection after what was written so far."""
+    if request.transport is not None:
+        request.transport.close()
+    raise ConnectionResetError
+
+
+async def _trickle(reply: Reply, request: web.BaseRequest) -> web.StreamResponse:
+    """Send a body slowly, or only the beginning of it."""
+    whole = _http(reply, request)
+    response = web.StreamResponse(status=reply.status, headers=whole.headers)
+    response.content_length = len(reply.body)
+    await response.prepare(request)
+    body = memoryview(reply.body)[: reply.bytes_max]
+    step = len(body) if reply.bytes_per_second is None else max(1, int(reply.bytes_per_second * _TRICKLE_SECONDS))
+    for start in range(0, len(body), max(1, step)):
+        await response.write(body[start : start + step])
+        if reply.bytes_per_second is not None:
+            await asyncio.sleep(_TRICKLE_SECONDS)
+    if reply.bytes_max is not None:
+        _close(request)
+    await response.write_eof()
+    return response
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _why(error: OSError) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from infra.cloud.misbehaviour import Call, Reply
+from infra.cloud.misbehaviour import Admission, Call, CarryOut, Reply
 from infra.cloud.process import LocalCloudProcess
 from infra.cloud.server import LocalCloud
+from infra.cloud.service_request import ServiceRequest
 
 TARGET = {"X-Amz-Target": "Kinesis_20131202.ListStreams", "Content-Type": "application/x-amz-json-1.1"}
 
@@ -77,14 +78,17 @@ class Troublemaker:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    async def before(self, call: Call) -> Reply | None:
-        """Refuse the first call."""
-        self.calls.append(call)
-        return Reply(503, b'{"__type":"ServiceUnavailable"}') if len(self.calls) == 1 else None
-
-    async def after(self, _call: Call, reply: Reply) -> Reply | None:
-        """Lose the second reply."""
+    async def answer(self, request: ServiceRequest, carry_out: CarryOut) -> Reply | None:
+        """Refuse the first call, lose the second reply."""
+        self.calls.append(request.call)
+        if len(self.calls) == 1:
+            return Reply(503, b'{"__type":"ServiceUnavailable"}')
+        reply = await carry_out(request)
         return None if len(self.calls) == 2 else reply
+
+    async def admit(self, _request: ServiceRequest) -> Admission:
+        """Let subscriptions be."""
+        return Admission()
 
 
 async def test_faults_are_injected_at_one_place() -> None:
