@@ -59,7 +59,11 @@ class LineFramer:
 
     def _skip(self, chunk: bytes) -> bytes:
         """Drop what belongs to an over-long line; return what follows it."""
+        assert self._skipped_head is not None
         end = chunk.find(b"\n")
+        room = OVERLONG_HEAD_BYTES - len(self._skipped_head)
+        if room > 0:
+            self._skipped_head += chunk[: room if end < 0 else min(room, end)]
         if end < 0:
             self._skipped_length += len(chunk)
             return b""
