@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import subprocess
@@ -89,15 +90,19 @@ class LocalCloudProcess:
             ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
             chunk = os.read(child.stdout.fileno(), _LINE_BYTES_MAX) if ready else b""
             if not chunk:
-                raise ServiceError(
-                    f"the local cloud did not come up within {self.start_seconds_max} s (exit code {child.poll()})",
-                    hint="its own message is on stderr",
-                )
+                raise ServiceError(self._why_not_up(child, ended=bool(ready)), hint="its own message is on stderr")
             received += chunk
         first = received.split(b"\n", 1)[0].decode()
         if not first.startswith(_READY_PREFIX):
             raise ServiceError(f"the local cloud said {first[:200]!r} instead of its address")
         return first.removeprefix(_READY_PREFIX)
+
+    def _why_not_up(self, child: subprocess.Popen[bytes], *, ended: bool) -> str:
+        if ended:
+            # Its output is at an end, so it is about to exit: a moment tells the code.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return f"the local cloud ended before it listened (exit code {child.wait(self.stop_seconds_max)})"
+        return f"the local cloud did not come up within {self.start_seconds_max} s"
 
     def stop(self) -> int:
         """End the child with SIGTERM, after `stop_seconds_max` with SIGKILL; returns its exit code."""

@@ -262,6 +262,8 @@ class LocalCloud:
 
     async def _subscribe(self, request: web.BaseRequest, received: ServiceRequest) -> web.StreamResponse:
         admission = await self._behaviour.admit(received)
+        if admission.events_max == 0:
+            _cut(request)
         answer: Reply | AsyncGenerator[bytes] | None = admission.reply
         if answer is None:
             answer = self.kinesis.subscribe(received.call.region, received.header("content-type"), received.body)
@@ -273,8 +275,6 @@ class LocalCloud:
         events = -1  # the first message answers the call and is no event
         async with contextlib.aclosing(answer):
             async for message in answer:
-                if admission.events_max == 0:
-                    _cut(request)
                 await response.write(message)
                 events += 1
                 if events == admission.events_max:

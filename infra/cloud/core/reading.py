@@ -124,7 +124,8 @@ def get_records(
         validation_failed(limit, "limit", f"Member must have value between 1 and {GET_RECORDS_COUNT_MAX}")
     check_fresh(iterator, now)
     shard = stream.shards.get(iterator.shard_index)
-    if shard is None:
+    # Also before the sweep takes it away: the answer must not depend on when that runs.
+    if shard is None or not shard.is_listed(stream.horizon(now)):
         stream.refuse_shard(shard_id_of(iterator.shard_index))
     if limits_enforced and not shard.reads.take_call(now):
         raise ApiError(THROTTLED, rate_exceeded(stream, shard))
