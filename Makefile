@@ -7,7 +7,7 @@ BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
 
-.PHONY: setup demo test check format docs clean
+.PHONY: help setup demo test check format docs soak-sim clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check   lint, types, import contracts, template, docs"
 	@echo "make format  format and fix what can be fixed"
 	@echo "make docs    generate the reference pages from the code"
+	@echo "make soak-sim SEEDS=100000   many more simulated worlds than make test runs (FIRST=... is the first seed)"
 
 setup: .venv/.stamp
 
@@ -47,6 +48,12 @@ format: setup
 
 docs: setup
 	@$(BIN)/python -m infra.reference
+
+# Seeds beyond those of `make test`, so that a soak looks at worlds nobody has seen.
+SEEDS ?= 100000
+FIRST ?= 1000000
+soak-sim: setup
+	@$(BIN)/python -m pytest -q -n 2 tests/simulation/test_worlds.py -k every_promise --sim-first-seed $(FIRST) --sim-seeds $(SEEDS)
 
 clean:
 	rm -rf .venv $(BOOTSTRAP) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
