@@ -359,8 +359,8 @@ passes (moto has no clock that a test could turn, and its iterators never expire
 ListShards pages, the last hash key of a shard, and every refusal above. Of the fakes alone there is no missing table
 or bucket: a fake is one table, one bucket.
 
-Not compared anywhere, since the API leaves it open: the value of MillisBehindLatest beyond zero or not, the digits of
-sequence numbers, the text of messages, a sequence number of another shard of the same stream.
+Not compared anywhere, since the API leaves it open: the value of MillisBehindLatest (whether it is zero is
+compared), the digits of sequence numbers, the text of messages, a sequence number of another shard of the same stream.
 """
 
 

@@ -197,6 +197,8 @@ class KinesisRun:
         return (
             tuple(self._record(each) for each in page.records),
             "goes on" if page.next_iterator else "ends",
+            # Without a clock in hand the age of what waits may be nothing.
+            page.behind_milliseconds > 0 if self._times else None,
             tuple(
                 (self._index(each.shard_id), tuple(self._index(parent) for parent in each.parents), _ends(each))
                 for each in page.child_shards

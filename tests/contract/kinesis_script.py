@@ -157,6 +157,7 @@ class KinesisScript:
     def _read(self) -> None:
         shard = self.random.randrange(len(self._shards))
         limit = self.random.choice((1, 2, 3, 7, GET_RECORDS_COUNT_MAX))
+        self._age()
         self.steps.append(Read(shard, self._start(shard), limit, self.random.choice((1, 2, 5))))
 
     def _keep(self) -> None:
@@ -168,7 +169,14 @@ class KinesisScript:
         if not self._kept:
             self._keep()
         slot = self.random.choice(sorted(self._kept))
+        self._age()
         self.steps.append(ReadKept(slot, self.random.choice((1, 3, 100)), advance=self.random.random() < 0.7))
+
+    def _age(self) -> None:
+        """Let what waits be a tick old, so that whoever reads is behind by more than nothing."""
+        if self.reshards:
+            self._seconds += _TICK
+            self.steps.append(Turn(_TICK))
 
     def _list(self) -> None:
         stream = self.random.choice((0, 0, 0, NOWHERE))
