@@ -25,6 +25,7 @@ class WebLog:
         self._sessions = sessions
         self._country = {each: chance.choice(COUNTRIES) for each in sessions}
         self._is_dated = chance.random() < 0.5
+        self._is_cut = chance.random() < 0.3  # rotated by `copytruncate` rather than by renaming
         self._rotations = 0
         self._rest = b""
         self._writes_to = path
@@ -71,7 +72,7 @@ class WebLog:
 
     def rotate(self) -> None:
         """Rename the log as logrotate does, numbered or dated; the web server goes on writing into the renamed file."""
-        if self._writes_to != self.path:
+        if self._is_cut or self._writes_to != self.path:
             return  # the server has not reopened its log since the last time
         self.finish_line()
         self._rotations += 1
@@ -85,9 +86,14 @@ class WebLog:
         self._rename(self.path, target)
         self._writes_to = target
 
+    @property
+    def size(self) -> int:
+        """How many bytes the file of that name has now."""
+        return len(self.disk.content(self.path) or b"")
+
     def cut(self, arrived: Container[int]) -> bool:
         """Cut the log to nothing as `copytruncate` does, if nothing can get lost by it; return whether it was."""
-        numbers = self._parts[self.path] if self._writes_to == self.path else []
+        numbers = self._parts[self.path] if self._is_cut else []
         if self._rest or not numbers or not all(each in arrived for each in numbers):
             return False
         self.disk.truncate(self.path)

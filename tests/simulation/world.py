@@ -39,6 +39,7 @@ CHAOS_SECONDS: Final = 90.0
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
 _EVENTS: Final = 160
+_BURST_BYTES_MAX: Final = 10_000
 _KILLABLE_CALLS: Final = {
     "worker": (
         "leases.update",
@@ -252,8 +253,16 @@ class World:
     def _cut_log(self) -> None:
         self._index.update()
         log = self.chance.choice(self.logs)
-        if not missing_bad_lines(log, log.disk, DEAD_LETTERS) and log.cut(self._index.numbers):
-            self.story.tell("web", f"cuts {log.path}")
+        size = log.size
+        if missing_bad_lines(log, log.disk, DEAD_LETTERS) or not log.cut(self._index.numbers):
+            return
+        self.story.tell("web", f"cuts {log.path} of {size:,} bytes")
+        if size < _BURST_BYTES_MAX and self.chance.random() < 0.5:
+            # Grown past where a reader stands before it looks again: only the first bytes show that it was cut.
+            while log.size <= size:
+                log.write(_EVENTS + self.story.counts["burst"])
+                self.story.count("burst")
+            log.finish_line()
 
     def _remove_logs(self) -> None:
         self._index.update()
