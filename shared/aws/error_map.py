@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+from aiohttp import ClientError as ConnectionBrokenError
 from botocore import exceptions as botocore_errors
 
 from shared.errors import (
@@ -92,10 +93,19 @@ _HINTS: Final[dict[type[ServiceError], str]] = {
 
 @contextmanager
 def aws_errors(service: str, operation: str, resource: str) -> Iterator[None]:
-    """Turn botocore's errors inside the block into ours; `resource` is the stream, table or bucket in question."""
+    """Turn botocore's errors inside the block into ours; `resource` is the stream, table or bucket in question.
+
+    An answer that breaks off in the middle of its body is the one error that aiobotocore leaves to aiohttp.
+    """
     try:
         yield
-    except (botocore_errors.BotoCoreError, botocore_errors.ClientError, OSError, TimeoutError) as error:
+    except (
+        botocore_errors.BotoCoreError,
+        botocore_errors.ClientError,
+        ConnectionBrokenError,
+        OSError,
+        TimeoutError,
+    ) as error:
         raise _translate(error, service, operation, resource) from error
 
 
