@@ -8,9 +8,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from producer.core.batcher import Batch, Batcher, Settlement
+from producer.core.batch import Batch, Settlement
+from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
+from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
 from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError
 from shared.limits import PUT_RECORDS_BYTES_MAX
@@ -54,6 +56,7 @@ class Producer:
         self._settings = settings
         self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
+        self._follows_shards = settings.aggregate or settings.shard_rate_percent > 0
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
         self._batcher = self._new_batcher()
         self._tasks = asyncio.TaskGroup()
@@ -78,6 +81,7 @@ class Producer:
             batch_bytes_max=self._batch_bytes_max,
             linger_seconds=settings.batch_linger_seconds,
             backoff=self._backoff,
+            rates=ShardRates(settings.shard_rate_percent),
         )
 
     @property
@@ -98,12 +102,12 @@ class Producer:
         """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
         summary = await self._describe_at_start()
         self._apply(summary)
-        if self._batcher.aggregates:
+        if self._batcher.follows_shards:
             await self._refresh_shard_map()
         await self._tasks.__aenter__()
         self._is_open = True
         self._loops = [self._tasks.create_task(self._send_loop())]
-        if self._settings.aggregate:
+        if self._follows_shards:
             self._loops.append(self._tasks.create_task(self._refresh_loop()))
         return self
 
@@ -138,13 +142,14 @@ class Producer:
 
     def _apply(self, summary: StreamSummary) -> None:
         is_auto = summary.distribution is Distribution.AUTO
-        if is_auto and (self._batcher.aggregates or not self._is_open):
+        if is_auto and (self._batcher.follows_shards or not self._is_open):
             self._telemetry.warning(
                 "order_unavailable",
                 stream=self.stream,
                 reason="the stream distributes records itself (AUTO): no aggregation, no order across shards",
             )
         self._batcher.aggregates = self._settings.aggregate and not is_auto
+        self._batcher.follows_shards = self._follows_shards and not is_auto
         self._queues.record_bytes_max = summary.record_bytes_max
 
     async def put(

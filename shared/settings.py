@@ -65,12 +65,30 @@ class ProducerSettings(BaseSettings):
     buffer_bytes_max: int = Field(
         64 * MIB, ge=2 * MIB, description="accepted and not yet acknowledged, bytes; when full, `put` waits"
     )
+    shard_rate_percent: int = Field(
+        100,
+        ge=0,
+        le=1000,
+        description="share of a shard's 1,000 records/s and 1 MiB/s that is sent at most, percent; 0: no bound of ours",
+    )
+    spill_bytes_max: int = Field(
+        0,
+        ge=0,
+        description="what `put` may keep on disk when the buffer is full, bytes; 0: it waits. "
+        "The state folder must then be this process's own",
+    )
     inflight_requests_max: int = Field(16, ge=1, le=256, description="PutRecords calls under way at once")
     call_timeout_seconds: float = Field(
         10, gt=0, le=120, description="when a call without an answer is given up, seconds"
     )
     retry_backoff_seconds_min: float = Field(0.05, gt=0, le=60, description="first back-off (full jitter), seconds")
     retry_backoff_seconds_max: float = Field(5, gt=0, le=300, description="longest back-off (full jitter), seconds")
+    refused_backoff_seconds_max: float = Field(
+        60,
+        ge=0,
+        le=3600,
+        description="longest back-off after an error that no retry mends (access denied, stream gone), seconds; 0: fail",
+    )
     drain_timeout_seconds: float = Field(25, gt=0, le=3600, description="what a close may take, seconds")
     shard_map_refresh_seconds: float = Field(60, gt=0, description="how old the shard map may get, seconds")
     line_bytes_max: int = Field(LINE_BYTES_MAX, ge=1 * KIB, le=16 * MIB, description="longest line read, bytes")

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
+from producer.core.batch import Batch, FlushReason, Group, OutgoingRecord, Retry, Settlement
 from producer.core.call_gate import CallGate
 from producer.core.lanes import Lane, LaneQueues, QueuedRecord, effective_hash_key
 from producer.core.ledger import Ledger
-from producer.core.put_outcome import Verdict, judge
+from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
+from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
-from shared.aggregation import Aggregate
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.ports import Delivered, Random
 from shared.records import PutEntry, PutResult
@@ -21,82 +19,7 @@ from shared.retry import Backoff
 
 _MEMBER_SLACK_BYTES: Final = 88  # what a member, or a stream record, takes at most beyond its data and key
 _NEVER: Final = float("inf")
-
-
-class FlushReason(Enum):
-    """Why a batch was due."""
-
-    BYTES = "bytes"
-    COUNT = "count"
-    LINGER = "linger"
-    FLUSH = "flush"
-    RETRY = "retry"
-
-
-class OutgoingRecord:
-    """One stream record on its way: its entry stays the same however often it is sent."""
-
-    __slots__ = ("attempts", "entry", "lanes", "members", "shard_id", "size", "wire_bytes")
-
-    def __init__(
-        self, entry: PutEntry, members: list[QueuedRecord], lanes: list[Lane], shard_id: str | None, size: int
-    ) -> None:
-        self.entry = entry
-        self.members = members
-        self.lanes = lanes  # those that wait for it; none where order is not kept
-        self.shard_id = shard_id  # predicted
-        self.size = size  # data and keys of the members, as the queues count them
-        self.wire_bytes = len(entry.data) + len(entry.partition_key.encode())
-        self.attempts = 0
-
-    @property
-    def is_aggregate(self) -> bool:
-        """Whether it holds more than one user record."""
-        return len(self.members) > 1
-
-
-@dataclass(slots=True)
-class Batch:
-    """One PutRecords request."""
-
-    reason: FlushReason
-    taken_at: float
-    records: list[OutgoingRecord] = field(default_factory=list)
-    bytes: int = 0
-
-    @property
-    def entries(self) -> list[PutEntry]:
-        """The entries of the request, in the order in which `settle` expects their results."""
-        return [record.entry for record in self.records]
-
-
-@dataclass(slots=True)
-class Settlement:
-    """What came of a batch: receipts to hand out, and numbers for the telemetry."""
-
-    delivered: list[tuple[list[QueuedRecord], Delivered]] = field(default_factory=list)
-    failed: Counter[str] = field(default_factory=Counter)  # stream records by error code
-    misplaced: int = 0  # aggregates that landed where readers drop them
-
-
-@dataclass(slots=True)
-class _Retry:
-    due_at: float
-    records: list[OutgoingRecord]
-
-
-class _Group:
-    """An aggregate under construction for one shard."""
-
-    __slots__ = ("aggregate", "bytes", "lanes", "members", "shard_id", "size")
-
-    def __init__(self, shard_id: str) -> None:
-        self.shard_id = shard_id
-        self.aggregate = Aggregate()
-        self.members: list[QueuedRecord] = []
-        self.lanes: list[Lane] = []
-        self.bytes = 0  # of the aggregate
-        self.size = 0  # of its members, as the queues count them
+_GRACE_SECONDS: Final = 1.0  # after a success, a request that was throttled whole says something of its shards only
 
 
 def _bound(record: QueuedRecord) -> int:
@@ -123,9 +46,11 @@ class Batcher:
         batch_bytes_max: int,
         linger_seconds: float,
         backoff: Backoff,
+        rates: ShardRates | None = None,
     ) -> None:
         self.queues = queues
         self.aggregates = aggregates
+        self.follows_shards = True  # whether partition keys decide on shards, so that there is something to predict
         self.is_draining = False
         self.shard_map = ShardMap()
         self.needs_shard_map = True
@@ -135,9 +60,12 @@ class Batcher:
         self._batch_bytes_max = batch_bytes_max
         self._linger_seconds = linger_seconds
         self._backoff = backoff
-        self._retries: list[_Retry] = []
+        self._retries: list[Retry] = []
         self._unverified: list[tuple[OutgoingRecord, PutResult]] = []
+        self._rates = rates or ShardRates(0)
+        self._held: list[tuple[float, Lane]] = []  # lanes whose shard has no allowance, and until when
         self._gate = CallGate(backoff)
+        self._succeeded_at = -_NEVER
         self._in_flight = 0
         self._acknowledged = 0
 
@@ -152,6 +80,8 @@ class Batcher:
         if self._gate.waits_for_answer:
             return None
         due_at = min((retry.due_at for retry in self._retries), default=_NEVER)
+        if self._held:
+            due_at = min(due_at, *(held[0] for held in self._held))
         if self.queues.ready:
             due_at = min(due_at, now if self.is_full() or self.is_draining else self._linger_end())
         return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
@@ -189,6 +119,8 @@ class Batcher:
 
     def take(self, now: float) -> Batch | None:
         """Return the next request if one is due; `settle` or `fail` must follow for each."""
+        if self._held:
+            self._free_held(now)
         reason = self._due_reason(now)
         if reason is None:
             return None
@@ -200,7 +132,15 @@ class Batcher:
         self._gate.start()
         return batch
 
+    def _free_held(self, now: float) -> None:
+        """Make lanes ready whose shard has an allowance again."""
+        freed = [lane for due_at, lane in self._held if due_at <= now]
+        if freed:
+            self._held = [held for held in self._held if held[0] > now]
+            self.queues.release(freed)
+
     def _take_retries(self, batch: Batch, now: float) -> None:
+        waiting: list[Retry] = []
         for retry in self._retries:
             if retry.due_at > now:
                 continue
@@ -209,20 +149,23 @@ class Batcher:
                 if record.is_aggregate and record.shard_id and not self.shard_map.is_open(record.shard_id):
                     # Its shard is gone: sent as it is, it would land where readers drop it.
                     self._regroup(record)
-                elif self._has_room(batch, 0, record.wire_bytes):
+                elif not self._has_room(batch, 0, record.wire_bytes):
+                    kept.append(record)
+                elif (ready_at := self._rates.ready_at(record.shard_id, record.wire_bytes, now)) > now:
+                    waiting.append(Retry(ready_at, [record]))
+                else:
+                    self._rates.take(record.shard_id, record.wire_bytes)
                     batch.records.append(record)
                     batch.bytes += record.wire_bytes
-                else:
-                    kept.append(record)
             retry.records = kept
-        self._retries = [retry for retry in self._retries if retry.records]
+        self._retries = [retry for retry in self._retries if retry.records] + waiting
 
     def _has_room(self, batch: Batch, open_groups: int, size: int) -> bool:
         count = len(batch.records) + open_groups
         return not count or (count < self._batch_records_max and batch.bytes + size <= self._batch_bytes_max)
 
     def _take_ready(self, batch: Batch) -> None:
-        groups: dict[str, _Group] = {}
+        groups: dict[str, Group] = {}
         lanes = self.queues.take_ready()
         untouched: list[Lane] = []
         touched: list[Lane] = []
@@ -231,12 +174,14 @@ class Batcher:
             if not self._has_room(batch, len(groups), _bound(head)):
                 untouched.append(lane)
                 continue
-            whole = self.shard_map.predict_lane(lane.index) if self.aggregates else None
+            whole = self.shard_map.predict_lane(lane.index) if self.follows_shards else None
             shard_id = whole
-            if self.aggregates and (whole is None or head[3] is not None):
+            if self.follows_shards and (whole is None or head[3] is not None):
                 shard_id = self.shard_map.predict(effective_hash_key(head))
-            if shard_id is None:
-                self._take_single(batch, len(groups), lane)
+            if self._is_held(batch, groups, lane, shard_id):
+                continue
+            if shard_id is None or not self.aggregates:
+                self._take_single(batch, len(groups), lane, shard_id)
             else:
                 self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
             if not lane.is_blocked:
@@ -246,20 +191,41 @@ class Batcher:
         for lane in untouched + touched:  # in this order, so that no lane starves
             self.queues.make_ready(lane)
 
-    def _take_single(self, batch: Batch, groups: int, lane: Lane) -> None:
+    def _is_held(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
+        """Put a lane aside until its shard has an allowance; False if it has one."""
+        if shard_id is None or not self._rates.is_on:
+            return False
+        if self.aggregates:
+            group = groups.get(shard_id)
+            size = min(lane.bytes, self._aggregate_bytes_max) + (group.bytes if group else 0)
+        else:
+            size = len(lane.queue[0][0]) + len(lane.queue[0][1])
+        ready_at = self._rates.ready_at(shard_id, size, batch.taken_at)
+        if ready_at <= batch.taken_at:
+            return False
+        lane.is_blocked = True
+        self._held.append((ready_at, lane))
+        return True
+
+    def _take_single(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None) -> None:
         """Send records unwrapped: one where order is kept, as many as fit where it is not."""
         while lane.queue:
             record = lane.queue[0]
             if not self._has_room(batch, groups, _bound(record)):
                 return
+            if not self._keeps_order and shard_id is not None:
+                shard_id = self._predict(record)
+                if self._is_held(batch, {}, lane, shard_id):
+                    return
             lane.queue.popleft()
             size = len(record[0]) + len(record[1])
             lane.bytes -= size
-            self._launch(batch, OutgoingRecord(PutEntry(record[0], record[1], record[3]), [record], [lane], None, size))
+            entry = PutEntry(record[0], record[1], record[3])
+            self._launch(batch, OutgoingRecord(entry, [record], [lane], shard_id, size))
             if self._keeps_order:
                 return
 
-    def _fill(self, batch: Batch, groups: dict[str, _Group], lane: Lane, shard_id: str, *, is_whole: bool) -> None:
+    def _fill(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str, *, is_whole: bool) -> None:
         """Move the longest prefix of a lane that goes to `shard_id` and fits into that shard's aggregate."""
         group = groups.get(shard_id)
         queue = lane.queue
@@ -279,7 +245,7 @@ class Batcher:
                 if taken or not self._has_room(batch, len(groups), _bound(record)):
                     break
             if group is None:
-                group = groups[shard_id] = _Group(shard_id)
+                group = groups[shard_id] = Group(shard_id)
                 limit = self._group_limit(batch, group)
             if not taken:
                 group.lanes.append(lane)
@@ -292,7 +258,7 @@ class Batcher:
         lane.bytes -= taken
         lane.is_blocked = self._keeps_order and taken > 0
 
-    def _group_limit(self, batch: Batch, group: _Group | None) -> int:
+    def _group_limit(self, batch: Batch, group: Group | None) -> int:
         """Return up to how many bytes an aggregate may grow without bursting itself or the request."""
         room = self._batch_bytes_max - batch.bytes + (group.bytes if group else 0)
         return min(self._aggregate_bytes_max, room) - _MEMBER_SLACK_BYTES
@@ -300,7 +266,7 @@ class Batcher:
     def _predict(self, record: QueuedRecord) -> str | None:
         return self.shard_map.predict(effective_hash_key(record))
 
-    def _close(self, batch: Batch, group: _Group) -> None:
+    def _close(self, batch: Batch, group: Group) -> None:
         batch.bytes -= group.bytes  # `_launch` counts what is sent
         self._launch(
             batch,
@@ -316,6 +282,7 @@ class Batcher:
         count = len(record.members)
         self.queues.queued -= count
         self._in_flight += count
+        self._rates.take(record.shard_id, record.wire_bytes)
         batch.records.append(record)
         batch.bytes += record.wire_bytes
 
@@ -328,18 +295,29 @@ class Batcher:
             if result.error_code:
                 settlement.failed[result.error_code] += 1
                 failed.append(record)
+                if result.error_code in THROTTLE_CODES:
+                    self._rates.cut(record.shard_id, batch.taken_at, now)
             else:
                 self._place(record, result, settlement, is_final=False)
         if len(failed) < len(batch.records):
+            self._succeeded_at = now
             if self._gate.succeed(now):
                 for retry in self._retries:
                     retry.due_at = min(retry.due_at, now)
             if failed:
                 self._retry_later(failed, now, random)
+        elif self._is_local(settlement, now):
+            self._gate.succeed(now)
+            self._retry_later(failed, now, random)
         else:
             self._retry_all(batch, now, random)
         assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
         return settlement
+
+    def _is_local(self, settlement: Settlement, now: float) -> bool:
+        """Whether a request that failed whole met a hot shard only, so that the others need not slow down."""
+        is_served = not self._gate.is_failing and now - self._succeeded_at <= _GRACE_SECONDS
+        return is_served and settlement.failed.keys() <= THROTTLE_CODES
 
     def _place(self, record: OutgoingRecord, result: PutResult, settlement: Settlement, *, is_final: bool) -> None:
         """Judge a stream record that landed; with `is_final`, an unknown shard counts as the wrong one."""
@@ -374,19 +352,20 @@ class Batcher:
     def _retry_all(self, batch: Batch, now: float, random: Random) -> None:
         for record in batch.records:
             record.attempts += 1
-        self._retries.append(_Retry(now, batch.records))
+        self._retries.append(Retry(now, batch.records))
         self._gate.fail(batch.taken_at, now, random)
 
     def _retry_later(self, failed: list[OutgoingRecord], now: float, random: Random) -> None:
         attempt = max(record.attempts for record in failed)
         for record in failed:
             record.attempts += 1
-        self._retries.append(_Retry(now + self._backoff.delay(attempt, random), failed))
+        self._retries.append(Retry(now + self._backoff.delay(attempt, random), failed))
 
     def install(self, shard_map: ShardMap) -> Settlement:
         """Take a fresh shard map, and judge what waited for one."""
         self.shard_map = shard_map
         self.needs_shard_map = False
+        self._rates.keep(shard_map.open_ids)
         settlement = Settlement()
         unverified, self._unverified = self._unverified, []
         for record, result in unverified:

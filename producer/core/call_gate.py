@@ -24,6 +24,11 @@ class CallGate:
         """Whether a probe is under way, so that only its answer opens the gate."""
         return self._failed_in_a_row > 0 and self._calls > 0
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last calls failed."""
+        return self._failed_in_a_row > 0
+
     def start(self) -> None:
         """Count a call that starts."""
         self._calls += 1

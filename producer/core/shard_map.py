@@ -56,6 +56,11 @@ class ShardMap:
         return shard_id in self._open_ids
 
     @property
+    def open_ids(self) -> frozenset[str]:
+        """The ids of the open shards."""
+        return self._open_ids
+
+    @property
     def open_count(self) -> int:
         """How many open shards the map knows."""
         return len(self._open)

@@ -10,8 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from producer.core.batcher import Batch, Batcher, Settlement
+from producer.core.batch import Batch, Settlement
+from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
+from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
 from shared.aggregation import deaggregate
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
@@ -47,8 +49,9 @@ class BatcherMachine(RuleBasedStateMachine):
         shards=st.integers(1, 5),
         size=st.sampled_from([1 * KIB, 4 * KIB]),
         knows=st.booleans(),
+        percent=st.sampled_from([0, 1, 100]),
     )
-    def start(self, aggregates: bool, shards: int, size: int, knows: bool) -> None:
+    def start(self, aggregates: bool, shards: int, size: int, knows: bool, percent: int) -> None:
         """Make the stream and the batcher."""
         for hash_key_range in even_ranges(shards):
             self._add_shard(hash_key_range)
@@ -62,6 +65,7 @@ class BatcherMachine(RuleBasedStateMachine):
             batch_bytes_max=16 * KIB,
             linger_seconds=1.0,
             backoff=Backoff(0.1, 5.0),
+            rates=ShardRates(percent),
         )
         if knows:
             self.refresh()
@@ -260,7 +264,13 @@ TestBatcherUnordered.settings = settings(max_examples=20, stateful_step_count=40
 def walk(machine: BatcherMachine, seed: int) -> None:
     """Take a long random walk through the machine's rules, with a mix of faults of its own per seed."""
     chance = random.Random(seed)
-    machine.start(chance.random() < 0.7, chance.randint(1, 5), chance.choice((1 * KIB, 4 * KIB)), chance.random() < 0.8)
+    machine.start(
+        chance.random() < 0.7,
+        chance.randint(1, 5),
+        chance.choice((1 * KIB, 4 * KIB)),
+        chance.random() < 0.8,
+        (0, 2, 100)[seed % 3],
+    )
     refused, lost, reshard = (chance.choice((0.0, 0.1, 0.5)) for _ in range(3))
     for _ in range(80):
         draw = chance.getrandbits(32)

@@ -54,6 +54,7 @@ class World:
         self.telemetry = SilentTelemetry()
         self.outcomes: dict[Any, Outcome] = {}
         quick = {"batch_linger_seconds": 0.001, "retry_backoff_seconds_min": 0.0001, "retry_backoff_seconds_max": 0.001}
+        quick["shard_rate_percent"] = 0  # these tests run in real time
         self.settings = ProducerSettings(**quick | settings)
 
     def producer(self) -> Producer:

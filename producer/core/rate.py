@@ -1,0 +1,119 @@
+"""How much each shard may be sent now: its limits as token buckets, less what other producers seem to take."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from math import floor
+from typing import Final
+
+from shared.limits import SHARD_WRITE_BYTES_PER_SECOND, SHARD_WRITE_RECORDS_PER_SECOND
+
+# The service's own bucket seems to hold a second (AWS: "per second"). A quarter leaves three for a network that bunches
+# what left here evenly.
+_BURST_SECONDS: Final = 0.25
+_TICK_SECONDS: Final = 0.1  # shards that ran dry get on together, so that one request serves all of them
+_SHARE_MIN: Final = 0.02
+_DECREASE: Final = 0.7
+_INCREASE_PER_SECOND: Final = 0.05
+_PERCENT: Final = 100
+
+
+class ShardRate:
+    """The allowance of one shard.
+
+    Additive increase, multiplicative decrease (Chiu and Jain, 1989): a throttle that is news cuts the share of the
+    limits to 70 %, each second gives 5 % of them back. A record of any size may leave a debt once the bucket is full.
+    """
+
+    __slots__ = ("_at", "_bytes", "_records", "_share_max", "cut_at", "share")
+
+    def __init__(self, share_max: float, now: float) -> None:
+        self.share = share_max
+        self.cut_at = -float("inf")
+        self._share_max = share_max
+        self._at = now
+        self._bytes = self._burst(SHARD_WRITE_BYTES_PER_SECOND)
+        self._records = self._burst(SHARD_WRITE_RECORDS_PER_SECOND)
+
+    def _burst(self, limit: int, seconds: float = _BURST_SECONDS + _TICK_SECONDS) -> float:
+        # The wait for the next tick is no loss. At a small share, such a bucket could not hold one record.
+        return max(1.0, limit * self._share_max * seconds)
+
+    def refill(self, now: float) -> None:
+        """Credit the time since the last call, at the share as it was then."""
+        elapsed = now - self._at
+        if elapsed <= 0:
+            return
+        self._at = now
+        credit = elapsed * self.share
+        self._bytes = min(
+            self._burst(SHARD_WRITE_BYTES_PER_SECOND), self._bytes + credit * SHARD_WRITE_BYTES_PER_SECOND
+        )
+        self._records = min(
+            self._burst(SHARD_WRITE_RECORDS_PER_SECOND), self._records + credit * SHARD_WRITE_RECORDS_PER_SECOND
+        )
+        self.share = min(self._share_max, self.share + elapsed * _INCREASE_PER_SECOND * self._share_max)
+
+    def missing_seconds(self, size: int) -> float:
+        """Return how long a record of `size` bytes has to wait; 0 if it may go now."""
+        needed = min(float(size), self._burst(SHARD_WRITE_BYTES_PER_SECOND, _BURST_SECONDS)) - self._bytes
+        seconds = max(needed / SHARD_WRITE_BYTES_PER_SECOND, (1 - self._records) / SHARD_WRITE_RECORDS_PER_SECOND)
+        return max(0.0, seconds / self.share)
+
+    def take(self, size: int) -> None:
+        """Count a record that is sent."""
+        self._bytes -= size
+        self._records -= 1
+
+    def cut(self, now: float) -> None:
+        """Take note of a throttle: somebody else writes here, too, and what was saved up is gone."""
+        self.refill(now)
+        self.cut_at = now
+        self.share = max(_SHARE_MIN * self._share_max, self.share * _DECREASE)
+        self._bytes = min(self._bytes, 0.0)
+        self._records = min(self._records, 0.0)
+
+
+class ShardRates:
+    """The allowances of all shards, by shard id; `percent` of a shard's limits are ours at most, 0 means no bound.
+
+    The limits are those of every shard, in provisioned and in on-demand mode: 1,000 records and 1 MiB per second.
+    """
+
+    def __init__(self, percent: int) -> None:
+        self.is_on = percent > 0
+        self._share_max = percent / _PERCENT
+        self._shards: dict[str, ShardRate] = {}
+
+    def ready_at(self, shard_id: str | None, size: int, now: float) -> float:
+        """Return when a record of `size` bytes may go to a shard; `now` if at once, later instants lie on a grid."""
+        if shard_id is None or not self.is_on:
+            return now
+        rate = self._shards.get(shard_id)
+        if rate is None:
+            rate = self._shards[shard_id] = ShardRate(self._share_max, now)
+        rate.refill(now)
+        seconds = rate.missing_seconds(size)
+        return now if not seconds else _TICK_SECONDS * (floor((now + seconds) / _TICK_SECONDS) + 1)
+
+    def take(self, shard_id: str | None, size: int) -> None:
+        """Count a record that is sent to a shard."""
+        if shard_id is not None and (rate := self._shards.get(shard_id)) is not None:
+            rate.take(size)
+
+    def cut(self, shard_id: str | None, sent_at: float, now: float) -> bool:
+        """Take note of a throttle of what was sent at `sent_at`; False if an earlier one has accounted for it."""
+        rate = None if shard_id is None else self._shards.get(shard_id)
+        if rate is None or sent_at <= rate.cut_at:
+            return False
+        rate.cut(now)
+        return True
+
+    def share(self, shard_id: str) -> float:
+        """Return which share of a shard's limits is used at most at present: 1 is all of them."""
+        rate = self._shards.get(shard_id)
+        return self._share_max if rate is None else rate.share
+
+    def keep(self, shard_ids: Container[str]) -> None:
+        """Forget all other shards."""
+        self._shards = {name: rate for name, rate in self._shards.items() if name in shard_ids}

@@ -1,0 +1,125 @@
+"""The allowance per shard: the limits are used up and not exceeded, and other producers are made room for."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from producer.core.batcher import Batcher
+from producer.core.lanes import LaneQueues
+from producer.core.rate import ShardRates
+from producer.core.shard_map import ShardMap
+from shared.hash_key import even_ranges
+from shared.limits import KIB, MIB
+from shared.records import PutResult, Shard
+from shared.retry import Backoff
+
+THROTTLED = "ProvisionedThroughputExceededException"
+
+
+@pytest.mark.parametrize(("size", "per_second"), [(50 * KIB, 20.48), (100, 1000), (300 * KIB, 3.413), (5 * MIB, 0.2)])
+def test_a_shard_gets_its_limits_and_no_more(size: int, per_second: float) -> None:
+    """Over a minute, 98 to 102 % of 1 MiB/s or 1,000 records/s are used, whatever the records' size."""
+    rates = ShardRates(100)
+    now, sent = 0.0, 0
+    while (ready_at := rates.ready_at("a", size, now)) < 60:
+        if ready_at > now:
+            now = ready_at
+            continue
+        rates.take("a", size)
+        sent += 1
+    assert sent == pytest.approx(60 * per_second, rel=0.02, abs=1)
+
+
+def test_a_throttle_cuts_once_per_flight_and_is_forgotten_in_time() -> None:
+    """Many throttles of one flight count once; the share comes back by 5 % of the limit a second."""
+    rates = ShardRates(100)
+    rates.ready_at("a", 1, 0.0)
+    assert rates.cut("a", 0.0, 1.0)
+    assert not rates.cut("a", 0.5, 1.1)
+    assert rates.share("a") == pytest.approx(0.7)
+    rates.ready_at("a", 1, 3.0)
+    assert rates.share("a") == pytest.approx(0.8)
+    rates.ready_at("a", 1, 60.0)
+    assert rates.share("a") == 1.0
+    assert rates.share("b") == 1.0
+
+
+def test_two_producers_share_a_shard_with_few_throttles() -> None:
+    """Two producers at one bucket of 1 MiB/s use at least 85 % of it, and fewer than 5 % of the records come back."""
+    both = [ShardRates(100), ShardRates(100)]
+    size, level, now, landed, throttled = 50 * KIB, float(MIB), 0.0, [0, 0], 0
+    for _ in range(60_000):
+        now += 0.002
+        level = min(float(MIB), level + 0.002 * MIB)
+        for index, rates in enumerate(both):
+            if rates.ready_at("a", size, now) > now:
+                continue
+            rates.take("a", size)
+            if level >= size:
+                level -= size
+                landed[index] += 1
+            else:
+                throttled += 1
+                rates.cut("a", now, now)
+    assert sum(landed) * size / now / MIB > 0.85
+    assert throttled / (sum(landed) + throttled) < 0.05
+    assert 0.5 < landed[0] / landed[1] < 2
+
+
+def test_no_bound_and_no_shard_never_wait() -> None:
+    """With 0 percent, or where the shard is not known, everything may go at once."""
+    assert ShardRates(0).ready_at("a", 10 * MIB, 5.0) == 5.0
+    rates = ShardRates(100)
+    for _ in range(5000):
+        assert rates.ready_at(None, MIB, 5.0) == 5.0
+        rates.take(None, MIB)
+
+
+def batcher_of(shards: int, *, aggregates: bool) -> Batcher:
+    """Make a batcher that knows a stream."""
+    batcher = Batcher(
+        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
+        keeps_order=True,
+        aggregates=aggregates,
+        aggregate_bytes_max=50 * KIB,
+        batch_records_max=500,
+        batch_bytes_max=4 * MIB,
+        linger_seconds=0.0,
+        backoff=Backoff(0.05, 5),
+        rates=ShardRates(100),
+    )
+    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(shards))))
+    return batcher
+
+
+@pytest.mark.parametrize("aggregates", [True, False])
+def test_a_hot_shard_slows_itself_only(aggregates: bool) -> None:
+    """While a shard that others use up is waited for, the other shard's records leave at once, and nobody spins."""
+    batcher = batcher_of(2, aggregates=aggregates)
+    chance = random.Random(1)
+    keys = [f"key-{index}" for index in range(400)]
+    low = {key for key in keys if batcher.shard_map.predict(batcher.queues.hash_key(key)) == "s0"}
+    now, turns, landed = 0.0, 0, {"s0": 0, "s1": 0}
+    longest = 0.0
+    while now < 20:
+        for _ in range(10):
+            for key in (chance.choice(keys), chance.choice(sorted(low))):
+                batcher.queues.accept(bytes(900), key, None, None, None, now)
+        while batch := batcher.take(now):
+            turns += 1
+            results = []
+            for number, record in enumerate(batch.records):
+                if record.shard_id == "s0" and number % 3:
+                    results.append(PutResult(error_code=THROTTLED))
+                else:
+                    results.append(PutResult(record.shard_id or "", 1))
+                    landed[record.shard_id or ""] += len(record.members)
+            batcher.settle(batch, results, now, chance)
+            waiting = [lane.ready_since for lane in batcher.queues.lanes if lane.index >= 128 and lane.queue]
+            longest = max(longest, now - min(waiting, default=now))
+        now += 0.05
+    assert longest < 0.25
+    assert landed["s1"] > 1800
+    assert turns < 2000
