@@ -1,0 +1,162 @@
+"""A proxy on loopback that loses HTTP requests and replies: the misfortunes that only a client in between can see."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from concurrent.futures import Future
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+from urllib.parse import urlsplit
+
+_HEAD_BYTES_MAX: Final = 64 * 1024
+_BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+_START_SECONDS_MAX: Final = 10
+
+
+class Message(NamedTuple):
+    """One HTTP/1.1 request or response as it came, and the two headers that decide about it."""
+
+    raw: bytes
+    target: str  # the operation of a request, e.g. `PutRecords`
+    closes: bool
+
+
+class LossyProxy:
+    """Forwards to `endpoint_url` from a thread of its own, and cuts connections as the seed says.
+
+    A request is lost before the service sees it (`lose_request`), or carried out and its reply lost (`lose_reply`);
+    both are probabilities for each request whose operation is in `operations` (empty: for every one). `requests`,
+    `lost_requests` and `lost_replies` count by operation.
+    """
+
+    def __init__(
+        self,
+        endpoint_url: str,
+        *,
+        seed: int,
+        lose_request: float,
+        lose_reply: float,
+        operations: frozenset[str] = frozenset(),
+    ) -> None:
+        parts = urlsplit(endpoint_url)
+        self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
+        self._chance = random.Random(seed)
+        self._lose_request = lose_request
+        self._lose_reply = lose_reply
+        self._operations = operations
+        self.endpoint_url = ""
+        self.requests: Counter[str] = Counter()
+        self.lost_requests: Counter[str] = Counter()
+        self.lost_replies: Counter[str] = Counter()
+        self._thread = threading.Thread(target=self._run, name="lossy-proxy", daemon=True)
+        self._started: Future[int] = Future()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self.endpoint_url = f"http://127.0.0.1:{self._started.result(_START_SECONDS_MAX)}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(_START_SECONDS_MAX)
+        assert not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        connections: set[asyncio.Task[None]] = set()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve_connection(reader, writer))
+            connections.add(task)
+            task.add_done_callback(connections.discard)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=_HEAD_BYTES_MAX)
+        async with server:
+            self._started.set_result(server.sockets[0].getsockname()[1])
+            await self._ended.wait()
+            for task in connections:
+                task.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one request after another; each client connection has one of its own to the service."""
+        upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream, limit=_HEAD_BYTES_MAX)
+        # A client that was killed, or a connection that was cut: both ends are closed, which is what this is for.
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                while await self._carry(reader, writer, upstream_reader, upstream_writer):
+                    pass
+        finally:
+            for each in (writer, upstream_writer):
+                each.transport.abort()
+                with suppress(OSError):
+                    await each.wait_closed()
+
+    async def _carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        upstream_reader: asyncio.StreamReader,
+        upstream_writer: asyncio.StreamWriter,
+    ) -> bool:
+        """Carry one request; whether the connection lives on."""
+        request = await read_message(reader)
+        self.requests[request.target] += 1
+        fate = self._chance.random() if not self._operations or request.target in self._operations else 1.0
+        if fate < self._lose_request:
+            self.lost_requests[request.target] += 1
+            return False
+        upstream_writer.write(request.raw)
+        await upstream_writer.drain()
+        response = await read_message(upstream_reader)
+        if fate < self._lose_request + self._lose_reply:
+            self.lost_replies[request.target] += 1
+            return False
+        writer.write(response.raw)
+        await writer.drain()
+        return not (request.closes or response.closes)
+
+
+async def read_message(reader: asyncio.StreamReader) -> Message:
+    """Read one message whole; IncompleteReadError where the connection ends before it does."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    headers: dict[bytes, bytes] = {}
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        headers[name.strip().lower()] = value.strip()
+    if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
+        body = await _read_chunks(reader)
+    else:
+        length = int(headers.get(b"content-length", b"0"))
+        assert 0 <= length <= _BODY_BYTES_MAX
+        body = await reader.readexactly(length)
+    target = headers.get(b"x-amz-target", b"").decode("latin-1").rpartition(".")[2]
+    return Message(head + body, target, headers.get(b"connection", b"").lower() == b"close")
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        assert size <= _BODY_BYTES_MAX
+        parts += [line, await reader.readexactly(size + 2)]
+        if not size:
+            return b"".join(parts)
