@@ -261,8 +261,9 @@ def lease_from_item(item: Any) -> Lease:
     """Read a lease from a DynamoDB item; InvalidRequestError if the row is damaged."""
     try:
         return _read_item(item)
-    except (KeyError, ValueError, TypeError, zlib.error) as error:
-        key = item.get("leaseKey", {}).get("S", "?") if isinstance(item, dict) else "?"
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, zlib.error) as error:
+        key = item.get("leaseKey") if isinstance(item, dict) else None
+        key = key.get("S", "?") if isinstance(key, dict) else "?"
         raise InvalidRequestError(
             f"Lease row `{str(key)[:128]}` is damaged: {type(error).__name__}",
             hint="Delete the row to start the shard anew, or restore it from a backup",
@@ -291,7 +292,7 @@ def _read_item(item: Any) -> Lease:
         children=tuple(sorted(item["childShardIds"]["SS"])) if "childShardIds" in item else (),
         hash_key_range=covered,
         pending=_pending_from_text(item["pendingFlush"]["S"]) if "pendingFlush" in item else None,
-        marks=_marks_from_bytes(bytes(item["marks"]["B"])) if "marks" in item else NO_MARKS,
+        marks=_marks_from_bytes(item["marks"]["B"]) if "marks" in item else NO_MARKS,
         attempts=number("attempts"),
         finished_at=float(item["finishedAt"]["N"]) if "finishedAt" in item else None,
     )
