@@ -13,16 +13,15 @@ from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
 from producer.core.rate import ShardRates
-from producer.core.shard_map import ShardMap
-from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError
+from producer.spill import Spill, spill_folder
+from producer.stream_watch import StreamWatch
+from shared.errors import AmbiguousCallError, ConfigurationError, DeliveryFailedError, HeadraceError
 from shared.limits import PUT_RECORDS_BYTES_MAX
-from shared.ports import Clock, Kinesis, Random, Receipt, Telemetry
-from shared.records import Distribution, PutResult, StreamSummary
+from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
+from shared.records import PutResult
 from shared.retry import Backoff
 from shared.settings import Ordering, ProducerSettings
 
-_START_ATTEMPTS_MAX: Final = 4
-_REFRESH_SECONDS_MIN: Final = 0.5  # between two looks at the shards; ListShards lags behind a split anyway
 _WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
 
@@ -45,6 +44,7 @@ class Producer:
         random: Random,
         telemetry: Telemetry,
         settings: ProducerSettings,
+        files: Files | None = None,
     ) -> None:
         self.stream = stream
         self.failure: HeadraceError | None = None
@@ -56,15 +56,24 @@ class Producer:
         self._settings = settings
         self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
-        self._follows_shards = settings.aggregate or settings.shard_rate_percent > 0
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
         self._batcher = self._new_batcher()
+        self._spill = self._new_spill(files)
+        self._watch = StreamWatch(
+            stream,
+            kinesis=kinesis,
+            clock=clock,
+            random=random,
+            telemetry=telemetry,
+            settings=settings,
+            batcher=self._batcher,
+            on_settled=self._take_map,
+        )
         self._tasks = asyncio.TaskGroup()
         self._senders: dict[asyncio.Task[None], None] = {}  # a dict, as it keeps the order: cancelling is repeatable
         self._loops: list[asyncio.Task[None]] = []
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
         self._progress = asyncio.Event()  # for those who wait for room or for the end
-        self._map_stale = asyncio.Event()
         self._listens = False  # whether the send loop wants to hear of new records
         self._is_open = False
         self._is_hurried = False
@@ -84,6 +93,23 @@ class Producer:
             rates=ShardRates(settings.shard_rate_percent),
         )
 
+    def _new_spill(self, files: Files | None) -> Spill | None:
+        settings = self._settings
+        if not settings.spill_bytes_max:
+            return None
+        if files is None:
+            raise ConfigurationError("the producer was given a spill, but no disk", hint="Pass `files=LocalFiles()`")
+        return Spill(
+            self._queues,
+            files=files,
+            clock=self._clock,
+            telemetry=self._telemetry,
+            folder=spill_folder(settings.state_dir, self.stream),
+            bytes_max=settings.spill_bytes_max,
+            on_queued=self._notice_queued,
+            wake=self.wake_waiters,
+        )
+
     @property
     def ledger(self) -> Ledger:
         """Where every accepted record is now."""
@@ -100,16 +126,27 @@ class Producer:
 
     async def __aenter__(self) -> Self:
         """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
-        summary = await self._describe_at_start()
-        self._apply(summary)
-        if self._batcher.follows_shards:
-            await self._refresh_shard_map()
+        await self._watch.start()
+        if self._spill is not None:
+            await self._recover(self._spill)
         await self._tasks.__aenter__()
         self._is_open = True
         self._loops = [self._tasks.create_task(self._send_loop())]
-        if self._follows_shards:
-            self._loops.append(self._tasks.create_task(self._refresh_loop()))
+        if self._spill is not None:
+            self._loops.append(self._tasks.create_task(self._spill.write_loop()))
+            self._loops.append(self._tasks.create_task(self._spill.drain_loop()))
+        if self._watch.is_needed:
+            self._loops.append(self._tasks.create_task(self._watch.run()))
         return self
+
+    async def _recover(self, spill: Spill) -> None:
+        try:
+            count = await spill.recover()
+        except OSError as error:
+            message = f"the spill of stream {self.stream} can't be read: {error.strerror or error}"
+            raise ConfigurationError(message, hint="Check the state folder, or set spill_bytes_max to 0") from error
+        if count:
+            self._telemetry.warning("spill_recovered", stream=self.stream, records=count, bytes=spill.size)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -123,35 +160,6 @@ class Producer:
             await self.close(self._settings.drain_timeout_seconds)
             await self._tasks.__aexit__(None, None, None)
 
-    async def _describe_at_start(self) -> StreamSummary:
-        attempt = 0
-        while True:
-            try:
-                async with asyncio.timeout(self._settings.call_timeout_seconds):
-                    return await self._kinesis.describe_stream(self.stream)
-            except TimeoutError:
-                error: HeadraceError = AmbiguousCallError(
-                    f"no answer to DescribeStreamSummary within {self._settings.call_timeout_seconds:g} s"
-                )
-            except HeadraceError as raised:
-                error = raised
-            attempt += 1
-            if not error.retryable or attempt >= _START_ATTEMPTS_MAX:
-                raise error
-            await asyncio.sleep(self._backoff.delay(attempt, self._random))
-
-    def _apply(self, summary: StreamSummary) -> None:
-        is_auto = summary.distribution is Distribution.AUTO
-        if is_auto and (self._batcher.follows_shards or not self._is_open):
-            self._telemetry.warning(
-                "order_unavailable",
-                stream=self.stream,
-                reason="the stream distributes records itself (AUTO): no aggregation, no order across shards",
-            )
-        self._batcher.aggregates = self._settings.aggregate and not is_auto
-        self._batcher.follows_shards = self._follows_shards and not is_auto
-        self._queues.record_bytes_max = summary.record_bytes_max
-
     async def put(
         self,
         data: bytes,
@@ -161,7 +169,7 @@ class Producer:
         *,
         explicit_hash_key: int | None = None,
     ) -> None:
-        """Accept one record, waiting while the buffer is full.
+        """Accept one record; while the buffer is full, wait or, with `spill_bytes_max`, write it to disk.
 
         `receipt(token, outcome)` is called once, later. Raises RecordTooLargeError or PartitionKeyError for a record
         that the stream would not take, DeliveryFailedError if the producer is closed, and `failure` if it has failed.
@@ -169,7 +177,11 @@ class Producer:
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
         data = bytes(memoryview(data))
         while not self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
-            await self.wait_for_room()
+            spill = self._spill
+            if spill is not None and await spill.put(data, partition_key, receipt, token, explicit_hash_key):
+                return
+            if self._is_open:
+                await self.wait_for_room()
         if self._wake.is_set():
             await asyncio.sleep(0)  # let the send loop run: a caller that never waits would hold it up
 
@@ -193,6 +205,12 @@ class Producer:
         queues = self._queues
         if not queues.accept(data, partition_key, receipt, token, explicit_hash_key, self._clock.monotonic()):
             return False
+        self._notice_queued()
+        return True
+
+    def _notice_queued(self) -> None:
+        """Wake the send loop if the record that was just queued is one it listens for."""
+        queues = self._queues
         if self._listens and (
             queues.ready_count == 1
             or queues.ready_bytes >= self._batch_bytes_max
@@ -200,7 +218,6 @@ class Producer:
         ):
             self._listens = False
             self._wake.set()
-        return True
 
     @property
     def is_busy(self) -> bool:
@@ -227,7 +244,7 @@ class Producer:
         self._wake.set()
         with suppress(TimeoutError):  # the answer is the number of pending records
             async with asyncio.timeout(deadline_seconds):
-                while self._queues.pending_count and self.failure is None and not self._is_hurried:
+                while self.ledger.pending and self.failure is None and not self._is_hurried:
                     await self.wait_for_room()
         self._batcher.is_draining = not self._is_open
         return self.ledger.pending
@@ -238,17 +255,28 @@ class Producer:
             return self.ledger.pending
         self._is_open = False
         pending = await self.flush(deadline_seconds)
+        self._progress.set()  # those who wait for room learn that there will be none
         for task in (*self._loops, *self._senders):
             task.cancel()
+        if self._spill is not None:
+            await self._close_spill(self._spill)
         if pending:
             self._telemetry.error(
                 "records_undelivered",
                 stream=self.stream,
                 records=pending,
+                spilled=self.ledger.spilled,
                 bytes=self._queues.pending_bytes,
                 last_error=str(self.failure or self.last_error),
             )
         return pending
+
+    async def _close_spill(self, spill: Spill) -> None:
+        await asyncio.wait(self._loops)
+        try:
+            await spill.settle()
+        except OSError as error:
+            self._warn("spill_not_settled", self._clock.monotonic(), error=error.strerror or str(error))
 
     async def _send_loop(self) -> None:
         while True:
@@ -319,8 +347,13 @@ class Producer:
             for code, count in settlement.failed.items():
                 self._telemetry.count("producer_stream_records_failed", count, code=code)
         if self._batcher.needs_shard_map:
-            self._map_stale.set()
+            self._watch.look_now()
         self._hand_out(settlement)
+
+    def _take_map(self, settlement: Settlement) -> None:
+        """Hand out what a fresh shard map has decided."""
+        self._hand_out(settlement)
+        self._wake.set()
 
     def _hand_out(self, settlement: Settlement) -> None:
         count = 0
@@ -335,45 +368,11 @@ class Producer:
         if settlement.misplaced:
             self._telemetry.count("producer_aggregates_misplaced", settlement.misplaced)
         self._progress.set()
+        if self._spill is not None:
+            self._spill.notify()
 
     def _warn(self, event: str, now: float, **fields: Any) -> None:
         """Warn at most once a second per event: a bad hour must not fill the log."""
         if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
             self._warned_at[event] = now
             self._telemetry.warning(event, stream=self.stream, **fields)
-
-    async def _refresh_loop(self) -> None:
-        attempt = 0
-        while True:
-            if attempt:
-                await asyncio.sleep(_REFRESH_SECONDS_MIN + self._backoff.delay(attempt, self._random))
-            else:
-                await self._wait(self._map_stale, self._settings.shard_map_refresh_seconds)
-            attempt = 0 if await self._refresh_stream() else attempt + 1
-            await asyncio.sleep(_REFRESH_SECONDS_MIN)
-
-    async def _refresh_stream(self) -> bool:
-        """Look whether the stream still keeps partition keys, and at its shards; False if that failed."""
-        try:
-            async with asyncio.timeout(self._settings.call_timeout_seconds):
-                self._apply(await self._kinesis.describe_stream(self.stream))
-        except (TimeoutError, HeadraceError) as error:
-            self._warn("stream_look_failed", self._clock.monotonic(), error=str(error) or "no answer")
-            return False
-        return await self._refresh_shard_map()
-
-    async def _refresh_shard_map(self) -> bool:
-        self._map_stale.clear()
-        self._batcher.needs_shard_map = False
-        try:
-            async with asyncio.timeout(self._settings.call_timeout_seconds):
-                shards = await self._kinesis.list_shards(self.stream)
-        except (TimeoutError, HeadraceError) as error:
-            self._batcher.needs_shard_map = True
-            self._warn("shard_look_failed", self._clock.monotonic(), error=str(error) or "no answer")
-            return False
-        if self._batcher.needs_shard_map:
-            return False  # a record landed in an unknown place meanwhile: this answer may be older than that
-        self._hand_out(self._batcher.install(ShardMap(shards)))
-        self._wake.set()
-        return True

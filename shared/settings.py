@@ -87,7 +87,7 @@ class ProducerSettings(BaseSettings):
         60,
         ge=0,
         le=3600,
-        description="longest back-off after an error that no retry mends (access denied, stream gone), seconds; 0: fail",
+        description="longest back-off after an error that no retry mends (access denied, no stream), seconds; 0: fail",
     )
     drain_timeout_seconds: float = Field(25, gt=0, le=3600, description="what a close may take, seconds")
     shard_map_refresh_seconds: float = Field(60, gt=0, description="how old the shard map may get, seconds")

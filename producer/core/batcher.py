@@ -73,7 +73,14 @@ class Batcher:
     def ledger(self) -> Ledger:
         """Where every accepted record is now."""
         queues = self.queues
-        return Ledger(queues.accepted, self._acknowledged, 0, queues.queued, self._in_flight)
+        return Ledger(
+            accepted=queues.accepted,
+            acknowledged=self._acknowledged,
+            undeliverable=queues.undeliverable,
+            queued=queues.queued,
+            spilled=queues.spilled,
+            in_flight=self._in_flight,
+        )
 
     def next_deadline(self, now: float) -> float | None:
         """Return when `take` should be asked next (may be past); None if only a new record or answer changes it."""

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
+from producer.core.spill_frame import SpilledRecord
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.hash_key import hash_key_of
 from shared.lanes import LANES, lane_of
@@ -33,7 +34,7 @@ def effective_hash_key(record: QueuedRecord) -> int:
 class Lane:
     """The records of one lane that wait, in the order in which they were put."""
 
-    __slots__ = ("bytes", "index", "is_blocked", "queue", "ready_since")
+    __slots__ = ("bytes", "index", "is_blocked", "queue", "ready_since", "spilled")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -41,6 +42,7 @@ class Lane:
         self.bytes = 0
         self.is_blocked = False
         self.ready_since = 0.0
+        self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
 
 
 class LaneQueues:
@@ -57,6 +59,8 @@ class LaneQueues:
         self.ready_count = 0
         self.accepted = 0
         self.queued = 0
+        self.spilled = 0  # records on disk only, counted among the accepted ones
+        self.undeliverable = 0
         self.pending_bytes = 0  # data and keys of all records accepted and not settled
         self.pending_count = 0
         self._buffer_bytes_max = buffer_bytes_max
@@ -72,7 +76,7 @@ class LaneQueues:
         explicit_hash_key: int | None,
         now: float,
     ) -> bool:
-        """Queue a record; False if the buffer is full and nothing was done.
+        """Queue a record; False if the buffer is full, or older records of its lane are spilled: nothing was done.
 
         Raises RecordTooLargeError or PartitionKeyError for a record that no stream would take.
         """
@@ -88,11 +92,13 @@ class LaneQueues:
         pending = self.pending_bytes + size
         if pending + self.pending_count * RECORD_OVERHEAD_BYTES > self._buffer_bytes_max and self.pending_count:
             return False
+        lane = self.lanes[hash_key >> _LANE_SHIFT]
+        if lane.spilled:
+            return False
         self.pending_bytes = pending
         self.pending_count += 1
         self.accepted += 1
         self.queued += 1
-        lane = self.lanes[hash_key >> _LANE_SHIFT]
         queue = lane.queue
         if not queue:
             lane.ready_since = now
@@ -104,6 +110,26 @@ class LaneQueues:
             self.ready_bytes += size
             self.ready_count += 1
         return True
+
+    def accept_spilled(self, record: SpilledRecord, receipt: Receipt, token: Any, now: float) -> bool:
+        """Queue the oldest spilled record of its lane; False if the buffer is full. Errors as in `accept`."""
+        lane = self.lanes[self.hash_key(record.partition_key) >> _LANE_SHIFT]
+        spilled, lane.spilled = lane.spilled, 0
+        try:
+            is_queued = self.accept(record.data, record.partition_key, receipt, token, record.explicit_hash_key, now)
+        finally:
+            lane.spilled = spilled
+        if is_queued:
+            lane.spilled -= 1
+            self.spilled -= 1
+            self.accepted -= 1  # it was counted when it was spilled
+        return is_queued
+
+    def reject_spilled(self, record: SpilledRecord) -> None:
+        """Count the oldest spilled record of its lane as one that no stream takes."""
+        self.lanes[self.hash_key(record.partition_key) >> _LANE_SHIFT].spilled -= 1
+        self.spilled -= 1
+        self.undeliverable += 1
 
     def hash_key(self, partition_key: str) -> int:
         """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""

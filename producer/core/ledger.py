@@ -13,12 +13,13 @@ class Ledger:
     acknowledged: int = 0
     undeliverable: int = 0
     queued: int = 0
+    spilled: int = 0  # on disk only
     in_flight: int = 0  # sent and unanswered, waiting to be sent again, or waiting for a verdict
 
     @property
     def pending(self) -> int:
         """Accepted records whose outcome is open."""
-        return self.queued + self.in_flight
+        return self.queued + self.in_flight + self.spilled
 
     @property
     def balances(self) -> bool:
