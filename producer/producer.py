@@ -31,8 +31,9 @@ class Producer:
 
     `put` accepts a record, waiting for room in the buffer; its outcome comes through the receipt. Records with one
     partition key are delivered in the order of their `put` calls (ordering `lane`), each at least once: a call whose
-    answer was lost is repeated. Retryable failures are retried without end; after any other failure `failure` is set,
-    `put` raises it, and what is pending stays pending.
+    answer was lost is repeated. Retryable failures are retried without end. Any other (access denied, no such stream)
+    is kept in `failure` and tried again every `refused_backoff_seconds_max` at the latest, until a call goes well. With
+    that setting at 0 it is final: `put` raises it, and what is pending stays pending.
     """
 
     def __init__(
@@ -55,6 +56,11 @@ class Producer:
         self._telemetry = telemetry
         self._settings = settings
         self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
+        self._fails_fast = settings.refused_backoff_seconds_max == 0
+        self._refused_backoff = Backoff(
+            settings.retry_backoff_seconds_min,
+            max(settings.retry_backoff_seconds_min, settings.refused_backoff_seconds_max),
+        )
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
         self._batcher = self._new_batcher()
@@ -172,7 +178,7 @@ class Producer:
         """Accept one record; while the buffer is full, wait or, with `spill_bytes_max`, write it to disk.
 
         `receipt(token, outcome)` is called once, later. Raises RecordTooLargeError or PartitionKeyError for a record
-        that the stream would not take, DeliveryFailedError if the producer is closed, and `failure` if it has failed.
+        that the stream would not take, DeliveryFailedError if the producer is closed, and a `failure` that is final.
         """
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
         data = bytes(memoryview(data))
@@ -198,7 +204,7 @@ class Producer:
 
         The object is kept as it is, not copied. A caller that calls this in a loop has to await something now and then.
         """
-        if not self._is_open or self.failure is not None:
+        if not self._is_open or self._has_failed:
             raise self.failure or DeliveryFailedError(
                 f"the producer of stream {self.stream} is closed", hint="Put inside `async with Producer(...)`"
             )
@@ -244,7 +250,7 @@ class Producer:
         self._wake.set()
         with suppress(TimeoutError):  # the answer is the number of pending records
             async with asyncio.timeout(deadline_seconds):
-                while self.ledger.pending and self.failure is None and not self._is_hurried:
+                while self.ledger.pending and not self._has_failed and not self._is_hurried:
                     await self.wait_for_room()
         self._batcher.is_draining = not self._is_open
         return self.ledger.pending
@@ -291,7 +297,11 @@ class Producer:
             await self._wait(self._wake, None if deadline is None else deadline - now)
 
     def _may_send(self) -> bool:
-        return len(self._senders) < self._settings.inflight_requests_max and self.failure is None
+        return len(self._senders) < self._settings.inflight_requests_max and not self._has_failed
+
+    @property
+    def _has_failed(self) -> bool:
+        return self._fails_fast and self.failure is not None
 
     def _forget_sender(self, task: asyncio.Task[None]) -> None:
         del self._senders[task]
@@ -321,14 +331,22 @@ class Producer:
 
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
         now = self._clock.monotonic()
-        self._batcher.fail(batch, now, self._random)
+        self._batcher.fail(batch, now, self._random, None if error.retryable else self._refused_backoff)
         self.last_error = str(error)
         self._telemetry.count("producer_calls_failed", error=type(error).__name__)
         if error.retryable:
             self._warn("put_failed", now, error=str(error))
         else:
             self.failure = error
-            self._telemetry.error("producer_failed", stream=self.stream, error=str(error))
+            self._telemetry.error(
+                "producer_failed",
+                stream=self.stream,
+                error=str(error),
+                hint=error.hint,
+                records_pending=self.ledger.pending,
+                is_final=self._fails_fast,
+            )
+            self._telemetry.gauge("producer_is_refused", 1)
             self._progress.set()
 
     def _take_answer(self, batch: Batch, results: Sequence[PutResult]) -> None:
@@ -337,6 +355,10 @@ class Producer:
             self._take_failure(batch, AmbiguousCallError(message))
             return
         now = self._clock.monotonic()
+        if self.failure is not None and not self._fails_fast:
+            self.failure = None
+            self._telemetry.info("producer_healed", stream=self.stream)
+            self._telemetry.gauge("producer_is_refused", 0)
         settlement = self._batcher.settle(batch, results, now, self._random)
         self._telemetry.count("producer_batches_sent", reason=batch.reason.value)
         self._telemetry.count("producer_stream_records_sent", len(results))

@@ -74,6 +74,9 @@ async def run_source(
     Raises ConfigurationError and SourceError for what can't be read, ServiceError where AWS refuses.
     """
     _check(options)
+    if not options.is_followed:
+        # Somebody waits for this run: an error that no retry mends is theirs to mend. A followed file goes on for ever.
+        settings = settings.model_copy(update={"refused_backoff_seconds_max": 0.0})
     parser = await _open_parser(options, files, random, settings)
     source: LineSource
     tailer: Tailer | None = None

@@ -352,15 +352,18 @@ class Batcher:
         self.queues.return_to_front(record.members)
         self.queues.release(record.lanes)
 
-    def fail(self, batch: Batch, now: float, random: Random) -> None:
-        """Take note that a call failed as a whole; it may have landed, so its stream records stay as they are."""
-        self._retry_all(batch, now, random)
+    def fail(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
+        """Take note that a call failed as a whole; it may have landed, so its stream records stay as they are.
 
-    def _retry_all(self, batch: Batch, now: float, random: Random) -> None:
+        `backoff` stands in for the ordinary one until the next call.
+        """
+        self._retry_all(batch, now, random, backoff)
+
+    def _retry_all(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
         for record in batch.records:
             record.attempts += 1
         self._retries.append(Retry(now, batch.records))
-        self._gate.fail(batch.taken_at, now, random)
+        self._gate.fail(batch.taken_at, now, random, backoff)
 
     def _retry_later(self, failed: list[OutgoingRecord], now: float, random: Random) -> None:
         attempt = max(record.attempts for record in failed)

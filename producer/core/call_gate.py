@@ -33,11 +33,14 @@ class CallGate:
         """Count a call that starts."""
         self._calls += 1
 
-    def fail(self, started_at: float, now: float, random: Random) -> None:
-        """Take a call that failed; calls that were under way together fail together and count once."""
+    def fail(self, started_at: float, now: float, random: Random, backoff: Backoff | None = None) -> None:
+        """Take a call that failed; calls that were under way together fail together and count once.
+
+        `backoff` stands in for the ordinary one, after failures of another kind.
+        """
         self._calls -= 1
         if started_at >= self.closed_until:
-            self.closed_until = now + self._backoff.delay(self._failed_in_a_row, random)
+            self.closed_until = now + (backoff or self._backoff).delay(self._failed_in_a_row, random)
             self._failed_in_a_row += 1
 
     def succeed(self, now: float) -> bool:

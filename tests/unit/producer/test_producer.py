@@ -236,8 +236,8 @@ async def test_flush_and_close_return_by_their_deadline_and_count_what_is_left()
 
 
 async def test_a_failure_that_no_retry_mends_stops_the_producer() -> None:
-    """Access denied is not retried: put raises it, flush returns, what is pending stays counted."""
-    world = World()
+    """With no back-off for it, access denied is final: put raises it, flush returns, pending records are counted."""
+    world = World(refused_backoff_seconds_max=0)
     world.network.scripts["kinesis.put_records"] = [AccessDeniedError("no")]
     async with world.producer() as producer:
         await producer.put(b"x", "k", world.receipt, 0)
