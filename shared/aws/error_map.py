@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from aiohttp import ClientError as ConnectionBrokenError
 from botocore import exceptions as botocore_errors
+from botocore.parsers import ResponseParserError
 
 from shared.errors import (
     AccessDeniedError,
@@ -103,6 +104,7 @@ def aws_errors(service: str, operation: str, resource: str) -> Iterator[None]:
         botocore_errors.BotoCoreError,
         botocore_errors.ClientError,
         ConnectionBrokenError,
+        ResponseParserError,  # an answer that is not what the service writes; it is no BotoCoreError
         OSError,
         TimeoutError,
     ) as error:

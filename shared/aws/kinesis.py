@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from shared.aws.direct_call import DirectCall
 from shared.aws.error_map import aws_errors
-from shared.hash_key import FULL_RANGE, HashKeyRange
+from shared.aws.kinesis_wire import (
+    checked,
+    get_records_body,
+    hash_key_range,
+    parse_put_results,
+    parse_record_page,
+    put_records_body,
+    put_results,
+    record_page,
+)
 from shared.limits import KIB, LIST_SHARDS_COUNT_MAX, RECORD_BYTES_MAX_DEFAULT, RETENTION_HOURS_DEFAULT
 from shared.records import (
-    ChildShard,
     Distribution,
     PutEntry,
     PutResult,
@@ -23,10 +32,15 @@ from shared.records import (
 
 
 class KinesisAdapter:
-    """Kinesis Data Streams through an aiobotocore client whose own retries are off."""
+    """Kinesis Data Streams through an aiobotocore client whose own retries are off.
+
+    PutRecords and GetRecords take the direct way once the client's first call has shown it.
+    """
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._direct_put = DirectCall(client, "PutRecords")
+        self._direct_get = DirectCall(client, "GetRecords")
 
     async def put_record(self, stream: str, entry: PutEntry) -> PutResult:
         """Put one record (PutRecord)."""
@@ -36,11 +50,18 @@ class KinesisAdapter:
 
     async def put_records(self, stream: str, entries: Sequence[PutEntry]) -> Sequence[PutResult]:
         """Put up to 500 records (PutRecords); one result per entry, in their order."""
+        direct = self._direct_put
+
+        async def ordinary() -> Any:
+            records = [_entry_to_wire(entry) for entry in entries]
+            return checked(await self._client.put_records(StreamName=stream, Records=records), "PutRecords")
+
         with aws_errors("kinesis", "PutRecords", stream):
-            answer = await self._client.put_records(
-                StreamName=stream, Records=[_entry_to_wire(entry) for entry in entries]
-            )
-        return [_result_from_wire(each) for each in answer["Records"]]
+            if direct.is_ready:
+                return parse_put_results(await direct.send(put_records_body(stream, entries)))
+            if direct.is_possible:
+                return put_results(await direct.learn(ordinary, put_records_body(stream, entries)))
+            return put_results(await ordinary())
 
     async def describe_stream(self, stream: str) -> StreamSummary:
         """Describe the stream (DescribeStreamSummary)."""
@@ -88,25 +109,17 @@ class KinesisAdapter:
 
     async def get_records(self, stream: str, iterator: str, limit: int) -> RecordPage:
         """Read up to `limit` records, at most 10 MiB."""
+        direct = self._direct_get
+
+        async def ordinary() -> Any:
+            return checked(await self._client.get_records(ShardIterator=iterator, Limit=limit), "GetRecords")
+
         with aws_errors("kinesis", "GetRecords", stream):
-            answer = await self._client.get_records(ShardIterator=iterator, Limit=limit)
-        return RecordPage(
-            records=tuple(
-                StreamRecord(
-                    each["Data"],
-                    each["PartitionKey"],
-                    int(each["SequenceNumber"]),
-                    each.get("ApproximateArrivalTimestamp", 0.0),
-                )
-                for each in answer["Records"]
-            ),
-            next_iterator=answer.get("NextShardIterator"),
-            behind_milliseconds=answer.get("MillisBehindLatest", 0),
-            child_shards=tuple(
-                ChildShard(each["ShardId"], tuple(each["ParentShards"]), _range_from_wire(each["HashKeyRange"]))
-                for each in answer.get("ChildShards") or ()
-            ),
-        )
+            if direct.is_ready:
+                return parse_record_page(await direct.send(get_records_body(iterator, limit)))
+            if direct.is_possible:
+                return _page_from_wire(await direct.learn(ordinary, get_records_body(iterator, limit)))
+            return _page_from_wire(await ordinary())
 
 
 def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:
@@ -116,17 +129,17 @@ def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:
     return wire
 
 
-def _result_from_wire(wire: Any) -> PutResult:
-    code = wire.get("ErrorCode")
-    if code:
-        return PutResult(error_code=code, error_message=wire.get("ErrorMessage") or "")
-    return PutResult(shard_id=wire["ShardId"], sequence_number=int(wire["SequenceNumber"]))
-
-
-def _range_from_wire(wire: Any) -> HashKeyRange:
-    if not wire:
-        return FULL_RANGE
-    return HashKeyRange(int(wire["StartingHashKey"]), int(wire["EndingHashKey"]))
+def _page_from_wire(answer: Any) -> RecordPage:
+    records = tuple(
+        StreamRecord(
+            each["Data"],
+            each["PartitionKey"],
+            int(each["SequenceNumber"]),
+            each.get("ApproximateArrivalTimestamp", 0.0),
+        )
+        for each in answer["Records"]
+    )
+    return record_page(answer, records)
 
 
 def _shard_from_wire(wire: Any) -> Shard:
@@ -134,7 +147,7 @@ def _shard_from_wire(wire: Any) -> Shard:
     ending = numbers.get("EndingSequenceNumber")
     return Shard(
         shard_id=wire["ShardId"],
-        hash_key_range=_range_from_wire(wire["HashKeyRange"]),
+        hash_key_range=hash_key_range(wire["HashKeyRange"]),
         parent_shard_id=wire.get("ParentShardId"),
         adjacent_parent_shard_id=wire.get("AdjacentParentShardId"),
         starting_sequence_number=int(numbers["StartingSequenceNumber"]),

@@ -1,0 +1,131 @@
+"""PutRecords and GetRecords on the wire, beside what the standard library writes and reads."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import orjson
+import pytest
+from botocore.parsers import ResponseParserError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.aws.kinesis_wire import get_records_body, parse_put_results, parse_record_page, put_records_body
+from shared.hash_key import HashKeyRange
+from shared.limits import HASH_KEY_MAX
+from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+_ENTRIES = st.lists(st.builds(PutEntry, st.binary(max_size=60), _TEXT, st.none() | st.integers(0, HASH_KEY_MAX)))
+
+
+@given(_TEXT, _ENTRIES)
+def test_a_put_records_body_is_what_json_dumps_writes(stream: str, entries: list[PutEntry]) -> None:
+    """The body equals that of botocore's serializer: base64 data, every other text escaped to ASCII."""
+    records = []
+    for data, key, hash_key in entries:
+        record = {"Data": base64.b64encode(data).decode(), "PartitionKey": key}
+        records.append(record if hash_key is None else {**record, "ExplicitHashKey": str(hash_key)})
+    expected = json.dumps({"StreamName": stream, "Records": records}).encode()
+    assert expected == put_records_body(stream, entries)
+
+
+@given(_TEXT, st.integers(1, 10_000))
+def test_a_get_records_body_is_what_json_dumps_writes(iterator: str, limit: int) -> None:
+    """An iterator is opaque: any text of it survives."""
+    expected = json.dumps({"ShardIterator": iterator, "Limit": limit}).encode()
+    assert expected == get_records_body(iterator, limit)
+
+
+def test_put_results_keep_their_order_and_their_errors() -> None:
+    """A refused entry has a code and a message, the others a place; null fields are as good as none."""
+    answer = {
+        "FailedRecordCount": 1,
+        "Records": [
+            {"SequenceNumber": "496", "ShardId": "shardId-000000000001", "ErrorCode": None, "ErrorMessage": None},
+            {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"},
+            {"ErrorCode": "InternalFailure"},
+        ],
+    }
+    expected = [
+        PutResult("shardId-000000000001", 496),
+        PutResult(error_code="ProvisionedThroughputExceededException", error_message="Rate exceeded"),
+        PutResult(error_code="InternalFailure"),
+    ]
+    assert expected == parse_put_results(orjson.dumps(answer))
+
+
+def test_a_record_page_with_everything_in_it() -> None:
+    """Records, the next iterator, the distance to the tip and the children of a closed shard are read."""
+    answer = {
+        "Records": [
+            {"Data": "e30=", "PartitionKey": "ä", "SequenceNumber": "7", "ApproximateArrivalTimestamp": 1700000000.5},
+            {"Data": "", "PartitionKey": "k", "SequenceNumber": str(2**180), "ApproximateArrivalTimestamp": 17},
+            {"Data": "/+8=", "PartitionKey": "k", "SequenceNumber": "9"},
+        ],
+        "NextShardIterator": "AAA",
+        "MillisBehindLatest": 12,
+        "ChildShards": [
+            {
+                "ShardId": "shardId-000000000002",
+                "ParentShards": ["shardId-000000000000", "shardId-000000000001"],
+                "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(HASH_KEY_MAX)},
+            }
+        ],
+    }
+    child = ChildShard(
+        "shardId-000000000002", ("shardId-000000000000", "shardId-000000000001"), HashKeyRange(0, HASH_KEY_MAX)
+    )
+    expected = RecordPage(
+        records=(
+            StreamRecord(b"{}", "ä", 7, 1700000000.5),
+            StreamRecord(b"", "k", 2**180, 17.0),
+            StreamRecord(b"\xff\xef", "k", 9, 0.0),
+        ),
+        next_iterator="AAA",
+        behind_milliseconds=12,
+        child_shards=(child,),
+    )
+    page = parse_record_page(orjson.dumps(answer))
+    assert expected == page
+    assert all(type(record) is StreamRecord and type(record.arrival_timestamp) is float for record in page.records)
+
+
+def test_the_last_page_of_a_shard_has_no_iterator() -> None:
+    """A null iterator, or none, means that the shard is closed and read."""
+    assert RecordPage() == parse_record_page(b'{"Records": [], "NextShardIterator": null}')
+    assert RecordPage() == parse_record_page(b'{"Records": []}')
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"7",
+        b"{}",
+        b'{"Records": 7}',
+        b'{"Records": [7]}',
+        b'{"Records": [{}]}',
+        b'{"Records": [{"ShardId": "s", "SequenceNumber": "x", "PartitionKey": "k", "Data": "e30="}]}',
+        b'{"Records": [{"ShardId": "s", "SequenceNumber": null, "PartitionKey": "k", "Data": "e30="}]}',
+    ],
+)
+def test_what_is_no_answer_is_refused_without_being_quoted(answer: bytes) -> None:
+    """An unreadable answer is one error of botocore's, which says how long it was and holds none of it."""
+    parsers: list[Any] = [parse_put_results, parse_record_page]
+    for parse in parsers:
+        with pytest.raises(ResponseParserError, match=f"{len(answer)} bytes") as caught:
+            parse(answer)
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("data", ["e", "ä", None, 7])
+def test_data_that_is_not_base64_is_refused(data: object) -> None:
+    """A record whose data can't be decoded is an unreadable answer, never an empty record."""
+    record = {"Data": data, "PartitionKey": "k", "SequenceNumber": "1"}
+    with pytest.raises(ResponseParserError):
+        parse_record_page(orjson.dumps({"Records": [record]}))
