@@ -6,7 +6,7 @@ from __future__ import annotations
 # (botocore, pydantic, rich) is imported inside the commands, because `--help` has to answer in under 0.3 s.
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,14 +30,40 @@ class Output(Enum):
     JSON = "json"
 
 
-AppOption = Annotated[
-    str | None,
-    typer.Option("--app", help="Application name: its lease table.", envvar="HEADRACE_APP", show_default="headrace"),
-]
+def _setting(flag: str, meaning: str, *, default: str = "", variable: str = "") -> Any:
+    """Return the option of a consumer setting: its environment variable is the setting's, its default is shown only.
+
+    The option's own default is None, so that the setting decides (see shared.settings).
+    """
+    name = variable or flag.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(flag, help=meaning, envvar=f"HEADRACE_{name}", show_default=default or False)
+
+
 OutputOption = Annotated[Output, typer.Option("--output", help="`json` ends stdout with one JSON object.")]
-BucketOption = Annotated[
-    str | None, typer.Option("--bucket", help="S3 bucket of the archive.", envvar="HEADRACE_BUCKET")
+AppOption = Annotated[str | None, _setting("--app", "Application name: its lease table.", default="headrace")]
+BucketOption = Annotated[str | None, _setting("--bucket", "S3 bucket of the archive.")]
+SourceStreamOption = Annotated[str | None, _setting("--source-stream", "Name of the source stream.")]
+DestStreamsOption = Annotated[str | None, _setting("--dest-streams", 'JSON: {"USA": "NAME", "International": "NAME"}.')]
+StartOption = Annotated[
+    str | None,
+    _setting(
+        "--from",
+        "Where an unread shard starts: TRIM_HORIZON, LATEST or a time.",
+        default="TRIM_HORIZON",
+        variable="START_FROM",
+    ),
 ]
+WorkerOption = Annotated[str | None, _setting("--worker-id", "Name of this worker.")]
+FlushSecondsOption = Annotated[
+    float | None, _setting("--flush-seconds", "Age at which an S3 batch is closed.", default="60")
+]
+FlushBytesOption = Annotated[
+    int | None, _setting("--flush-bytes-max", "Size at which an S3 batch is closed.", default="5242880")
+]
+HttpHostOption = Annotated[
+    str | None, _setting("--http-host", "Address of health, metrics and live page.", default="127.0.0.1")
+]
+HttpPortOption = Annotated[int | None, _setting("--http-port", "Their port; 0 any free one, -1 none.", default="8080")]
 
 
 @app.command()
@@ -120,15 +146,8 @@ def provision(
         bool, typer.Option("--on-demand", help="On-demand streams instead of a number of shards.")
     ] = False,
     application: AppOption = None,
-    source_stream: Annotated[
-        str | None, typer.Option("--source-stream", help="Name of the source stream.", envvar="HEADRACE_SOURCE_STREAM")
-    ] = None,
-    dest_streams: Annotated[
-        str | None,
-        typer.Option(
-            "--dest-streams", help='JSON: {"USA": "NAME", "International": "NAME"}.', envvar="HEADRACE_DEST_STREAMS"
-        ),
-    ] = None,
+    source_stream: SourceStreamOption = None,
+    dest_streams: DestStreamsOption = None,
     bucket: BucketOption = None,
     delete: Annotated[bool, typer.Option("--delete", help="Remove what provisioning made.")] = False,
     force: Annotated[
@@ -157,62 +176,16 @@ def provision(
 
 @app.command()
 def consume(
-    source_stream: Annotated[
-        str | None, typer.Option("--source-stream", help="The stream to read.", envvar="HEADRACE_SOURCE_STREAM")
-    ] = None,
-    dest_streams: Annotated[
-        str | None,
-        typer.Option(
-            "--dest-streams", help='JSON: {"USA": "NAME", "International": "NAME"}.', envvar="HEADRACE_DEST_STREAMS"
-        ),
-    ] = None,
+    source_stream: SourceStreamOption = None,
+    dest_streams: DestStreamsOption = None,
     bucket: BucketOption = None,
     application: AppOption = None,
-    start_from: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            help="Where an unread shard starts: TRIM_HORIZON, LATEST or a time.",
-            envvar="HEADRACE_START_FROM",
-            show_default="TRIM_HORIZON",
-        ),
-    ] = None,
-    worker_id: Annotated[
-        str | None, typer.Option("--worker-id", help="Name of this worker.", envvar="HEADRACE_WORKER_ID")
-    ] = None,
-    flush_seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--flush-seconds",
-            help="Age at which an S3 batch is closed.",
-            envvar="HEADRACE_FLUSH_SECONDS",
-            show_default="60",
-        ),
-    ] = None,
-    flush_bytes_max: Annotated[
-        int | None,
-        typer.Option(
-            "--flush-bytes-max",
-            help="Size at which an S3 batch is closed.",
-            envvar="HEADRACE_FLUSH_BYTES_MAX",
-            show_default="5242880",
-        ),
-    ] = None,
-    http_host: Annotated[
-        str | None,
-        typer.Option(
-            "--http-host",
-            help="Address of health, metrics and live page.",
-            envvar="HEADRACE_HTTP_HOST",
-            show_default="127.0.0.1",
-        ),
-    ] = None,
-    http_port: Annotated[
-        int | None,
-        typer.Option(
-            "--http-port", help="Their port; 0 any free one, -1 none.", envvar="HEADRACE_HTTP_PORT", show_default="8080"
-        ),
-    ] = None,
+    start_from: StartOption = None,
+    worker_id: WorkerOption = None,
+    flush_seconds: FlushSecondsOption = None,
+    flush_bytes_max: FlushBytesOption = None,
+    http_host: HttpHostOption = None,
+    http_port: HttpPortOption = None,
 ) -> int:
     """Read a stream, enrich each event, deliver it to the destination streams and to S3, until SIGTERM.
 
