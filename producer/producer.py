@@ -15,7 +15,7 @@ from producer.core.ledger import Ledger
 from producer.core.rate import ShardRates
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
-from shared.errors import AmbiguousCallError, ConfigurationError, DeliveryFailedError, HeadraceError
+from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.records import PutResult
@@ -33,7 +33,7 @@ class Producer:
     partition key are delivered in the order of their `put` calls (ordering `lane`), each at least once: a call whose
     answer was lost is repeated. Retryable failures are retried without end. Any other (access denied, no such stream)
     is kept in `failure` and tried again every `refused_backoff_seconds_max` at the latest, until a call goes well. With
-    that setting at 0 it is final: `put` raises it, and what is pending stays pending.
+    that setting at 0 it is final: `put` raises it, and what is pending stays pending. Without `files` nothing is spilled.
     """
 
     def __init__(
@@ -101,10 +101,8 @@ class Producer:
 
     def _new_spill(self, files: Files | None) -> Spill | None:
         settings = self._settings
-        if not settings.spill_bytes_max:
+        if not settings.spill_bytes_max or files is None:  # a source with a bookmark has its own file to wait in
             return None
-        if files is None:
-            raise ConfigurationError("the producer was given a spill, but no disk", hint="Pass `files=LocalFiles()`")
         return Spill(
             self._queues,
             files=files,
@@ -134,7 +132,7 @@ class Producer:
         """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
         await self._watch.start()
         if self._spill is not None:
-            await self._recover(self._spill)
+            await self._spill.recover()
         await self._tasks.__aenter__()
         self._is_open = True
         self._loops = [self._tasks.create_task(self._send_loop())]
@@ -144,15 +142,6 @@ class Producer:
         if self._watch.is_needed:
             self._loops.append(self._tasks.create_task(self._watch.run()))
         return self
-
-    async def _recover(self, spill: Spill) -> None:
-        try:
-            count = await spill.recover()
-        except OSError as error:
-            message = f"the spill of stream {self.stream} can't be read: {error.strerror or error}"
-            raise ConfigurationError(message, hint="Check the state folder, or set spill_bytes_max to 0") from error
-        if count:
-            self._telemetry.warning("spill_recovered", stream=self.stream, records=count, bytes=spill.size)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -182,14 +171,26 @@ class Producer:
         """
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
         data = bytes(memoryview(data))
-        while not self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
-            spill = self._spill
-            if spill is not None and await spill.put(data, partition_key, receipt, token, explicit_hash_key):
-                return
+        while not await self.offer(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
             if self._is_open:
                 await self.wait_for_room()
         if self._wake.is_set():
             await asyncio.sleep(0)  # let the send loop run: a caller that never waits would hold it up
+
+    async def offer(
+        self,
+        data: bytes,
+        partition_key: str,
+        receipt: Receipt | None = None,
+        token: Any = None,
+        *,
+        explicit_hash_key: int | None = None,
+    ) -> bool:
+        """Accept one record if there is room for it in memory or on disk; its place in line is fixed at the call."""
+        if self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
+            return True
+        spill = self._spill
+        return spill is not None and await spill.put(data, partition_key, receipt, token, explicit_hash_key)
 
     def try_put(
         self,
@@ -265,7 +266,8 @@ class Producer:
         for task in (*self._loops, *self._senders):
             task.cancel()
         if self._spill is not None:
-            await self._close_spill(self._spill)
+            await asyncio.wait(self._loops)
+            await self._spill.close()
         if pending:
             self._telemetry.error(
                 "records_undelivered",
@@ -276,13 +278,6 @@ class Producer:
                 last_error=str(self.failure or self.last_error),
             )
         return pending
-
-    async def _close_spill(self, spill: Spill) -> None:
-        await asyncio.wait(self._loops)
-        try:
-            await spill.settle()
-        except OSError as error:
-            self._warn("spill_not_settled", self._clock.monotonic(), error=error.strerror or str(error))
 
     async def _send_loop(self) -> None:
         while True:

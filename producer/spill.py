@@ -297,8 +297,24 @@ class Spill:
     def _mark_path(self) -> str:
         return f"{self._folder}/mark.json"
 
-    async def recover(self) -> int:
-        """Take over what a former process left; return how many records that are. ConfigurationError, OSError."""
+    async def recover(self) -> None:
+        """Take over what a former process left; raises ConfigurationError."""
+        try:
+            await self._recover()
+        except OSError as error:
+            message = f"the spill in {self._folder} can't be read: {error.strerror or error}"
+            raise ConfigurationError(message, hint="Check the folder, or set spill_bytes_max to 0") from error
+        if self._queues.spilled:
+            self._telemetry.warning("spill_recovered", records=self._queues.spilled, bytes=self.size)
+
+    async def close(self) -> None:
+        """Settle for the last time, once the loops have ended."""
+        try:
+            await self.settle()
+        except OSError as error:
+            self._telemetry.error("spill_failed", folder=self._folder, error=error.strerror or str(error))
+
+    async def _recover(self) -> None:
         self._mark = self._reached = self._read_place = await self._load_mark()
         self._next_number = self._mark[0] + 1
         found: list[_SpillFile] = []
@@ -317,7 +333,6 @@ class Spill:
             self._live.append(file)
             self._next_number = file.number + 1
         self._written_count = self._queues.spilled
-        return self._queues.spilled
 
     async def _load_mark(self) -> _Place:
         stored = await self._files.read_all(self._mark_path, _MARK_BYTES_MAX)

@@ -48,53 +48,66 @@ class ProducerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_PRODUCER_", frozen=True, extra="ignore")
 
-    ordering: Ordering = Field(Ordering.LANE, description="`lane` keeps order per partition key; `none` does not")
+    ordering: Ordering = Field(
+        default=Ordering.LANE, description="`lane` keeps order per partition key; `none` does not"
+    )
     aggregate: bool = Field(default=True, description="pack many user records into one stream record (KPL format)")
     aggregate_bytes_max: int = Field(
-        AGGREGATE_BYTES_MAX_DEFAULT, ge=1 * KIB, le=RECORD_BYTES_MAX_DEFAULT, description="size of an aggregate, bytes"
+        default=AGGREGATE_BYTES_MAX_DEFAULT,
+        ge=1 * KIB,
+        le=RECORD_BYTES_MAX_DEFAULT,
+        description="size of an aggregate, bytes",
     )
     batch_records_max: int = Field(
-        PUT_RECORDS_COUNT_MAX, ge=1, le=PUT_RECORDS_COUNT_MAX, description="stream records per PutRecords call"
+        default=PUT_RECORDS_COUNT_MAX, ge=1, le=PUT_RECORDS_COUNT_MAX, description="stream records per PutRecords call"
     )
     batch_bytes_max: int = Field(
-        4 * MIB, ge=16 * KIB, le=PUT_RECORDS_BYTES_MAX, description="data and keys per PutRecords call, bytes"
+        default=4 * MIB, ge=16 * KIB, le=PUT_RECORDS_BYTES_MAX, description="data and keys per PutRecords call, bytes"
     )
     batch_linger_seconds: float = Field(
-        0.1, ge=0, le=60, description="how long a record may wait for others before it is sent, seconds"
+        default=0.1, ge=0, le=60, description="how long a record may wait for others before it is sent, seconds"
     )
     buffer_bytes_max: int = Field(
-        64 * MIB, ge=2 * MIB, description="accepted and not yet acknowledged, bytes; when full, `put` waits"
+        default=64 * MIB, ge=2 * MIB, description="accepted and not yet acknowledged, bytes; when full, `put` waits"
     )
     shard_rate_percent: int = Field(
-        100,
+        default=100,
         ge=0,
         le=1000,
         description="share of a shard's 1,000 records/s and 1 MiB/s that is sent at most, percent; 0: no bound of ours",
     )
     spill_bytes_max: int = Field(
-        0,
+        default=0,
         ge=0,
         description="what `put` may keep on disk when the buffer is full, bytes; 0: it waits. "
         "The state folder must then be this process's own",
     )
-    inflight_requests_max: int = Field(16, ge=1, le=256, description="PutRecords calls under way at once")
+    inflight_requests_max: int = Field(default=16, ge=1, le=256, description="PutRecords calls under way at once")
     call_timeout_seconds: float = Field(
-        10, gt=0, le=120, description="when a call without an answer is given up, seconds"
+        default=10, gt=0, le=120, description="when a call without an answer is given up, seconds"
     )
-    retry_backoff_seconds_min: float = Field(0.05, gt=0, le=60, description="first back-off (full jitter), seconds")
-    retry_backoff_seconds_max: float = Field(5, gt=0, le=300, description="longest back-off (full jitter), seconds")
+    retry_backoff_seconds_min: float = Field(
+        default=0.05, gt=0, le=60, description="first back-off (full jitter), seconds"
+    )
+    retry_backoff_seconds_max: float = Field(
+        default=5, gt=0, le=300, description="longest back-off (full jitter), seconds"
+    )
     refused_backoff_seconds_max: float = Field(
-        60,
+        default=60,
         ge=0,
         le=3600,
         description="longest back-off after an error that no retry mends (access denied, no stream), seconds; 0: fail",
     )
-    drain_timeout_seconds: float = Field(25, gt=0, le=3600, description="what a close may take, seconds")
-    shard_map_refresh_seconds: float = Field(60, gt=0, description="how old the shard map may get, seconds")
-    line_bytes_max: int = Field(LINE_BYTES_MAX, ge=1 * KIB, le=16 * MIB, description="longest line read, bytes")
-    bookmark_interval_seconds: float = Field(1, ge=0.05, le=60, description="how often a bookmark is written, seconds")
-    state_dir: str = Field(".headrace", min_length=1, description="folder of bookmarks, keys and dead letters")
-    rotate_wait_seconds: float = Field(5, ge=0, le=3600, description="how long a rotated file is still read, seconds")
+    drain_timeout_seconds: float = Field(default=25, gt=0, le=3600, description="what a close may take, seconds")
+    shard_map_refresh_seconds: float = Field(default=60, gt=0, description="how old the shard map may get, seconds")
+    line_bytes_max: int = Field(default=LINE_BYTES_MAX, ge=1 * KIB, le=16 * MIB, description="longest line read, bytes")
+    bookmark_interval_seconds: float = Field(
+        default=1, ge=0.05, le=60, description="how often a bookmark is written, seconds"
+    )
+    state_dir: str = Field(default=".headrace", min_length=1, description="folder of bookmarks, keys and dead letters")
+    rotate_wait_seconds: float = Field(
+        default=5, ge=0, le=3600, description="how long a rotated file is still read, seconds"
+    )
 
 
 class ConsumerSettings(BaseSettings):

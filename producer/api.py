@@ -1,0 +1,201 @@
+"""The producer as a library: `async with Producer("orders") as producer: await producer.put(event)`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+
+from producer.core.ledger import Ledger
+from producer.producer import Producer
+from shared.aws.session import open_aws
+from shared.clock import SystemClock
+from shared.disk import LocalFiles
+from shared.errors import (
+    DeliveryFailedError,
+    HeadraceError,
+    MalformedEventError,
+    PartitionKeyError,
+    RecordRejectedError,
+)
+from shared.event import EventId, decode_event, event_id_of, with_event_id
+from shared.lanes import lane_of
+from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Receipt, Telemetry
+from shared.settings import Ordering, ProducerSettings, load_settings
+from shared.telemetry import StructlogTelemetry
+
+_SOURCE_ID_BITS: Final = 80
+_KEY_FIELD: Final = "session_id"
+
+
+class EventProducer:
+    """Puts events (JSON objects) on one stream of Amazon Kinesis.
+
+    AWS is found by AWS's own conventions; settings come from `HEADRACE_PRODUCER_*` unless given as `settings`. Events
+    with one partition key arrive in the order of their `put` calls, each at least once; each gets an `event_id`, by
+    which readers recognise what came twice. Leaving the block delivers what is pending, for at most
+    `drain_timeout_seconds`. Belongs to one event loop; any number of tasks may put.
+
+    Entering raises StreamNotFoundError, AccessDeniedError, CredentialsError or ConfigurationError. `kinesis`, `files`,
+    `clock`, `chance` and `telemetry` are for tests: what is not given is the real one.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        settings: ProducerSettings | None = None,
+        kinesis: Kinesis | None = None,
+        files: Files | None = None,
+        clock: Clock | None = None,
+        chance: Random | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
+        self.stream = stream
+        self._settings = settings
+        self._kinesis = kinesis
+        self._files = files
+        self._clock = clock
+        self._chance = chance
+        self._telemetry = telemetry
+        self._stack = AsyncExitStack()
+        self._inner: Producer | None = None
+        self._source_id = ""
+        self._count = 0
+        self._has_lanes = True
+        self._waiting: dict[asyncio.Future[Delivered], None] = {}
+
+    async def __aenter__(self) -> Self:
+        """Connect and look at the stream."""
+        settings = self._settings or load_settings(ProducerSettings)
+        chance = self._chance or random.SystemRandom()
+        self._source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
+        self._has_lanes = settings.ordering is Ordering.LANE
+        async with AsyncExitStack() as stack:
+            kinesis = self._kinesis
+            if kinesis is None:
+                aws = await stack.enter_async_context(open_aws(call_timeout_seconds=settings.call_timeout_seconds))
+                kinesis = await aws.kinesis()
+            inner = Producer(
+                self.stream,
+                kinesis=kinesis,
+                clock=self._clock or SystemClock(),
+                random=chance,
+                telemetry=self._telemetry or StructlogTelemetry(),
+                settings=settings,
+                files=self._files or LocalFiles(),
+            )
+            self._inner = await stack.enter_async_context(inner)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Deliver what is pending, and end every `put_and_wait` that is left with DeliveryFailedError."""
+        try:
+            await self._stack.__aexit__(kind, error, trace)
+        finally:
+            for future in self._waiting:
+                if not future.done():
+                    future.set_exception(
+                        DeliveryFailedError(f"the producer of stream {self.stream} was closed before the delivery")
+                    )
+
+    @property
+    def _producer(self) -> Producer:
+        if self._inner is None:
+            message = f"the producer of stream {self.stream} is not open"
+            raise DeliveryFailedError(message, hint="Put inside `async with Producer(...)`")
+        return self._inner
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where every accepted event is now."""
+        return self._producer.ledger
+
+    @property
+    def failure(self) -> HeadraceError | None:
+        """Why the stream refuses everything at present (access denied, deleted); None if it does not."""
+        return self._producer.failure
+
+    async def put(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> None:
+        """Accept an event: a mapping, or the bytes of a JSON object. Waits while the buffer is full.
+
+        The partition key is the event's `session_id` unless given. Raises MalformedEventError, RecordTooLargeError or
+        PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed.
+        """
+        await self._put(event, partition_key, None)
+
+    async def put_and_wait(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> Delivered:
+        """Put an event and wait until Kinesis has it; return its shard and sequence number. Errors as in `put`."""
+        future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
+        self._waiting[future] = None
+        try:
+            await self._put(event, partition_key, _Resolver(future))
+            return await future
+        finally:
+            del self._waiting[future]
+
+    async def flush(self, deadline_seconds: float) -> int:
+        """Send what is queued at once; return how many events are still pending at the deadline."""
+        return await self._producer.flush(deadline_seconds)
+
+    async def _put(self, event: Mapping[str, Any] | bytes, partition_key: str | None, receipt: Receipt | None) -> None:
+        producer = self._producer
+        data, decoded = _encode(event)
+        key = decoded.get(_KEY_FIELD) if partition_key is None else partition_key
+        if not isinstance(key, str):
+            message = f"the event has no {_KEY_FIELD} that is a text"
+            raise PartitionKeyError(message, hint="Add one, or put it with `partition_key=`")
+        has_id = event_id_of(decoded) is not None
+        lane = lane_of(producer.hash_key_of(key)) if self._has_lanes else None
+        while True:
+            # The id is given in the step in which the record is queued: readers take one that comes after a higher
+            # one of its lane for a duplicate.
+            self._count += 1
+            tagged = (
+                bytes(memoryview(data))
+                if has_id
+                else with_event_id(data, str(EventId(self._source_id, lane, self._count)))
+            )
+            if await producer.offer(tagged, key, receipt):
+                break
+            await producer.wait_for_room()
+        if producer.is_busy:
+            await asyncio.sleep(0)
+
+
+class _Resolver:
+    """A receipt that ends a future."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Delivered]) -> None:
+        self._future = future
+
+    def __call__(self, _: Any, outcome: Outcome, /) -> None:
+        """Take the outcome, unless nobody waits any more."""
+        if self._future.done():
+            return
+        if isinstance(outcome, Delivered):
+            self._future.set_result(outcome)
+        else:
+            self._future.set_exception(RecordRejectedError(f"{outcome.error_code}: {outcome.error_message}"))
+
+
+def _encode(event: Mapping[str, Any] | bytes) -> tuple[bytes, dict[str, Any]]:
+    """Return an event's bytes and what a reader will decode from them."""
+    if isinstance(event, bytes):
+        data = event
+    else:
+        try:
+            data = orjson.dumps(event if isinstance(event, dict) else dict(event))
+        except orjson.JSONEncodeError as error:
+            raise MalformedEventError(f"the event can't be written as JSON: {error}") from None
+    return data, decode_event(data)

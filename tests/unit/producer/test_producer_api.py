@@ -1,0 +1,210 @@
+"""The library: what its documents show works, ids rise per lane, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from producer import Producer
+from shared.aggregation import deaggregate
+from shared.errors import (
+    AccessDeniedError,
+    DeliveryFailedError,
+    MalformedEventError,
+    PartitionKeyError,
+    ServiceUnavailableError,
+    StreamNotFoundError,
+)
+from shared.event import EventId
+from shared.limits import MIB
+from shared.ports import Delivered
+from shared.settings import ProducerSettings
+from shared.telemetry import SilentTelemetry
+from tests.support.fake_files import FakeFiles
+from tests.support.fake_kinesis import FakeKinesis
+from tests.support.network import ScriptedNetwork
+
+ROOT = Path(__file__).parents[3]
+
+
+class Cloud:
+    """A stream `orders`, and producers of it."""
+
+    def __init__(self) -> None:
+        self.network = ScriptedNetwork()
+        self.kinesis = FakeKinesis(self.network)
+        self.stream = self.kinesis.create_stream("orders", 2)
+
+    def producer(self, **settings: Any) -> Producer:
+        """Make a producer that waits for nobody."""
+        quick = {"batch_linger_seconds": 0, "retry_backoff_seconds_min": 0.0001, "shard_rate_percent": 0}
+        return Producer(
+            "orders",
+            kinesis=self.kinesis,
+            files=FakeFiles(),
+            telemetry=SilentTelemetry(),
+            settings=ProducerSettings(**quick | settings),
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return what landed, in reading order."""
+        return [
+            orjson.loads(user.data)
+            for shard in self.stream.shards.values()
+            for record in shard.records
+            for user in deaggregate(record, shard.shard.hash_key_range).records
+        ]
+
+
+async def test_put_and_wait_returns_the_place_of_the_event() -> None:
+    """The event is in the stream where the answer says, with its id and its session as the key."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        delivered = await producer.put_and_wait({"session_id": "a1", "country": "USA"})
+        record = cloud.stream.shards[delivered.shard_id].records[0]
+        assert (record.sequence_number, record.partition_key) == (delivered.sequence_number, "a1")
+    event = cloud.events()[0]
+    assert EventId.parse(event.pop("event_id")) is not None
+    assert event == {"session_id": "a1", "country": "USA"}
+
+
+async def test_ids_rise_per_lane_however_many_tasks_put() -> None:
+    """In each lane, the order of arrival is the order of the ids: else readers would take an event for a duplicate."""
+    cloud = Cloud()
+    async with cloud.producer(buffer_bytes_max=2 * MIB) as producer, asyncio.TaskGroup() as group:
+
+        async def put(task: int) -> None:
+            for number in range(40):
+                event = {"session_id": f"s{number % 3}", "task": task, "number": number, "filling": "x" * 9000}
+                await producer.put(event)
+
+        for task in range(12):
+            group.create_task(put(task))
+    marks: dict[tuple[str, int | None], int] = {}
+    seen: dict[tuple[int, str], list[int]] = {}
+    for event in cloud.events():
+        event_id = EventId.parse(event["event_id"])
+        assert event_id is not None
+        lane = (event_id.source_id, event_id.lane)
+        assert event_id.offset > marks.get(lane, 0)
+        marks[lane] = event_id.offset
+        seen.setdefault((event["task"], event["session_id"]), []).append(event["number"])
+    assert sum(map(len, seen.values())) == 480
+    assert all(numbers == sorted(numbers) for numbers in seen.values())
+
+
+async def test_what_can_not_be_sent_is_refused_at_once() -> None:
+    """Not an object, not JSON, no key: an error of ours with a hint, and nothing accepted. An own id is kept."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        for event in (b"[1]", b"{", {"session_id": "a", "x": object()}, {"session_id": "a", "x": {1}}):
+            with pytest.raises(MalformedEventError):
+                await producer.put(event)
+        for event in ({}, {"session_id": 5}, {"session_id": ""}, {"session_id": "x" * 257}):
+            with pytest.raises(PartitionKeyError):
+                await producer.put(event)
+        assert producer.ledger.accepted == 0
+        await producer.put(b' {"event_id": "mine"} ', partition_key="k")
+    assert cloud.events() == [{"event_id": "mine"}]
+
+
+async def test_who_waits_at_the_end_is_told() -> None:
+    """A delivery that does not come before the close ends with an error; so does a put after it or before it."""
+    cloud = Cloud()
+    producer = cloud.producer(drain_timeout_seconds=0.01)
+    with pytest.raises(DeliveryFailedError, match="not open"):
+        await producer.put({"session_id": "a"})
+    cloud.network.scripts["kinesis.put_records"] = [ServiceUnavailableError("no") for _ in range(100_000)]
+    async with producer:
+        waiting = asyncio.ensure_future(producer.put_and_wait({"session_id": "a"}))
+        await asyncio.sleep(0)
+    with pytest.raises(DeliveryFailedError, match="before the delivery"):
+        await waiting
+    with pytest.raises(DeliveryFailedError):
+        await producer.put({"session_id": "a"})
+
+
+async def test_a_refused_stream_is_told_where_it_shows() -> None:
+    """A missing stream is an error of entering; with no back-off for refusals, put raises what AWS says."""
+    cloud = Cloud()
+    with pytest.raises(StreamNotFoundError):
+        await Producer("nowhere", kinesis=cloud.kinesis, telemetry=SilentTelemetry()).__aenter__()
+    cloud.network.scripts["kinesis.put_records"] = [AccessDeniedError("no")]
+    async with cloud.producer(refused_backoff_seconds_max=0) as producer:
+        await producer.put({"session_id": "a"})
+        await producer.flush(5)
+        assert isinstance(producer.failure, AccessDeniedError)
+        with pytest.raises(AccessDeniedError):
+            await producer.put({"session_id": "a"})
+
+
+class FastAPI:
+    """As much of an ASGI application as the recipe needs: a lifespan, a state and routes."""
+
+    def __init__(self, *, lifespan: Any) -> None:
+        self.lifespan = lifespan
+        self.state = SimpleNamespace()
+        self.routes: dict[str, Any] = {}
+
+    def post(self, path: str, **_: Any) -> Any:
+        """Keep a route."""
+
+        def keep(function: Any) -> Any:
+            self.routes[path] = function
+            return function
+
+        return keep
+
+    get = post
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> tuple[FastAPI, Cloud]:
+    """Run the code of the recipe against a cloud in memory."""
+    cloud = Cloud()
+
+    @asynccontextmanager
+    async def open_aws(**_: Any) -> AsyncIterator[Any]:
+        async def kinesis() -> FakeKinesis:
+            return cloud.kinesis
+
+        yield SimpleNamespace(kinesis=kinesis)
+
+    module = ModuleType("fastapi")
+    module.FastAPI = FastAPI  # type: ignore[attr-defined]  # a module made for the test
+    module.Request = SimpleNamespace  # type: ignore[attr-defined]  # as above
+    monkeypatch.setitem(sys.modules, "fastapi", module)
+    monkeypatch.setattr("producer.api.open_aws", open_aws)
+    text = (ROOT / "docs" / "how-to" / "fastapi.md").read_text()
+    names: dict[str, Any] = {}
+    exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)  # noqa: S102 - our own document
+    return names["app"], cloud
+
+
+async def test_the_recipe_for_fastapi_works(recipe: tuple[FastAPI, Cloud]) -> None:
+    """The code of the document puts events, waits for one, is healthy, and delivers everything when it ends."""
+    app, cloud = recipe
+    request = SimpleNamespace(app=app)
+    async with app.lifespan(app):
+        await app.routes["/visits"](request, {"session_id": "a", "n": 1})
+        place = await app.routes["/orders"](request, {"session_id": "a", "n": 2})
+        assert (await app.routes["/healthz"](request))["ok"] is True
+        await app.routes["/visits"](request, {"session_id": "a", "n": 3})
+    assert Delivered(place["shard_id"], int(place["sequence_number"])).shard_id in cloud.stream.shards
+    assert [event["n"] for event in cloud.events()] == [1, 2, 3]
+
+
+def test_the_package_is_light_until_the_producer_is_asked_for() -> None:
+    """Importing the command loads no AWS SDK; `producer.Producer` is there when it is wanted."""
+    code = "import sys, producer.cli; assert 'aiobotocore' not in sys.modules; from producer import Producer"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
