@@ -56,6 +56,10 @@ def produce(
     file: Annotated[
         str | None, typer.Option("--file", help="File to read, plain or gzip; `-` is standard input.")
     ] = None,
+    http_source: Annotated[
+        str | None,
+        typer.Option("--http-source", help="TOML file that describes a paginated HTTP API whose items are events."),
+    ] = None,
     line_format: Annotated[
         Format,
         typer.Option("--format", help="Event as JSON, access log (Combined Log Format), or CSV with a header row."),
@@ -108,8 +112,11 @@ def produce(
         Given(
             stream=stream,
             json_string=json_string,
-            path=_one_path(source, file, has_json=json_string is not None, follow=follow),
-            line_format=line_format.value,
+            path=_one_path(
+                source, file, has_json=json_string is not None, follow=follow, has_api=http_source is not None
+            ),
+            line_format=_format_of(line_format, has_api=http_source is not None),
+            http_source=http_source,
             follow=follow,
             ordering=None if ordering is None else ordering.value,
             aggregate=aggregate,
@@ -123,8 +130,17 @@ def produce(
     )
 
 
-def _one_path(source: str | None, file: str | None, *, has_json: bool, follow: bool) -> str:
+def _format_of(line_format: Format, *, has_api: bool) -> str:
+    """Return the format; the items of an API are JSON."""
+    if has_api and line_format not in {Format.AUTO, Format.JSON}:
+        raise typer.BadParameter(f"--http-source gives JSON, not {line_format.value}; leave out --format")
+    return Format.JSON.value if has_api else line_format.value
+
+
+def _one_path(source: str | None, file: str | None, *, has_json: bool, follow: bool, has_api: bool) -> str:
     """Return what to read; BadParameter if the options contradict each other."""
+    if has_api and (has_json or source is not None or file is not None or follow):
+        raise typer.BadParameter("--http-source is a source by itself; leave out the file, --json-string and --follow")
     if has_json and (source is not None or file is not None or follow):
         raise typer.BadParameter("--json-string is one event; leave out the file and --follow")
     if source is not None and file is not None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from producer.core.line_format import LineFormat
-from producer.run import RunSummary, SourceOptions, load_site, run_source
+from producer.run import RunSummary, SourceOptions, load_api, load_site, run_source
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.disk import LocalFiles
@@ -51,6 +51,7 @@ class Given:
     json_string: str | None
     path: str
     line_format: str
+    http_source: str | None
     follow: bool
     ordering: str | None
     aggregate: bool | None
@@ -173,6 +174,7 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
         source_id=given.source_id,
         session_key=_session_key(),
         events_per_second=given.events_per_second,
+        api=None if given.http_source is None else await load_api(files, given.http_source),
     )
     progress = _Progress() if shows_progress() else None
     started_at = time.monotonic()

@@ -12,10 +12,12 @@ from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
 from producer.core.country import TABLE_BYTES_MAX, CountryTable
 from producer.core.line import LineParser
 from producer.core.line_format import LineFormat, open_parser
+from producer.core.page_walk import ApiPlan
 from producer.core.site import BUILT_IN, DEFAULT, Site
 from producer.core.visit_line import VisitLineParser
 from producer.crawler import is_crawler
 from producer.dead_letters import DeadLetters
+from producer.http_source import HttpSource, parser_state_of
 from producer.open_source import STANDARD_INPUT, open_once
 from producer.producer import Producer
 from producer.source import LineSource, identify, open_file
@@ -27,7 +29,7 @@ from shared.limits import MIB
 from shared.ports import Clock, Files, Kinesis, Random, Telemetry
 from shared.settings import ProducerSettings
 
-__all__ = ["RunSummary", "SourceOptions", "load_site", "run_source"]
+__all__ = ["RunSummary", "SourceOptions", "load_api", "load_site", "run_source"]
 
 _SITE_BYTES_MAX: Final = 1 * MIB
 _KEY_BYTES: Final = 32
@@ -53,6 +55,7 @@ class SourceOptions:
     session_key: bytes | None = None
     events_per_second: float | None = None
     lines_max: int | None = None
+    api: ApiPlan | None = None  # read instead of `path`, as JSON, from the bookmark on
 
 
 async def run_source(
@@ -79,9 +82,13 @@ async def run_source(
         settings = settings.model_copy(update={"refused_backoff_seconds_max": 0.0})
     parser = await _open_parser(options, files, random, settings)
     source: LineSource
-    tailer: Tailer | None = None
-    if options.is_followed:
-        source = tailer = await _open_tailer(options, parser, stream, files, clock, random, telemetry, settings)
+    resumed: Tailer | HttpSource | None = None
+    if options.api is not None:
+        source = resumed = await _open_api(
+            options.api, options, parser, stream, files, clock, random, telemetry, settings
+        )
+    elif options.is_followed:
+        source = resumed = await _open_tailer(options, parser, stream, files, clock, random, telemetry, settings)
     else:
         source_id = options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}"
         source = await open_once(files, options.path, source_id=source_id, line_bytes_max=settings.line_bytes_max)
@@ -94,9 +101,9 @@ async def run_source(
             producer,
             clock=clock,
             settings=settings,
-            dead_letters=DeadLetters(files, clock, settings.state_dir, options.path),
-            bookmarks=tailer,
-            generation=tailer.bookmark.generation if tailer else 0,
+            dead_letters=DeadLetters(files, clock, settings.state_dir, source.name),
+            bookmarks=resumed,
+            generation=resumed.bookmark.generation if resumed else 0,
             events_per_second=options.events_per_second,
             lines_max=options.lines_max,
             on_receipt=on_receipt,
@@ -111,6 +118,8 @@ def _check(options: SourceOptions) -> None:
     if options.source_id is not None and not _SOURCE_ID.fullmatch(options.source_id):
         message = f"source id {options.source_id[:40]!r} is not usable: 1 to 28 of a-z, 0-9 and - are allowed"
         raise ConfigurationError(message, hint="E.g. --source-id shop-web-1")
+    if options.api is not None and (options.is_followed or options.line_format is not LineFormat.JSON):
+        raise ConfigurationError("an HTTP source is read to its end, as JSON", hint="Omit --follow and --format")
     if options.is_followed and options.path == STANDARD_INPUT:
         raise ConfigurationError("standard input can't be followed", hint="It is read to its end anyway: omit --follow")
 
@@ -168,8 +177,8 @@ async def load_site(files: Files, name: str) -> Site:
         raise ConfigurationError(f"there is no site profile {name!r}", hint=f"Use {names}, or the path of a .toml file")
     try:
         mapping: dict[str, Any] = tomllib.loads((await _read_small(files, name, _SITE_BYTES_MAX)).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the site profile {name} is not TOML: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(f"the site profile {name} is not TOML: {str(error)[:200]}") from error
     return Site.from_mapping({"name": "own", **mapping})
 
 
@@ -181,6 +190,60 @@ async def _read_small(files: Files, path: str, bytes_max: int) -> bytes:
     if data is None:
         raise ConfigurationError(f"{path} does not exist", hint="Check the path")
     return data
+
+
+async def load_api(files: Files, path: str) -> ApiPlan:
+    """Read the TOML file that describes a paginated HTTP API; ConfigurationError if it is not usable."""
+    try:
+        mapping: dict[str, Any] = tomllib.loads((await _read_small(files, path, _SITE_BYTES_MAX)).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigurationError(
+            f"the HTTP source {path} is not TOML: {str(error)[:200]}",
+            hint='E.g. url = "https://api.example.com/visits"; texts stand in quotes',
+        ) from error
+    return ApiPlan.from_mapping(mapping)
+
+
+async def _load_bookmark(store: BookmarkStore, options: SourceOptions, random: Random, state: bytes) -> Bookmark:
+    """Take up a bookmark, or begin one at `state`."""
+    try:
+        bookmark = await store.load()
+    except OSError as error:
+        raise SourceError(f"the bookmark {store.path} can't be read: {error.strerror or error}") from error
+    if bookmark is None:
+        return Bookmark(options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}", state=state)
+    if options.source_id not in {None, bookmark.source}:
+        raise ConfigurationError(
+            f"the bookmark {store.path} is of source {bookmark.source}, not {options.source_id}",
+            hint="Leave --source-id out, or delete the bookmark to read the source from its beginning",
+        )
+    return bookmark
+
+
+async def _open_api(
+    plan: ApiPlan,
+    options: SourceOptions,
+    parser: LineParser,
+    stream: str,
+    files: Files,
+    clock: Clock,
+    random: Random,
+    telemetry: Telemetry,
+    settings: ProducerSettings,
+) -> HttpSource:
+    """Take up the bookmark of an API, or begin one."""
+    store = BookmarkStore(files, bookmark_path(settings.state_dir, stream, f"{plan.style.value} {plan.bookmark_name}"))
+    bookmark = await _load_bookmark(store, options, random, b"")
+    parser.restore(parser_state_of(bookmark))
+    return HttpSource(
+        plan,
+        clock=clock,
+        random=random,
+        telemetry=telemetry,
+        store=store,
+        bookmark=bookmark,
+        line_bytes_max=settings.line_bytes_max,
+    )
 
 
 async def _open_tailer(
@@ -195,18 +258,7 @@ async def _open_tailer(
 ) -> Tailer:
     """Take up the bookmark of a followed file, or begin one; look at the file, so that a bad path fails now."""
     store = BookmarkStore(files, bookmark_path(settings.state_dir, stream, options.path))
-    try:
-        bookmark = await store.load()
-    except OSError as error:
-        raise SourceError(f"the bookmark {store.path} can't be read: {error.strerror or error}") from error
-    if bookmark is None:
-        source = options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}"
-        bookmark = Bookmark(source, state=parser.snapshot())
-    elif options.source_id not in {None, bookmark.source}:
-        raise ConfigurationError(
-            f"the bookmark {store.path} is of source {bookmark.source}, not {options.source_id}",
-            hint="Leave --source-id out, or delete the bookmark to read the file from its beginning",
-        )
+    bookmark = await _load_bookmark(store, options, random, parser.snapshot())
     parser.restore(bookmark.state)
     if await identify(files, options.path) is not None:
         await (await open_file(files, options.path)).close()

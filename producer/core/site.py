@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -102,8 +103,10 @@ def _check_pattern(field: str, pattern: object, *, with_product: bool) -> None:
     if not isinstance(pattern, str) or not 0 < len(pattern) <= PATTERN_CHARACTERS_MAX:
         raise _unusable(field, f"not a regular expression of 1 to {PATTERN_CHARACTERS_MAX} characters")
     try:
-        compiled = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # e.g. `[[`: what it means is about to change
+            compiled = re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, FutureWarning) as error:
         raise _unusable(field, f"not a regular expression: {error}") from error
     if with_product and _GROUP not in compiled.groupindex:
         raise _unusable(field, f"it has no group named `{_GROUP}`, written (?P<{_GROUP}>...)")
