@@ -185,7 +185,7 @@ def deaggregate(record: StreamRecord, hash_key_range: HashKeyRange | None = None
     """
     data = record.data
     if (
-        data[: len(MAGIC)] != MAGIC
+        not data.startswith(MAGIC)
         or len(data) <= _OVERHEAD_BYTES
         or hashlib.md5(memoryview(data)[len(MAGIC) : -_DIGEST_BYTES], usedforsecurity=False).digest()
         != data[-_DIGEST_BYTES:]
@@ -201,10 +201,10 @@ def deaggregate(record: StreamRecord, hash_key_range: HashKeyRange | None = None
 
 
 def _plain(record: StreamRecord) -> Deaggregated:
-    position = Position(record.sequence_number, 0)
-    return Deaggregated(
-        [UserRecord(record.data, record.partition_key, None, position, record.arrival_timestamp, is_last=True)]
-    )
+    data, partition_key, sequence_number, arrival = record
+    position = _new_tuple(Position, (sequence_number, 0))
+    user_record = _new_tuple(UserRecord, (data, partition_key, None, position, arrival, True))
+    return _new_tuple(Deaggregated, ([user_record], None, 0))  # type: ignore[no-any-return] # it is what it was made as
 
 
 def _walk(

@@ -21,6 +21,7 @@ _INTEGER_MIN: Final = -(2**63)
 _INTEGER_MAX: Final = 2**64 - 1
 _INTEGER_DIGITS: Final = 19  # an integer of fewer digits always fits 64 bits
 _INTEGER_CHARACTERS_MAX: Final = 20
+_KEYS_BYTES_MIN: Final = 4 * EVENT_KEYS_MAX  # as short a key and value as can be is `"":0`
 _DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -41,7 +42,8 @@ def decode_event(data: bytes) -> dict[str, Any]:
     """
     if len(data) > EVENT_BYTES_MAX:
         raise _malformed(f"the event has {len(data):,} bytes, more than {EVENT_BYTES_MAX:,}")
-    _check_depth(data)
+    if data.count(b"[") + data.count(b"{") > EVENT_DEPTH_MAX:
+        _check_depth(data)
     try:
         event = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -51,8 +53,9 @@ def decode_event(data: bytes) -> dict[str, Any]:
         raise _malformed(
             "the event is JSON, but not an object", hint='An event is written as {"session_id": "...", ...}'
         )
-    _check_integers(data)
-    if data.count(b":") > EVENT_KEYS_MAX:
+    if _DIGIT_RUN in data.translate(_DIGITS_AS_ZEROS):
+        _check_integers(data)
+    if len(data) > _KEYS_BYTES_MIN and data.count(b":") > EVENT_KEYS_MAX:
         _check_keys(event)
     return event
 
@@ -63,8 +66,6 @@ def _malformed(message: str, hint: str = "") -> MalformedEventError:
 
 def _check_depth(data: bytes) -> None:
     """Bound the nesting before the decoder, which recurses, sees it."""
-    if data.count(b"[") + data.count(b"{") <= EVENT_DEPTH_MAX:
-        return
     depth = 0
     for byte in _STRING.sub(b"", data).translate(None, _NOT_BRACKETS):
         depth += 1 if byte in _OPENING else -1
@@ -74,8 +75,6 @@ def _check_depth(data: bytes) -> None:
 
 def _check_integers(data: bytes) -> None:
     """Refuse what the decoder would turn into a float without a word: an integer beyond 64 bits."""
-    if _DIGIT_RUN not in data.translate(_DIGITS_AS_ZEROS):
-        return
     for match in _INTEGER.finditer(_STRING.sub(b'""', data)):
         text = match.group()
         if len(text) > _INTEGER_CHARACTERS_MAX or not _INTEGER_MIN <= int(text) <= _INTEGER_MAX:
@@ -102,6 +101,8 @@ def with_event_id(data: bytes, event_id: str) -> bytes:
     form of an EventId. An id that the data already holds would be overruled, as the last of two equal keys counts:
     callers ask event_id_of first.
     """
+    if data[:2] == b'{"' and data[-1:] == b"}":  # nearly every event: nothing around it, and it is not empty
+        return b'%b,"event_id":"%b"}' % (data[:-1], event_id.encode("ascii"))
     stripped = data.rstrip(JSON_WHITESPACE)
     assert stripped.endswith(b"}"), "with_event_id takes a JSON object"
     comma = b"" if _EMPTY_OBJECT.fullmatch(stripped.lstrip(JSON_WHITESPACE)) else b","

@@ -1,0 +1,124 @@
+"""A Kinesis endpoint that does nothing: answers are made beforehand, so that a client's own cost is what is measured.
+
+`python -m benchmarks.null_endpoint [--port N] [--write-page FILE]`; it prints its address and runs until its standard
+input ends. The stream has one shard, `page` is what every GetRecords answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page
+
+_SHARD_ID: Final = "shardId-000000000000"
+_ENTRIES_MAX: Final = 500
+_HEAD: Final = (
+    b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: c8a7c1d2-6d8e-d1a8-9c4e-0f3b6c1f2a11\r\n"
+    b"Content-Type: application/x-amz-json-1.1\r\nContent-Length: %d\r\n\r\n"
+)
+
+
+def _answer(body: bytes) -> bytes:
+    return _HEAD % len(body) + body
+
+
+def _control_answers() -> dict[bytes, bytes]:
+    shard = {
+        "ShardId": _SHARD_ID,
+        "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)},
+        "SequenceNumberRange": {"StartingSequenceNumber": SEQUENCE_NUMBER},
+    }
+    common: dict[str, Any] = {
+        "StreamName": STREAM,
+        "StreamARN": f"arn:aws:kinesis:us-east-1:123456789012:stream/{STREAM}",
+        "StreamStatus": "ACTIVE",
+        "RetentionPeriodHours": 24,
+        "StreamCreationTimestamp": 1_700_000_000.0,
+        "EnhancedMonitoring": [],
+    }
+    answers = {
+        "DescribeStream": {"StreamDescription": {**common, "HasMoreShards": False, "Shards": [shard]}},
+        "DescribeStreamSummary": {"StreamDescriptionSummary": {**common, "OpenShardCount": 1}},
+        "ListShards": {"Shards": [shard]},
+        "GetShardIterator": {"ShardIterator": "AAA"},
+    }
+    return {name.encode(): _answer(json.dumps(answer).encode()) for name, answer in answers.items()}
+
+
+def _put_answers() -> list[bytes]:
+    entry = b'{"SequenceNumber":"%b","ShardId":"%b"}' % (SEQUENCE_NUMBER.encode(), _SHARD_ID.encode())
+    return [
+        _answer(b'{"FailedRecordCount":0,"Records":[%b]}' % b",".join([entry] * count))
+        for count in range(_ENTRIES_MAX + 1)
+    ]
+
+
+class NullEndpoint(asyncio.Protocol):
+    """One keep-alive connection, one request at a time."""
+
+    def __init__(self, answer: Callable[[bytes, bytes], bytes]) -> None:
+        self._find = answer
+        self._parts: list[bytes] = []
+        self._missing = 0  # bytes of the request at hand; 0 if its head is not complete
+        self._transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once a request is whole."""
+        if not self._missing:
+            data = b"".join((*self._parts, data))
+            end = data.find(b"\r\n\r\n")
+            if end < 0:
+                self._parts = [data]
+                return
+            self._parts = []
+            at = data.lower().index(b"content-length:", 0, end)
+            self._missing = end + 4 + int(data[at + 15 : data.index(b"\r\n", at)])
+        self._parts.append(data)
+        self._missing -= len(data)
+        if not self._missing:
+            request, self._parts = b"".join(self._parts), []
+            at = request.index(b"Kinesis_20131202.") + 17
+            self._transport.write(self._find(request[at : request.index(b"\r", at)], request))
+
+
+async def _serve(port: int) -> None:
+    answers = _control_answers()
+    puts = _put_answers()
+    answers[b"GetRecords"] = _answer(make_page())
+
+    def find(operation: bytes, request: bytes) -> bytes:
+        if operation == b"PutRecords":
+            return puts[min(request.count(b'"PartitionKey"'), _ENTRIES_MAX)]
+        return answers[operation]
+
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: NullEndpoint(find), "127.0.0.1", port)
+    sys.stdout.write(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}\n")
+    sys.stdout.flush()
+    await asyncio.to_thread(sys.stdin.read)
+
+
+def main() -> None:
+    """Serve, or only write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--write-page", type=Path)
+    options = parser.parse_args()
+    if options.write_page is not None:
+        options.write_page.write_bytes(make_page())
+    else:
+        asyncio.run(_serve(options.port))
+
+
+if __name__ == "__main__":
+    main()
