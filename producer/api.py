@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 
 import orjson
 
+from producer.core.hot_keys import ShardHeat
 from producer.core.ledger import Ledger
 from producer.producer import Producer
 from shared.aws.session import open_aws
@@ -118,6 +119,10 @@ class EventProducer:
     def ledger(self) -> Ledger:
         """Where every accepted event is now."""
         return self._producer.ledger
+
+    def hot_shards(self) -> tuple[ShardHeat, ...]:
+        """Return each shard's load by this producer, its hottest keys and the split that helps; hottest first."""
+        return self._producer.hot_shards()
 
     @property
     def failure(self) -> HeadraceError | None:

@@ -10,9 +10,11 @@ from typing import Any, Final, Self
 
 from producer.core.batch import Batch, Settlement
 from producer.core.batcher import Batcher
+from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
 from producer.core.rate import ShardRates
+from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
 from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError
@@ -33,7 +35,7 @@ class Producer:
     partition key are delivered in the order of their `put` calls (ordering `lane`), each at least once: a call whose
     answer was lost is repeated. Retryable failures are retried without end. Any other (access denied, no such stream)
     is kept in `failure` and tried again every `refused_backoff_seconds_max` at the latest, until a call goes well. With
-    that setting at 0 it is final: `put` raises it, and what is pending stays pending. Without `files` nothing is spilled.
+    that setting at 0 it is final: `put` raises it, and what is pending stays pending. Without `files`, no spill.
     """
 
     def __init__(
@@ -57,10 +59,8 @@ class Producer:
         self._settings = settings
         self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._fails_fast = settings.refused_backoff_seconds_max == 0
-        self._refused_backoff = Backoff(
-            settings.retry_backoff_seconds_min,
-            max(settings.retry_backoff_seconds_min, settings.refused_backoff_seconds_max),
-        )
+        seconds_min = settings.retry_backoff_seconds_min
+        self._refused_backoff = Backoff(seconds_min, max(seconds_min, settings.refused_backoff_seconds_max))
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
         self._batcher = self._new_batcher()
@@ -78,6 +78,7 @@ class Producer:
         self._tasks = asyncio.TaskGroup()
         self._senders: dict[asyncio.Task[None], None] = {}  # a dict, as it keeps the order: cancelling is repeatable
         self._loops: list[asyncio.Task[None]] = []
+        self._heats = ShardHeats(self._batcher, clock, telemetry)
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
         self._progress = asyncio.Event()  # for those who wait for room or for the end
         self._listens = False  # whether the send loop wants to hear of new records
@@ -124,6 +125,10 @@ class Producer:
         """Data and keys of the records whose outcome is open."""
         return self._queues.pending_bytes
 
+    def hot_shards(self) -> tuple[ShardHeat, ...]:
+        """Return each open shard's load by this producer, its hottest keys and the split that helps; hottest first."""
+        return self._heats.hot_shards()
+
     def hash_key_of(self, partition_key: str) -> int:
         """Return the hash key of a partition key, from a cache; PartitionKeyError if Kinesis would not take it."""
         return self._queues.hash_key(partition_key)
@@ -131,16 +136,15 @@ class Producer:
     async def __aenter__(self) -> Self:
         """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
         await self._watch.start()
+        loops = [self._send_loop]
         if self._spill is not None:
             await self._spill.recover()
+            loops += [self._spill.write_loop, self._spill.drain_loop]
+        if self._watch.is_needed:
+            loops.append(self._watch.run)
         await self._tasks.__aenter__()
         self._is_open = True
-        self._loops = [self._tasks.create_task(self._send_loop())]
-        if self._spill is not None:
-            self._loops.append(self._tasks.create_task(self._spill.write_loop()))
-            self._loops.append(self._tasks.create_task(self._spill.drain_loop()))
-        if self._watch.is_needed:
-            self._loops.append(self._tasks.create_task(self._watch.run()))
+        self._loops = [self._tasks.create_task(loop()) for loop in loops]
         return self
 
     async def __aexit__(
@@ -338,7 +342,6 @@ class Producer:
                 stream=self.stream,
                 error=str(error),
                 hint=error.hint,
-                records_pending=self.ledger.pending,
                 is_final=self._fails_fast,
             )
             self._telemetry.gauge("producer_is_refused", 1)
@@ -368,17 +371,18 @@ class Producer:
         self._hand_out(settlement)
 
     def _take_map(self, settlement: Settlement) -> None:
-        """Hand out what a fresh shard map has decided."""
+        """Hand out what a fresh shard map has decided, and show how hot the shards are."""
+        self._heats.report()
         self._hand_out(settlement)
         self._wake.set()
 
     def _hand_out(self, settlement: Settlement) -> None:
         count = 0
+        self._heats.take(settlement)
         for members, delivered in settlement.delivered:
             count += len(members)
             for member in members:
-                receipt = member[4]
-                if receipt is not None:
+                if (receipt := member[4]) is not None:
                     receipt(member[5], delivered)
         self._telemetry.count("producer_records_acknowledged", count)
         self._telemetry.gauge("producer_records_pending", self._queues.pending_count)

@@ -82,6 +82,10 @@ class Batcher:
             in_flight=self._in_flight,
         )
 
+    def rate_share(self, shard_id: str) -> float:
+        """Return which share of a shard's limits is used at most at present: 1 is all of them."""
+        return self._rates.share(shard_id)
+
     def next_deadline(self, now: float) -> float | None:
         """Return when `take` should be asked next (may be past); None if only a new record or answer changes it."""
         if self._gate.waits_for_answer:

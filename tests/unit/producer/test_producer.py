@@ -343,6 +343,19 @@ async def test_an_error_inside_the_block_reaches_the_caller_as_it_is() -> None:
     assert len(world.outcomes) == 1
 
 
+async def test_the_hot_key_of_a_shard_is_named() -> None:
+    """A producer tells which key loads its shards most, and which split would help."""
+    world = World(shards=2)
+    async with world.producer() as producer:
+        for index in range(4000):
+            await producer.put(b"x" * 100, "hot" if index % 2 else f"key-{index}")
+        assert await producer.flush(5) == 0
+        first = producer.hot_shards()[0]
+    assert first.keys[0].partition_key == "hot"
+    assert 0.5 < first.keys[0].share < 0.9
+    assert {heat.shard_id for heat in producer.hot_shards()} == set(world.stream.shards)
+
+
 async def test_the_result_of_put_records_names_the_place() -> None:
     """A receipt carries the shard and sequence number of the stream record."""
     world = World(shards=1)
