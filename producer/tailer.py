@@ -110,10 +110,10 @@ class Tailer:
             for name in await self._names():
                 if await self._resume(name, mark):
                     return True
+            return await self._start_later(mark)
         except OSError as error:
             self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
             return False
-        return await self._start_later(mark)
 
     async def _start_later(self, mark: FileMark) -> bool:
         """Go on with the oldest file known that came after one that is gone; False if there is none."""
@@ -235,7 +235,9 @@ class Tailer:
     async def _rest(self) -> Chunk:
         """Decide at the end of the file: wait, begin again, or go on with the next file."""
         identity = await self._opened.identify()
-        if identity.size < self._framer.next_offset:
+        # A file that was cut may have grown to the very size it had: only its first bytes tell.
+        is_cut = identity.size < self._framer.next_offset
+        if is_cut or await self._fingerprint(self._opened, self._mark) != self._mark.fingerprint:
             return await self._begin_again()
         self._was_idle = True
         current = await self._files.identify(self._path)
