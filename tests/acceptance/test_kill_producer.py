@@ -16,7 +16,7 @@ from tests.acceptance.conftest import PATIENCE_SECONDS, Shell
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.whole_stream import WholeStream, first_occurrences, out_of_order
 
-KILLS = 16
+KILLS = 15
 STREAM = "kill-producer"
 SESSIONS = 12
 QUICK = {
@@ -88,8 +88,8 @@ def live(server: WebServer, chance: random.Random, proxy: LossyProxy) -> None:
     until = deadline
     while time.monotonic() < until:
         if until == deadline and proxy.requests["PutRecords"] > puts:
-            until = time.monotonic() + chance.random() * 0.6
-        server.write(chance.randrange(1, 12))
+            until = time.monotonic() + chance.random() * 0.3
+        server.write(chance.randrange(1, 6))
         if chance.random() < 0.04:
             server.rotate()
         wait(0.01 + chance.random() * 0.02)
