@@ -37,6 +37,7 @@ check: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "error: not formatted" >&2; echo >&2; echo "hint: make format" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/mypy tests/typing/api.py
 	@$(BIN)/lint-imports --no-logo 2>/dev/null || $(BIN)/lint-imports
 	@$(BIN)/cfn-lint infra/template.yaml
 	@$(BIN)/hadolint Dockerfile
