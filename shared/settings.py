@@ -115,62 +115,76 @@ class ConsumerSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
 
-    app: str = Field("headrace", pattern=r"^[a-zA-Z0-9_.-]{3,128}$", description="application name: its lease table")
-    source_stream: str = Field("", description="the stream that is read")
+    app: str = Field(
+        default="headrace", pattern=r"^[a-zA-Z0-9_.-]{3,128}$", description="application name: its lease table"
+    )
+    source_stream: str = Field(default="", description="the stream that is read")
     dest_streams: Annotated[dict[str, str], NoDecode] = Field(
         default_factory=dict, description="JSON: country -> destination stream; `International` takes the rest"
     )
-    bucket: str = Field("", description="S3 bucket of the archive; empty: no objects are written")
-    worker_id: str = Field("", max_length=128, description="name of this worker; empty: made of host, pid and chance")
+    bucket: str = Field(default="", description="S3 bucket of the archive; empty: no objects are written")
+    worker_id: str = Field(
+        default="", max_length=128, description="name of this worker; empty: made of host, pid and chance"
+    )
     start_from: str = Field(
-        "TRIM_HORIZON", description="where an unread shard starts: TRIM_HORIZON, LATEST or an ISO 8601 time"
+        default="TRIM_HORIZON", description="where an unread shard starts: TRIM_HORIZON, LATEST or an ISO 8601 time"
     )
     archive_prefix: str = Field(
-        "archive/destination=!{destination}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
+        default="archive/destination=!{destination}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
         max_length=1024,
         description="prefix of archive objects; timestamps are the arrival of the oldest record in the object, UTC",
     )
     error_prefix: str = Field(
-        "errors/!{firehose:error-output-type}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
+        default="errors/!{firehose:error-output-type}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
         max_length=1024,
         description="prefix of dead-letter objects",
     )
-    compression: Compression = Field(Compression.GZIP, description="compression of S3 objects: gzip or none")
+    compression: Compression = Field(default=Compression.GZIP, description="compression of S3 objects: gzip or none")
     flush_bytes_max: int = Field(
-        5 * MIB, ge=1 * KIB, le=128 * MIB, description="S3 batch size before compression, bytes"
+        default=5 * MIB, ge=1 * KIB, le=128 * MIB, description="S3 batch size before compression, bytes"
     )
-    flush_records_max: int = Field(50_000, ge=1, description="S3 batch size, records")
-    flush_seconds: float = Field(60, ge=0.05, le=900, description="age at which an S3 batch is closed, seconds")
+    flush_records_max: int = Field(default=50_000, ge=1, description="S3 batch size, records")
+    flush_seconds: float = Field(default=60, ge=0.05, le=900, description="age at which an S3 batch is closed, seconds")
     checkpoint_interval_seconds: float = Field(
-        5, ge=0.05, le=600, description="how often a checkpoint is stored where no S3 batch does it, seconds"
+        default=5, ge=0.05, le=600, description="how often a checkpoint is stored where no S3 batch does it, seconds"
     )
     lease_duration_seconds: float = Field(
-        10, ge=1, le=600, description="a lease whose heartbeat stands still this long may be taken, seconds"
+        default=10, ge=1, le=600, description="a lease whose heartbeat stands still this long may be taken, seconds"
     )
-    shard_sync_seconds: float = Field(10, ge=0.2, le=600, description="how often shards are listed, seconds")
+    shard_sync_seconds: float = Field(default=10, ge=0.2, le=600, description="how often shards are listed, seconds")
     read_records_max: int = Field(
-        GET_RECORDS_COUNT_MAX, ge=1, le=GET_RECORDS_COUNT_MAX, description="records per GetRecords call"
+        default=GET_RECORDS_COUNT_MAX, ge=1, le=GET_RECORDS_COUNT_MAX, description="records per GetRecords call"
     )
     read_pause_seconds: float = Field(
-        0.2,
+        default=0.2,
         ge=0,
         le=60,
         description="between two GetRecords calls on a shard, seconds (the service allows 5 per second)",
     )
-    read_idle_seconds: float = Field(1, ge=0, le=60, description="pause after an empty answer, seconds")
+    read_idle_seconds: float = Field(default=1, ge=0, le=60, description="pause after an empty answer, seconds")
     budget_bytes_max: int = Field(
-        64 * MIB, ge=12 * MIB, description="read and not yet acknowledged in this worker, bytes; taken before reading"
+        default=64 * MIB,
+        ge=12 * MIB,
+        description="read and not yet acknowledged in this worker, bytes; taken before reading",
     )
-    breaker_window_records: int = Field(1000, ge=50, description="records over which failures are counted")
-    breaker_failed_percent: float = Field(5, gt=0, le=100, description="share of failures that halts a shard, percent")
+    breaker_window_records: int = Field(default=1000, ge=50, description="records over which failures are counted")
+    breaker_failed_percent: float = Field(
+        default=5, gt=0, le=100, description="share of failures that halts a shard, percent"
+    )
     call_timeout_seconds: float = Field(
-        10, gt=0, le=120, description="when a call without an answer is given up, seconds"
+        default=10, gt=0, le=120, description="when a call without an answer is given up, seconds"
     )
-    retry_backoff_seconds_min: float = Field(0.05, gt=0, le=60, description="first back-off (full jitter), seconds")
-    retry_backoff_seconds_max: float = Field(5, gt=0, le=300, description="longest back-off (full jitter), seconds")
-    drain_timeout_seconds: float = Field(25, gt=0, le=3600, description="what a drain after SIGTERM may take, seconds")
-    http_host: str = Field("127.0.0.1", description="address of /healthz, /readyz, /metrics and the live page")
-    http_port: int = Field(8080, ge=-1, le=65535, description="their port; 0: any free one; -1: no server")
+    retry_backoff_seconds_min: float = Field(
+        default=0.05, gt=0, le=60, description="first back-off (full jitter), seconds"
+    )
+    retry_backoff_seconds_max: float = Field(
+        default=5, gt=0, le=300, description="longest back-off (full jitter), seconds"
+    )
+    drain_timeout_seconds: float = Field(
+        default=25, gt=0, le=3600, description="what a drain after SIGTERM may take, seconds"
+    )
+    http_host: str = Field(default="127.0.0.1", description="address of /healthz, /readyz, /metrics and the live page")
+    http_port: int = Field(default=8080, ge=-1, le=65535, description="their port; 0: any free one; -1: no server")
 
     @field_validator("dest_streams", mode="before")
     @classmethod
