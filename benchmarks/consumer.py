@@ -58,6 +58,7 @@ def _enrich(event: dict[str, Any]) -> dict[str, Any]:
 
 def _boto3(endpoint: str, count: int) -> None:
     client = boto3.client("kinesis", endpoint_url=endpoint)
+    client.get_records(ShardIterator="A", Limit=_PAGE)
     meter = Meter()
     meter.start()
     for _ in range(count // _PAGE):
@@ -68,6 +69,7 @@ def _boto3(endpoint: str, count: int) -> None:
 
 async def _aiobotocore(endpoint: str, count: int) -> None:
     async with get_session().create_client("kinesis", endpoint_url=endpoint) as client:
+        await client.get_records(ShardIterator="A", Limit=_PAGE)
         meter = Meter()
         meter.start()
         for _ in range(count // _PAGE):
@@ -82,6 +84,7 @@ async def _headrace(endpoint: str, count: int) -> None:
     enricher, router = Enricher(STREAM, _SHARD_ID), Router(["USA", "International"])
     async with open_aws() as aws:
         kinesis = await aws.kinesis()
+        await kinesis.get_records(STREAM, "A", _PAGE)  # the first call of a process goes the ordinary way
         meter = Meter()
         meter.start()
         for _ in range(count // _PAGE):
