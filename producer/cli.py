@@ -44,61 +44,76 @@ class Output(Enum):
     JSON = "json"
 
 
+StreamOption = Annotated[str, typer.Option("--stream", help="Name of the data stream.")]
+SourceArgument = Annotated[
+    str | None, typer.Argument(metavar="[-]", help="`-` reads from standard input, as no source at all does.")
+]
+JsonStringOption = Annotated[
+    str | None, typer.Option("--json-string", help="One event as JSON; its session_id is the partition key.")
+]
+FileOption = Annotated[str | None, typer.Option("--file", help="File to read, plain or gzip; `-` is standard input.")]
+HttpSourceOption = Annotated[
+    str | None,
+    typer.Option("--http-source", help="TOML file that describes a paginated HTTP API whose items are events."),
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", help="Event as JSON, access log (Combined Log Format), or CSV with a header row."),
+]
+FollowOption = Annotated[
+    bool, typer.Option("--follow", help="Go on as the file grows, across rotation; resume from the bookmark.")
+]
+OrderingOption = Annotated[
+    Order | None, typer.Option("--ordering", help="Keep order per session, or none.", show_default="lane")
+]
+AggregateOption = Annotated[
+    bool | None,
+    typer.Option("--aggregate/--no-aggregate", help="Pack events in KPL's format.", show_default="aggregate"),
+]
+RateOption = Annotated[
+    float | None, typer.Option("--rate", min=0.001, help="Events per second at most.", show_default="no limit")
+]
+OutputOption = Annotated[
+    Output, typer.Option("--output", help="json: a receipt per event and the summary, one object a line.")
+]
+SiteOption = Annotated[
+    str, typer.Option("--site", help="URL patterns of an access log: default, zanbil or a .toml file.")
+]
+CountriesOption = Annotated[
+    Path | None, typer.Option("--countries", help="Table `ip_from,ip_to,code` that tells a visitor's country.")
+]
+SourceIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source-id",
+        help="Name of the source in event ids. Without it a file read once gets a new one each time, so that "
+        "sending it again on purpose is no duplicate; with it, readers drop what they have seen.",
+        show_default="drawn",
+    ),
+]
+StateDirOption = Annotated[
+    str | None,
+    typer.Option("--state-dir", help="Folder of bookmarks, keys and dead letters.", show_default=".headrace"),
+]
+
+
 @app.command()
 def produce(
-    stream: Annotated[str, typer.Option("--stream", help="Name of the data stream.")],
-    source: Annotated[
-        str | None, typer.Argument(metavar="[-]", help="`-` reads from standard input, as no source at all does.")
-    ] = None,
-    json_string: Annotated[
-        str | None, typer.Option("--json-string", help="One event as JSON; its session_id is the partition key.")
-    ] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", help="File to read, plain or gzip; `-` is standard input.")
-    ] = None,
-    http_source: Annotated[
-        str | None,
-        typer.Option("--http-source", help="TOML file that describes a paginated HTTP API whose items are events."),
-    ] = None,
-    line_format: Annotated[
-        Format,
-        typer.Option("--format", help="Event as JSON, access log (Combined Log Format), or CSV with a header row."),
-    ] = Format.AUTO,
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Go on as the file grows, across rotation; resume from the bookmark.")
-    ] = False,
-    ordering: Annotated[
-        Order | None, typer.Option("--ordering", help="Keep order per session, or none.", show_default="lane")
-    ] = None,
-    aggregate: Annotated[
-        bool | None,
-        typer.Option("--aggregate/--no-aggregate", help="Pack events in KPL's format.", show_default="aggregate"),
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.001, help="Events per second at most.", show_default="no limit")
-    ] = None,
-    output: Annotated[
-        Output, typer.Option("--output", help="json: a receipt per event and the summary, one object a line.")
-    ] = Output.TEXT,
-    site: Annotated[
-        str, typer.Option("--site", help="URL patterns of an access log: default, zanbil or a .toml file.")
-    ] = "default",
-    countries: Annotated[
-        Path | None, typer.Option("--countries", help="Table `ip_from,ip_to,code` that tells a visitor's country.")
-    ] = None,
-    source_id: Annotated[
-        str | None,
-        typer.Option(
-            "--source-id",
-            help="Name of the source in event ids. Without it a file read once gets a new one each time, so that "
-            "sending it again on purpose is no duplicate; with it, readers drop what they have seen.",
-            show_default="drawn",
-        ),
-    ] = None,
-    state_dir: Annotated[
-        str | None,
-        typer.Option("--state-dir", help="Folder of bookmarks, keys and dead letters.", show_default=".headrace"),
-    ] = None,
+    stream: StreamOption,
+    source: SourceArgument = None,
+    json_string: JsonStringOption = None,
+    file: FileOption = None,
+    http_source: HttpSourceOption = None,
+    line_format: FormatOption = Format.AUTO,
+    follow: FollowOption = False,
+    ordering: OrderingOption = None,
+    aggregate: AggregateOption = None,
+    rate: RateOption = None,
+    output: OutputOption = Output.TEXT,
+    site: SiteOption = "default",
+    countries: CountriesOption = None,
+    source_id: SourceIdOption = None,
+    state_dir: StateDirOption = None,
 ) -> int:
     """Put one event, or every line of a source, on a Kinesis data stream.
 
