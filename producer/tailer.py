@@ -10,12 +10,13 @@ from typing import Final
 
 from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, FileMark
 from producer.core.line_framer import LineFramer
-from producer.core.rotation import rotated_after
+from producer.core.rotation import is_rotated, rotated_after
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
 from shared.ports import Clock, Files, ReadableFile, Telemetry
 
 POLL_SECONDS: Final = 0.25
+_HELD_MAX: Final = 16  # files kept open that wait for their turn
 
 
 class Tailer:
@@ -52,6 +53,8 @@ class Tailer:
         self._file: ReadableFile | None = None
         self._mark = FileMark(0, 0, 0)
         self._framer = LineFramer(line_bytes_max)
+        self._held: list[tuple[FileMark, ReadableFile]] = []  # came after the present file, oldest first
+        self._looked_at = float("-inf")
         self._was_idle = False
         self._quiet_since = 0.0  # since when the file has had no new data
 
@@ -86,8 +89,9 @@ class Tailer:
                     await self._pause()
                 yield chunk
         finally:
-            if self._file is not None:
-                await self._file.close()
+            for file in (self._file, *(file for _, file in self._held)):
+                if file is not None:
+                    await file.close()
 
     async def _pause(self) -> bool:
         """Wait for something new; True if it is time to stop."""
@@ -126,6 +130,13 @@ class Tailer:
                 if is_later and await self._open(name):
                     self._say_lost()
                     return True
+        for name in names[1:]:
+            identity = await self._files.identify(name)
+            # The bookmark's own file, cut before it was renamed; or its inode, used again by a file that came later.
+            is_cut = identity is not None and mark.is_of(identity)
+            if is_cut and is_rotated(self._base, posixpath.basename(name)) and await self._open(name):
+                self._say_lost()
+                return True
         is_open = await self._open(self._path)
         if is_open:
             self._say_lost()
@@ -156,7 +167,12 @@ class Tailer:
         if any(later.is_of(identity) and later.generation > mark.generation for later in self.bookmark.files):
             return False  # it was cut, or its inode was used again, before the restart
         file = await open_file(self._files, name)
-        if not mark.is_of(await file.identify()) or await self._fingerprint(file, mark) != mark.fingerprint:
+        try:
+            is_same = mark.is_of(await file.identify()) and await self._fingerprint(file, mark) == mark.fingerprint
+        except OSError:
+            await file.close()
+            raise
+        if not is_same:
             await file.close()
             return False
         self._take(file, mark, self.bookmark.offset)
@@ -180,6 +196,16 @@ class Tailer:
             if isinstance(error.__cause__, FileNotFoundError):
                 return False
             raise
+        try:
+            await self._begin(file)
+        except (OSError, SourceError):
+            if self._file is not file:
+                await file.close()
+            raise
+        return True
+
+    async def _begin(self, file: ReadableFile) -> None:
+        """Leave the present file for this one."""
         identity = await file.identify()
         head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
         known = [
@@ -194,7 +220,6 @@ class Tailer:
             await previous.close()
         await self._remember(mark)
         self._take(file, mark, 0)
-        return True
 
     async def _remember(self, mark: FileMark) -> None:
         """Store a file's generation before any of its events is sent: a restart must give it the same one."""
@@ -219,6 +244,8 @@ class Tailer:
 
     async def _read(self) -> Chunk:
         file = self._opened
+        if self._clock.monotonic() - self._looked_at >= POLL_SECONDS:
+            await self._hold_successors()
         data = await file.read_at(self._framer.next_offset, CHUNK_BYTES)
         if not data:
             return await self._rest()
@@ -240,37 +267,70 @@ class Tailer:
         if is_cut or await self._fingerprint(self._opened, self._mark) != self._mark.fingerprint:
             return await self._begin_again()
         self._was_idle = True
-        current = await self._files.identify(self._path)
-        if current is not None and not self._mark.is_of(current) and not await self._is_growing():
+        await self._hold_successors()
+        if self._held and not self._is_growing():
             return await self._go_on()
         chunk = self._chunk([], 0)
         await self._pause()
         return chunk
 
-    async def _is_growing(self) -> bool:
+    def _is_growing(self) -> bool:
         """Whether the writer of the renamed file may still be at it."""
         if self._clock.monotonic() - self._quiet_since >= self._rotate_wait_seconds:
             return False
-        return not (await self._next_names())[:-1]  # a file renamed before another one is long done
+        return len(self._held) == 1  # a file renamed before another one is long done
 
-    async def _next_names(self) -> list[str]:
-        """Return the files that came after the present one, oldest first; the followed path is the last."""
+    async def _hold_successors(self) -> None:
+        """Open what came after the files known so far: whoever deletes them later takes nothing from this reader."""
+        self._looked_at = self._clock.monotonic()
+        newest = self._held[-1][0] if self._held else self._mark
+        current = await self._files.identify(self._path)
+        if current is None or newest.is_of(current) or len(self._held) >= _HELD_MAX:
+            return
+        names = await self._next_names(newest)
+        found: list[tuple[FileMark, ReadableFile]] = []
+        try:
+            for name in (names or [self._path])[: _HELD_MAX - len(self._held)]:
+                file = await open_file(self._files, name)
+                found.append((FileMark(0, 0, 0), file))
+                identity = await file.identify()
+                found[-1] = (FileMark(0, identity.device, identity.inode), file)
+            # A rotation during the look would have moved the names by one: then the next look tells.
+            is_still = await self._next_names(newest) == names
+        except (OSError, SourceError):
+            await _close_all(found)
+            raise
+        if not is_still:
+            await _close_all(found)
+            return
+        self._held += found
+        if names is None:
+            self._say_gap()
+
+    def _say_gap(self) -> None:
+        self._telemetry.error(
+            "source_lost",
+            path=self._path,
+            reason="a rotated file was deleted early: files between it and the present one may not have been read",
+        )
+
+    async def _next_names(self, newest: FileMark) -> list[str] | None:
+        """Return the files that came after one, oldest first, the followed path last; None if nobody can tell."""
         names = [posixpath.basename(name) for name in await self._names()]
         for name in names:
             identity = await self._files.identify(posixpath.join(self._folder, name))
-            if name != self._base and identity is not None and self._mark.is_of(identity):
+            if name != self._base and identity is not None and newest.is_of(identity):
                 later = rotated_after(self._base, name, names)
                 return [*(posixpath.join(self._folder, each) for each in later), self._path]
-        return [self._path]
+        return None if any(is_rotated(self._base, name) for name in names) else [self._path]
 
     async def _go_on(self) -> Chunk:
         """Leave the renamed file: its last line needs no newline any more."""
         chunk = self._chunk(self._framer.finish(), 0)
         try:
-            for name in await self._next_names():
-                if await self._open(name):
-                    self._telemetry.info("source_rotated", path=self._path, generation=self._mark.generation)
-                    break
+            await self._begin(self._held[0][1])
+            del self._held[0]
+            self._telemetry.info("source_rotated", path=self._path, generation=self._mark.generation)
         except (OSError, SourceError) as error:  # the last line must not get lost with it
             self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
             await self._pause()
@@ -301,3 +361,8 @@ async def _read_exactly(file: ReadableFile, size: int) -> bytes:
             break
         head += more
     return head
+
+
+async def _close_all(held: list[tuple[FileMark, ReadableFile]]) -> None:
+    for _, file in held:
+        await file.close()

@@ -21,6 +21,11 @@ def _age(base: str, name: str) -> tuple[int, float, str] | None:
     return None
 
 
+def is_rotated(base: str, name: str) -> bool:
+    """Whether this is a name that rotation gives a log called `base`; packed files (`.gz`) are none."""
+    return _age(base, name) is not None
+
+
 def rotated_after(base: str, name: str, names: Iterable[str]) -> list[str]:
     """Return those of `names` that were rotated away from `base` after `name` was, oldest first.
 

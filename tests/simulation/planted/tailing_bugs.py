@@ -70,8 +70,8 @@ def rotated_file_left_at_once(patch: Patch) -> None:
     """Go to the new file as soon as it is there."""
 
     async def read(self: Any) -> Any:
-        current = await self._files.identify(self._path)
-        if current is not None and not self._mark.is_of(current):
+        await self._hold_successors()
+        if self._held:
             return await self._go_on()
         return await original(self)
 
@@ -83,7 +83,7 @@ def rotated_file_left_at_once(patch: Patch) -> None:
 def files_in_between_skipped(patch: Patch) -> None:
     """Go from a renamed file straight to the followed path."""
 
-    async def next_names(self: Any) -> list[str]:
+    async def next_names(self: Any, _newest: Any) -> list[str]:
         return [self._path]
 
     patch.setattr(Tailer, "_next_names", next_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from producer.source import Chunk
 from producer.tailer import Tailer
 from shared.disk import LocalFiles
 from shared.errors import ConfigurationError, SourceError
+from shared.ports import ReadableFile
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
 
@@ -33,6 +35,18 @@ class StillClock:
     def wall(self) -> float:
         """Return the same."""
         return self.now
+
+
+class BrokenFile:
+    """An open file of which nothing can be read."""
+
+    def __init__(self, file: ReadableFile) -> None:
+        self.identify = file.identify
+        self.close = file.close
+
+    async def read_at(self, _offset: int, _size: int) -> bytes:
+        """Fail as a disk does."""
+        raise OSError(errno.EIO, "input/output error")
 
 
 class Follower:
@@ -126,6 +140,61 @@ async def test_several_rotations_at_once_lose_nothing(tmp_path: Path) -> None:
         append(tmp_path / "access.log.1", b"two\n")
         append(follower.path, b"three\n")
         assert await follower.read(20) == [b"two", b"three"]
+
+
+async def test_files_deleted_during_a_backlog_are_still_read(tmp_path: Path) -> None:
+    """Retention that deletes files while an older one is being read takes nothing that was there at a look."""
+    log = tmp_path / "access.log"
+    append(log, b"one\n")
+    async with Follower(tmp_path) as follower:
+        assert await follower.read(1) == [b"one"]
+        log.rename(tmp_path / "access.log-20261101")
+        append(log, b"two\n")
+        log.rename(tmp_path / "access.log-20261102")
+        append(log, b"three\n")
+        append(tmp_path / "access.log-20261101", b"late\n")
+        follower.clock.now += 1
+        assert await follower.read(1) == [b"late"]
+        (tmp_path / "access.log-20261101").unlink()
+        (tmp_path / "access.log-20261102").unlink()
+        assert await follower.read(12) == [b"two", b"three"]
+
+
+async def test_a_file_cut_and_renamed_while_nobody_looked_is_read(tmp_path: Path) -> None:
+    """What a cut file holds since then is read from its beginning, before the file that took its name."""
+    log = tmp_path / "access.log"
+    append(log, b"one of many\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        await follower.keep()
+    os.truncate(log, 0)
+    append(log, b"two\n")
+    log.rename(tmp_path / "access.log.1")
+    append(log, b"three\n")
+    async with Follower(tmp_path) as follower:
+        assert await follower.read(12) == [b"two", b"three"]
+
+
+async def test_a_disk_that_fails_at_a_restart_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input error while the file is recognised, and the file of the bookmark gone, ends no producer."""
+    log = tmp_path / "access.log"
+    append(log, b"one\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        await follower.keep()
+    log.rename(tmp_path / "elsewhere")
+    append(log, b"two\n")
+    failures = iter([True, True])
+
+    async with Follower(tmp_path) as follower:
+        opened = follower.files.open
+
+        async def open_broken(path: str) -> ReadableFile:
+            file = await opened(path)
+            return BrokenFile(file) if next(failures, False) else file
+
+        monkeypatch.setattr(LocalFiles, "open", staticmethod(open_broken))
+        assert await follower.read(6) == [b"two"]
 
 
 async def test_a_restart_goes_on_at_the_bookmark_with_the_same_ids(tmp_path: Path) -> None:
