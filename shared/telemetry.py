@@ -29,9 +29,25 @@ def configure_logging(level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_StderrLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _StderrLogger:
+    """Writes lines to whatever stderr is at that moment; one that is closed or broken must not stop the delivery."""
+
+    def __init__(self, *_: Any) -> None:
+        self.lines_lost = 0
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        try:
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - the one place where log lines go
+        except (OSError, ValueError):
+            self.lines_lost += 1
+
+    log = debug = info = warn = warning = error = critical = fatal = failure = exception = msg
 
 
 def _environment() -> Mapping[str, str]:

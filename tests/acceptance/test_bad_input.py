@@ -15,7 +15,7 @@ from tests.acceptance.conftest import BIN, PATIENCE_SECONDS, Finished, Shell
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
 ONE_EVENT = b'{"session_id": "a1"}\n'
-STREAM = "bad-input"
+STREAM = "refused-input"
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-SEEDS_DEFAULT: Final = 200
+SEEDS_DEFAULT: Final = 2_000
 SEEDS_PER_TEST: Final = 10
 _PROPERTY: Final = "simulation"
 

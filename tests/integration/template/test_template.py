@@ -264,7 +264,7 @@ def test_consumer_role_is_what_the_consumer_calls(template: dict[str, Any]) -> N
     called = _called("consumer")
     assert _grants(template, "ConsumerRole") == {
         "ReadSource": _of(called, "kinesis"),
-        "WriteDestinations": _called("producer/producer.py"),
+        "WriteDestinations": _called("producer/producer.py", "producer/stream_watch.py"),
         "KeepLeases": _of(called, "dynamodb"),
         "WriteObjects": _of(called, "s3"),
     }

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 import typer
 from botocore import exceptions as botocore_errors
 from hypothesis import given
@@ -401,3 +402,21 @@ def test_what_is_not_of_aws_passes() -> None:
         with pytest.raises(type(error)) as failure, aws_errors("s3", "Op", "name"):
             raise error
         assert failure.value is error
+
+
+def test_a_closed_stderr_does_not_stop_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log lines follow stderr as it is now, and one that was closed loses lines, not records."""
+    was = structlog.get_config()
+    closed = io.StringIO()
+    closed.close()
+    try:
+        configure_logging()
+        log = structlog.get_logger()
+        monkeypatch.setattr(sys, "stderr", closed)
+        log.warning("unheard")
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        log.warning("heard")
+        assert isinstance(sys.stderr, io.StringIO)
+        assert '"heard"' in sys.stderr.getvalue()
+    finally:
+        structlog.configure(**was)
