@@ -86,14 +86,12 @@ class LaneQueues:
         size = len(data) + len(partition_key)
         if size > self.record_bytes_max - _KEY_BYTES_MAX:
             self._check_size(data, partition_key)
-        if explicit_hash_key is not None and not 0 <= explicit_hash_key <= HASH_KEY_MAX:
-            msg = f"explicit hash key {explicit_hash_key} is not inside 0..2^128-1"
-            raise PartitionKeyError(msg)
+        if explicit_hash_key is not None:
+            _check_explicit_hash_key(explicit_hash_key)
         pending = self.pending_bytes + size
-        if pending + self.pending_count * RECORD_OVERHEAD_BYTES > self._buffer_bytes_max and self.pending_count:
-            return False
         lane = self.lanes[hash_key >> _LANE_SHIFT]
-        if lane.spilled:
+        is_full = pending + self.pending_count * RECORD_OVERHEAD_BYTES > self._buffer_bytes_max
+        if lane.spilled or (is_full and self.pending_count):
             return False
         self.pending_bytes = pending
         self.pending_count += 1
@@ -203,3 +201,8 @@ class LaneQueues:
         """Give back the room of records whose outcome is known."""
         self.pending_count -= count
         self.pending_bytes -= size
+
+
+def _check_explicit_hash_key(explicit_hash_key: int) -> None:
+    if not 0 <= explicit_hash_key <= HASH_KEY_MAX:
+        raise PartitionKeyError(f"explicit hash key {explicit_hash_key} is not inside 0..2^128-1")
