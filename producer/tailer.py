@@ -84,6 +84,7 @@ class Tailer:
                 try:
                     chunk = await self._read()
                 except (OSError, SourceError) as error:
+                    self._was_idle = True  # time passes until the next read: the file may be cut and grow meanwhile
                     self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
                     chunk = self._chunk([], 0)
                     await self._pause()
@@ -255,6 +256,8 @@ class Tailer:
         self._quiet_since = self._clock.monotonic()
         if len(self._mark.fingerprint) < FINGERPRINT_BYTES_MAX:
             head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+            if not head.startswith(self._mark.fingerprint):
+                return await self._begin_again()  # cut since, and grown past where we were
             await self._remember(FileMark(self._mark.generation, self._mark.device, self._mark.inode, head))
             self._mark = self.bookmark.file(self._mark.generation) or self._mark
         return self._chunk(self._framer.feed(data), len(data))

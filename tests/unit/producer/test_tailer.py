@@ -232,6 +232,17 @@ async def test_a_cut_file_starts_a_new_generation(tmp_path: Path, shrinks: bool)
     assert {source for source, _, _ in again.lines} == {"abc-1"}
 
 
+async def test_a_file_cut_and_grown_between_two_reads_is_not_read_on(tmp_path: Path) -> None:
+    """A short file that was cut and is longer than before at the next read begins anew, not inside a line."""
+    async with Follower(tmp_path) as follower:
+        append(follower.path, b"one\n")
+        assert await follower.read(1) == [b"one"]
+        os.truncate(follower.path, 0)
+        append(follower.path, b"another line, longer\n")
+        assert (await follower.read(4))[-1:] == [b"another line, longer"]
+    assert follower.lines[-1] == ("abc-1", 0, b"another line, longer")
+
+
 async def test_a_reused_inode_is_another_file(tmp_path: Path) -> None:
     """A bookmark of a file with this inode but other first bytes is not taken up."""
     path = tmp_path / "access.log"
