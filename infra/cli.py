@@ -229,6 +229,54 @@ def audit(
     return run_audit(app=application, receipts=receipts, as_json=output is Output.JSON)
 
 
+class QueryOutput(Enum):
+    """How rows are written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(metavar="SQL", help='A query over `events`, `dead_letters`, "USA", ...')],
+    application: AppOption = None,
+    bucket: Annotated[
+        str | None, _setting("--bucket", "S3 bucket of the archive.", default="the application's")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="A folder that holds a copy of the bucket, instead of S3.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="Leave out objects of hours before this time (UTC).")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Leave out objects of hours from this time on (UTC).")
+    ] = None,
+    bytes_max: Annotated[int, typer.Option("--bytes-max", min=1, help="Refuse to fetch more than this from S3.")] = 4
+    << 30,
+    output: Annotated[QueryOutput, typer.Option("--output", help="How rows are written.")] = QueryOutput.TABLE,
+) -> int:
+    """Run SQL (DuckDB) over the archive; one view per destination, `events` over all, `dead_letters`.
+
+    Needs the extra `query`. Objects are copied to a temporary folder; --folder reads a copy that is there already.
+
+    Example: headrace query "SELECT destination, count(*) FROM events GROUP BY ALL"
+    """
+    from infra.query.command import run_query  # noqa: PLC0415
+
+    return run_query(
+        sql,
+        app=application,
+        bucket=bucket,
+        folder=folder,
+        since=since,
+        until=until,
+        bytes_max=bytes_max,
+        output=output.value,
+    )
+
+
 def main() -> None:
     """Run the command and exit with its code."""
     run_command(app)

@@ -160,3 +160,7 @@ class ShardHaltedError(HeadraceError):
 
 class AuditFailedError(HeadraceError):
     """The audit found lost, duplicated or reordered events."""
+
+
+class QueryError(HeadraceError):
+    """SQL over the archive failed: the query, or an object that is not what its name says."""

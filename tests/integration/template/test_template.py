@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
+import orjson
 import pytest
 import yaml
 from moto import mock_aws
+
+from consumer.core.enrichment import Enricher
+from consumer.core.object_key import ObjectNames, ObjectRange
+from shared.records import Position
+from shared.settings import ConsumerSettings
 
 ROOT = Path(__file__).parents[3]
 TEMPLATE = ROOT / "infra" / "template.yaml"
@@ -277,3 +284,38 @@ def test_audit_policy_is_what_the_audit_calls(template: dict[str, Any]) -> None:
     assert grants["ReadStreams"] == _of(called, "kinesis")
     assert grants["ReadLeases"] == _of(called, "dynamodb")
     assert grants["ListObjects"] | grants["ReadObjects"] == _of(called, "s3")
+
+
+def test_athena_finds_the_archive_where_the_consumer_writes_it(template: dict[str, Any]) -> None:
+    """The Glue table names every field of an enriched event, and computes the very prefixes of the default settings."""
+    event = {
+        "session_id": "a",
+        "customer_number": 1,
+        "city": "Ulm",
+        "country": "USA",
+        "credit_limit": 1,
+        "browse_history": [],
+    }
+    line = Enricher("s", "shardId-0").enrich(orjson.dumps(event), event, Position(1), b"2026-11-21T05:00:00+00:00")
+    table = _properties(template, "EventsTable")["TableInput"]
+    assert {each["Name"] for each in table["StorageDescriptor"]["Columns"]} == set(orjson.loads(line))
+    names = ObjectNames(
+        archive_prefix=ConsumerSettings().archive_prefix,
+        error_prefix=ConsumerSettings().error_prefix,
+        destinations=("USA", "International"),
+        extension=".json.gz",
+    )
+    arrival = datetime(2026, 11, 21, 5, tzinfo=UTC).timestamp()
+    key = names.key("USA", ObjectRange("shardId-0", Position(1), Position(2)), arrival)
+    location = table["Parameters"]["storage.location.template"]["Fn::Sub"]
+    values = {
+        "ArchiveBucket": "B",
+        "ArchivePrefix": "archive/",
+        "!destination": "USA",
+        "!dt": "2026-11-21",
+        "!hour": "05",
+    }
+    for name, value in values.items():
+        location = location.replace(f"${{{name}}}", value)
+    assert f"s3://B/{key}".startswith(location)
+    assert location.endswith("/hour=05/")

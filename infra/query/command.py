@@ -1,0 +1,113 @@
+"""What `headrace query` does, from its options to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from infra.audit.reading import constant_prefix
+from infra.pipeline import new_random
+from infra.query.archive_object import bytes_of
+from infra.query.copies import Download, Found, Selection, list_folder, select
+from infra.query.database import Database
+from infra.query.rows import Rows, csv_lines, json_lines, table_lines
+from shared.aws.session import open_aws
+from shared.errors import ConfigurationError
+from shared.lifecycle import ExitCode
+from shared.settings import ConsumerSettings, load_settings
+from shared.terminal import say, shows_progress, write_data
+
+Render = Callable[[Sequence[str], Rows], Iterator[str]]
+RENDERERS: Final[Mapping[str, Render]] = {"table": table_lines, "json": json_lines, "csv": csv_lines}
+
+
+def run_query(
+    sql: str,
+    *,
+    app: str | None,
+    bucket: str | None,
+    folder: Path | None,
+    since: str | None,
+    until: str | None,
+    bytes_max: int,
+    output: str,
+) -> int:
+    """Run SQL over an archive: the bucket of an application, another bucket, or a folder with a copy of one."""
+    settings = load_settings(ConsumerSettings, app=app, bucket=bucket)
+    instants = (_instant(since, "--since"), _instant(until, "--until"))
+    if folder is not None:
+        selection = _selection({}, settings, instants, bytes_max)
+        prefixes = (selection.archive_prefix, selection.error_prefix)
+        found = select(list_folder(folder, prefixes), selection)
+        _answer(sql, folder.resolve(), found, output)
+    else:
+        with TemporaryDirectory(prefix="headrace-query-") as copies:
+            found = asyncio.run(_fetch(settings, instants, bytes_max, Path(copies)))
+            _answer(sql, Path(copies), found, output)
+    return int(ExitCode.DONE)
+
+
+def _answer(sql: str, folder: Path, found: Found, output: str) -> None:
+    if found.unknown:
+        say(f"{found.unknown:,} objects were left out: their extension is none that the archive writes")
+    with closing(Database(folder)) as database:
+        database.show(found.archived, found.dead_letters)
+        names, rows = database.run(sql)
+        for line in RENDERERS[output](names, rows):
+            write_data(line)
+
+
+async def _fetch(
+    settings: ConsumerSettings, instants: tuple[datetime | None, datetime | None], bytes_max: int, folder: Path
+) -> Found:
+    async with open_aws(call_timeout_seconds=settings.call_timeout_seconds) as aws:
+        described: Mapping[str, Any] = {}
+        if not settings.bucket:
+            described = await (await aws.leases(settings.app)).read_application() or {}
+        bucket = settings.bucket or described.get("bucket")
+        if not bucket:
+            raise ConfigurationError(
+                f"Application `{settings.app}` names no bucket in its lease table",
+                hint="Has `headrace consume --bucket` run with this --app? Or name the bucket with --bucket",
+            )
+        selection = _selection(described, settings, instants, bytes_max)
+        download = Download(await aws.objects(bucket), random=new_random(), sleep=asyncio.sleep, folder=folder)
+        listed = await download.list_prefixes((selection.archive_prefix, selection.error_prefix))
+        found = select(listed, selection)
+        if shows_progress():
+            say(f"Fetching {len(found.all):,} objects, {bytes_of(found.all):,} bytes, from bucket `{bucket}`")
+        await download.fetch(found.all)
+    return found
+
+
+def _selection(
+    described: Mapping[str, Any],
+    settings: ConsumerSettings,
+    instants: tuple[datetime | None, datetime | None],
+    bytes_max: int,
+) -> Selection:
+    """Take the prefixes that the application wrote with, else those of the settings."""
+    return Selection(
+        archive_prefix=constant_prefix(described.get("archive_prefix") or settings.archive_prefix),
+        error_prefix=constant_prefix(described.get("error_prefix") or settings.error_prefix),
+        since=instants[0],
+        until=instants[1],
+        bytes_max=bytes_max,
+    )
+
+
+def _instant(text: str | None, option: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{option} is `{text[:40]}`, which is no time", hint="Write it as 2026-11-21 or 2026-11-21T10:00:00Z"
+        ) from error
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)

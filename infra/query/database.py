@@ -1,0 +1,120 @@
+"""The archive as SQL views in an in-memory DuckDB that can read the given files and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from infra.query.archive_object import ArchiveFormat, ArchiveObject
+from shared.errors import ConfigurationError, QueryError
+from shared.limits import MIB
+
+EVENTS_VIEW: Final = "events"
+DEAD_LETTERS_VIEW: Final = "dead_letters"
+# What the two fixed views have while there is no object yet, so that a scheduled query finds zero rows, not an error.
+_EMPTY_COLUMNS: Final = {
+    EVENTS_VIEW: ("event_id", "session_id", "country", "processing_timestamp", "destination", "dt", "hour"),
+    DEAD_LETTERS_VIEW: ("errorCode", "errorMessage", "arrivalTimestamp", "rawData", "dt", "hour"),
+}
+_ROWS_PER_PAGE: Final = 1_000
+_LINE_BYTES_MAX: Final = 16 * MIB  # an event has at most 10 MiB before it is enriched
+
+_READERS: Final = {
+    ArchiveFormat.JSON: (
+        "read_json(?, format = 'newline_delimited', union_by_name = true, hive_partitioning = true,"
+        f" sample_size = -1, maximum_sample_files = 1000000, maximum_object_size = {_LINE_BYTES_MAX})"
+    ),
+    ArchiveFormat.CSV: (
+        f"read_csv(?, header = true, union_by_name = true, hive_partitioning = true, sample_size = -1,"
+        f" max_line_size = {_LINE_BYTES_MAX})"
+    ),
+    ArchiveFormat.PARQUET: "read_parquet(?, union_by_name = true, hive_partitioning = true)",
+}
+
+
+class Database:
+    """Views `events` (all destinations), one per destination, and `dead_letters`, over files below `folder`.
+
+    ConfigurationError if DuckDB is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            import duckdb  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise ConfigurationError(
+                "`headrace query` needs DuckDB, which is not installed", hint="Install the extra: headrace[query]"
+            ) from error
+        self._error = duckdb.Error
+        self._connection = duckdb.connect(":memory:")
+        self._folder = folder
+        self.views: tuple[str, ...] = ()
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._connection.close()
+
+    def show(self, archived: Sequence[ArchiveObject], dead_letters: Sequence[ArchiveObject]) -> None:
+        """Make the views, then shut the database off from everything but the folder and from its own settings.
+
+        QueryError if a file is not what its name says.
+        """
+        views = {EVENTS_VIEW: list(archived), DEAD_LETTERS_VIEW: list(dead_letters)}
+        for each in archived:
+            if each.destination is not None and each.destination not in {EVENTS_VIEW, DEAD_LETTERS_VIEW}:
+                views.setdefault(each.destination, []).append(each)
+        try:
+            for name, objects in views.items():
+                self._make_view(name, objects)
+            folder = str(self._folder).replace("'", "''")
+            self._connection.execute(f"SET allowed_directories = ['{folder}']")
+            self._connection.execute("SET enable_external_access = false")
+            self._connection.execute("SET lock_configuration = true")
+        except self._error as error:
+            raise QueryError(f"The archive can't be read: {_first_line(error)}") from error
+        self.views = tuple(views)
+
+    def _make_view(self, name: str, objects: Sequence[ArchiveObject]) -> None:
+        parts: list[str] = []
+        for archive_format, reader in _READERS.items():
+            files = [str(self._folder / each.key) for each in objects if each.format is archive_format]
+            if files:
+                listed = ", ".join("'" + each.replace("'", "''") + "'" for each in files)
+                parts.append("FROM " + reader.replace("?", f"[{listed}]", 1))
+        if not parts:
+            columns = ", ".join(f'NULL::VARCHAR AS "{column}"' for column in _EMPTY_COLUMNS[name])
+            parts.append(f"(SELECT {columns} WHERE false)")
+        quoted = name.replace('"', '""')
+        body = " UNION ALL BY NAME ".join(parts)
+        self._connection.execute(f'CREATE VIEW "{quoted}" AS {body}')
+
+    def run(self, sql: str) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
+        """Run a query; return the names of its columns and its rows. QueryError for what SQL or data do not allow."""
+        try:
+            cursor = self._connection.execute(sql)
+            names = tuple(str(each[0]) for each in cursor.description or ())
+        except self._error as error:
+            raise self._failed(error) from error
+        return names, self._rows(cursor)
+
+    def _rows(self, cursor: Any) -> Iterator[tuple[Any, ...]]:
+        while True:
+            try:
+                rows = cursor.fetchmany(_ROWS_PER_PAGE)
+            except self._error as error:
+                raise self._failed(error) from error
+            if not rows:
+                return
+            yield from rows
+
+    def _failed(self, error: Exception) -> QueryError:
+        views = ", ".join(f'"{each}"' for each in self.views)
+        return QueryError(f"The query failed: {_first_line(error)}", hint=f"The views are {views}")
+
+
+def _first_line(error: Exception) -> str:
+    with suppress(StopIteration):
+        return next(line for line in str(error).splitlines() if line.strip())[:500]
+    return type(error).__name__
