@@ -37,11 +37,11 @@ class Archive:
         self._destinations = destinations
         self._is_compressed = is_compressed
 
-    def prepare(self, shard_id: str, batch: Batch) -> PendingFlush | None:
+    def prepare(self, shard_id: str, batch: Batch, generation: int) -> PendingFlush | None:
         """Return what is to be written into the lease row before any object; None if there is no object."""
         if not batch.slots or batch.first is None or batch.last is None:
             return None
-        covered = ObjectRange(shard_id, batch.first, batch.last)
+        covered = ObjectRange(shard_id, batch.first, batch.last, generation)
         described = FlushFormat(self._is_compressed, self._destinations, batch.slots)
         return PendingFlush(
             keys=tuple(self._names.key(slot, covered, batch.oldest_arrival(slot)) for slot in batch.slots),
@@ -51,7 +51,9 @@ class Archive:
             format_version=described.text,
         )
 
-    def extend(self, shard_id: str, pending: PendingFlush, pinned: FlushFormat, batch: Batch) -> PendingFlush | None:
+    def extend(
+        self, shard_id: str, pending: PendingFlush, pinned: FlushFormat, batch: Batch, generation: int
+    ) -> PendingFlush | None:
         """Return `pending` with keys for slots that only the rebuilt batch has; None if it has no others.
 
         Another release may refuse an event that the pinned one took: it must not get lost between the two.
@@ -59,7 +61,7 @@ class Archive:
         slots = tuple(slot for slot in batch.slots if slot not in pinned.slots)
         if not slots:
             return None
-        covered = ObjectRange(shard_id, pending.first, pending.last)
+        covered = ObjectRange(shard_id, pending.first, pending.last, generation)
         keys = tuple(self._names.key(slot, covered, batch.oldest_arrival(slot)) for slot in slots)
         described = FlushFormat(pinned.is_compressed, pinned.destinations, pinned.slots + slots, pinned.version)
         return PendingFlush(pending.keys + keys, pending.first, pending.last, batch.count, described.text)

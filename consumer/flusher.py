@@ -42,7 +42,8 @@ class Flusher:
         """
         if batch.last is None:
             return
-        pending = self._archive.prepare(self._held.shard_id, batch) if self._archive is not None else None
+        row = self._held.row
+        pending = self._archive.prepare(row.shard_id, batch, row.generation) if self._archive is not None else None
         if self._archive is not None and pending is not None:
             await self._held.write(LeaseChange(pending=pending))
             await self._put(self._archive, pending, batch)
@@ -59,7 +60,7 @@ class Flusher:
                 first=position_text(pending.first),
                 last=position_text(pending.last),
             )
-        extended = archive.extend(self._held.shard_id, pending, pinned, batch)
+        extended = archive.extend(self._held.shard_id, pending, pinned, batch, self._held.row.generation)
         if extended is not None:
             await self._held.write(LeaseChange(pending=extended))
         await self._put(archive, extended or pending, batch)
@@ -70,6 +71,18 @@ class Flusher:
         """Fix where a shard that started at LATEST begins, at the first record seen: LATEST moves on while we read."""
         position = Position(before.sequence_number, before.sub_sequence_number - 1)
         await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position)))
+
+    async def seek(self) -> None:
+        """Go where an operator sent this shard while a flush was pending, which is finished now.
+
+        The marks end here: they would drop what is to be read again.
+        """
+        row = self._held.row
+        if row.seek_to is None:
+            return
+        change = LeaseChange(checkpoint=row.seek_to, seek_to=None, marks={}, generation=row.generation + 1)
+        await self._held.write(change)
+        self._telemetry.info("shard_sought", shard_id=row.shard_id, generation=self._held.row.generation)
 
     async def finish(self, children: tuple[str, ...]) -> None:
         """Store SHARD_END; the marks are final, so that whoever comes first can make the children's rows from it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from consumer.retrier import Retrier
 from shared.errors import LeaseLostError
@@ -66,7 +67,7 @@ class HeldLease:
         write_id = self._write_ids.draw()
         version = self.row.version
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch, version=version)
-        stamped = _stamp(change, version + 1, write_id)
+        stamped = replace(change, version=version + 1, write_id=write_id)
 
         async def attempt() -> Lease:
             try:
@@ -104,20 +105,6 @@ class HeldLease:
             f"The lease of `{self.shard_id}` is at epoch {current.epoch}, version {current.version}; "
             f"this worker held epoch {self.epoch}, version {self.row.version}"
         )
-
-
-def _stamp(change: LeaseChange, version: int, write_id: str) -> LeaseChange:
-    return LeaseChange(
-        owner=change.owner,
-        checkpoint=change.checkpoint,
-        children=change.children,
-        pending=change.pending,
-        marks=change.marks,
-        attempts=change.attempts,
-        finished_at=change.finished_at,
-        version=version,
-        write_id=write_id,
-    )
 
 
 class LeaseTable:

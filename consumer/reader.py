@@ -104,7 +104,7 @@ class StreamFollower:
 
     async def _read(self, row: Lease) -> None:
         account = self._budget.open(lambda: None)
-        start = start_of(row.checkpoint, self._settings.start_timestamp)
+        start = start_of(row, self._settings.start_timestamp)
         reader = ShardReader(row.shard_id, start, settings=self._settings, ports=self._ports, account=account)
         while not self._over.is_set():
             page = await reader.read()

@@ -29,6 +29,7 @@ from shared.lease import CheckpointKind, PendingFlush
 from shared.ports import RecordSink
 from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
 
+_PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
 _TIP_PAGES_MAX = 5  # empty pages at the tip after which a replay stops waiting for records that were trimmed
 
 
@@ -102,6 +103,7 @@ class ShardConsumer:
         self._is_processing = False
         self._is_stopping = False
         self._has_ended = False
+        self._is_paused = held.row.is_paused
         self.is_finishing = False  # SHARD_END, which has no owner, is being written or was
         self.state = ShardState.REPLAYING
 
@@ -138,6 +140,13 @@ class ShardConsumer:
             self._read_task.cancel()
         self._wake()
 
+    def pause(self, *, is_paused: bool) -> None:
+        """Stop reading for as long as an operator wishes: what was read is stored, the lease is kept."""
+        if self._is_paused != is_paused:
+            self._is_paused = is_paused
+            self._telemetry.info("shard_paused" if is_paused else "shard_resumed", shard_id=self._held.shard_id)
+            self._wake()
+
     async def run(self) -> None:
         """Live; returns at the end of the shard or after `stop`.
 
@@ -161,6 +170,9 @@ class ShardConsumer:
         row = self._held.row
         if row.pending is not None:
             await self._replay(row.pending)
+        if self._held.row.seek_to is not None:
+            await self._flusher.seek()
+            self._marks = DuplicateMarks(self._held.row.marks)
         checkpoint = self._held.row.checkpoint
         if checkpoint.kind is CheckpointKind.NUMBER:
             self._through = checkpoint.position
@@ -217,10 +229,13 @@ class ShardConsumer:
 
     async def _read(self) -> None:
         row = self._held.row
-        reader = self._reader(start_of(row.checkpoint, self._settings.read.start_timestamp))
+        reader = self._reader(start_of(row, self._settings.read.start_timestamp))
         transform = Transform(self._enricher, self._parts.router, self._marks)
         while not self._is_stopping:
             try:
+                if self._is_paused:
+                    await self._rest(reader)
+                    continue
                 page = await reader.read()
             except asyncio.CancelledError:
                 if not self._is_stopping:
@@ -232,6 +247,17 @@ class ShardConsumer:
             if page.next_iterator is None and not self._is_stopping:
                 self._end(page)
                 break
+
+    async def _rest(self, reader: ShardReader) -> None:
+        """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
+        self.state = ShardState.PAUSED
+        self._wake()
+        self._behind_milliseconds = await reader.look()
+        deadline = self._clock.monotonic() + _PAUSED_LOOK_SECONDS
+        while self._is_paused and (left := deadline - self._clock.monotonic()) > 0:
+            await self._wait(left)
+        if not self._is_paused:
+            self.state = ShardState.READING
 
     async def _process(self, records: Sequence[StreamRecord], transform: Transform) -> None:
         self._is_processing = True
@@ -305,7 +331,8 @@ class ShardConsumer:
             if not self._is_processing:
                 if not is_reading and self._open.last is None:
                     return None
-                if not is_reading or self._is_due():
+                is_resting = self.state is ShardState.PAUSED and self._open.last is not None
+                if not is_reading or is_resting or self._is_due():
                     self._seal_batch()
                     break
                 if self._open.records:

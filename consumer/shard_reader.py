@@ -10,13 +10,14 @@ from consumer.budget import Account
 from consumer.core.read_pacer import ReadPacer
 from consumer.retrier import Retrier
 from shared.errors import IteratorExpiredError, ServiceError, ThrottledError
-from shared.lease import Checkpoint, CheckpointKind
+from shared.lease import CheckpointKind, Lease
 from shared.limits import GET_RECORDS_BYTES_MAX, KIB
 from shared.ports import Clock, Kinesis, Random, Telemetry
 from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
 from shared.retry import Backoff
 
 _RESERVE_BYTES_MIN: Final = 64 * KIB
+_CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,19 @@ class ReadPorts:
     backoff: Backoff
 
 
-def start_of(checkpoint: Checkpoint, timestamp: float) -> Start:
-    """Return where reading begins: AT the stored record, since a part of its aggregate may be unread (as in KCL)."""
+def start_of(row: Lease, application_timestamp: float) -> Start:
+    """Return where reading begins: AT the stored record, since a part of its aggregate may be unread (as in KCL).
+
+    A row that was sent to a time has one of its own; others that start at a time share the application's.
+    """
+    checkpoint = row.checkpoint
     if checkpoint.kind is CheckpointKind.NUMBER:
         return Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=checkpoint.position.sequence_number)
     if checkpoint.kind is CheckpointKind.LATEST:
         return LATEST
     if checkpoint.kind is CheckpointKind.AT_TIMESTAMP:
-        return Start(StartKind.AT_TIMESTAMP, timestamp=timestamp)
+        own = row.start_timestamp
+        return Start(StartKind.AT_TIMESTAMP, timestamp=application_timestamp if own is None else own)
     return TRIM_HORIZON
 
 
@@ -77,7 +83,7 @@ class ShardReader:
         await self._pace()
         await self._account.reserve(self._reserve)
         try:
-            page = await self._get()
+            page = await self._get(self._settings.records_max)
         finally:
             self._account.settle()
         size = sum(len(record.data) for record in page.records)
@@ -99,15 +105,33 @@ class ShardReader:
         if delay > 0:
             await asyncio.sleep(delay)
 
-    async def _get(self) -> RecordPage:
+    async def look(self) -> int:
+        """Return the age of the oldest unread record, in milliseconds, without reading it."""
+        place, now = self._start, self._ports.clock.wall()
+        if place.kind is StartKind.LATEST:
+            # LATEST moves on while nobody reads: what comes during a pause belongs to this shard's part, too.
+            place = self._start = Start(StartKind.AT_TIMESTAMP, timestamp=now - _CLOCK_SKEW_SECONDS)
+        elif place.kind is StartKind.AT_SEQUENCE_NUMBER:
+            place = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=place.sequence_number)
+        kept, self._start, self._iterator = self._start, place, None
+        await self._pace()
+        await self._account.reserve(self._reserve)
+        try:
+            page = await self._get(1)
+        finally:
+            self._account.settle()
+            self._start, self._iterator = kept, None
+        self._pacer.take_page(self._ports.clock.monotonic(), page_bytes=0, record_count=1, behind_milliseconds=0)
+        ages = [int(1000 * (self._ports.clock.wall() - record.arrival_timestamp)) for record in page.records]
+        return max(0, page.behind_milliseconds, *ages)
+
+    async def _get(self, records_max: int) -> RecordPage:
         failures = 0
         while True:
             if self._iterator is None:
                 self._iterator = await self._ports.retrier.call("get_shard_iterator", self._get_iterator)
             try:
-                return await self._ports.kinesis.get_records(
-                    self._settings.stream, self._iterator, self._settings.records_max
-                )
+                return await self._ports.kinesis.get_records(self._settings.stream, self._iterator, records_max)
             except IteratorExpiredError:
                 # It is not an outage: a new iterator at the last position is all it takes.
                 self._ports.telemetry.count("iterators_expired")

@@ -22,6 +22,7 @@ class ShardState(Enum):
     REPLAYING = "replaying"
     READING = "reading"
     DRAINING = "draining"
+    PAUSED = "paused"
     HALTED = "halted"
     FINISHED = "finished"
 

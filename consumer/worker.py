@@ -249,6 +249,9 @@ class Worker:
         rows = await self._table.list_rows()
         now = self._clock.monotonic()
         running = {name: each.held.epoch for name, each in self._running.items()}
+        for row in rows:
+            if running.get(row.shard_id) == row.epoch:
+                self._running[row.shard_id].consumer.pause(is_paused=row.is_paused)
         avoid = [name for name, until in self._not_before.items() if now < until]
         plan = self._planner.plan(rows, running, now, avoid)
         for shard_id in plan.lost:

@@ -104,6 +104,11 @@ class Lease:
     marks: Marks = field(default_factory=lambda: NO_MARKS)
     attempts: int = 0
     finished_at: float | None = None  # seconds since the epoch; when the shard end was stored
+    is_paused: bool = False  # an operator's wish: the owner keeps the lease and reads nothing
+    generation: int = 0  # how often an operator moved the checkpoint: objects of two readings have different keys
+    start_timestamp: float | None = None  # of AT_TIMESTAMP, seconds since the epoch; None: the application's
+    seek_to: Checkpoint | None = None  # where to go once the pending flush is finished
+    read_through: float | None = None  # seconds since the epoch; what had arrived by then was read and stored
 
 
 class Unset(Enum):
@@ -152,6 +157,11 @@ class LeaseChange:
     marks: Marks | Unset = UNSET
     attempts: int | Unset = UNSET
     finished_at: float | Unset | None = UNSET
+    is_paused: bool | Unset = UNSET
+    generation: int | Unset = UNSET
+    start_timestamp: float | Unset | None = UNSET
+    seek_to: Checkpoint | Unset | None = UNSET
+    read_through: float | Unset | None = UNSET
 
     def apply(self, lease: Lease) -> Lease:
         """Return `lease` with the change made."""

@@ -22,7 +22,7 @@ ERROR_MARK: Final = "!"
 _EXPRESSION: Final = re.compile(r"!\{([^{}]*)\}")
 _SHARD_ID_MAX: Final = 128
 _POSITION_MAX: Final = 128  # digits of a sequence number; the service's model allows 128
-_TAIL_BYTES_MAX: Final = _SHARD_ID_MAX + 2 * (_POSITION_MAX + 8) + len("--.json.gz")
+_TAIL_BYTES_MAX: Final = _SHARD_ID_MAX + 2 * (_POSITION_MAX + 8) + len("--.g9999999999.json.gz")
 # Java's DateTimeFormatter letters that are supported, longest first, each with strftime's directive.
 _JAVA_LETTERS: Final = {"yyyy": "%Y", "MM": "%m", "dd": "%d", "HH": "%H", "mm": "%M", "ss": "%S"}
 _JAVA_TOKEN: Final = re.compile(r"'((?:[^']|'')*)'|([A-Za-z])\2*|[^A-Za-z']")
@@ -118,6 +118,7 @@ class ObjectRange:
     shard_id: str
     first: Position
     last: Position
+    generation: int = 0  # of the row: what is read again after a seek must not pass for what was written before
 
 
 class ObjectNames:
@@ -155,7 +156,8 @@ class ObjectNames:
     def key(self, slot: str, covered: ObjectRange, oldest_arrival: float) -> str:
         """Return the key of one slot; `oldest_arrival` is in seconds since the epoch."""
         first, last = position_text(covered.first), position_text(covered.last)
-        return f"{self._prefix(slot, oldest_arrival)}{covered.shard_id}-{first}-{last}{self._extension}"
+        again = f".g{covered.generation}" if covered.generation else ""
+        return f"{self._prefix(slot, oldest_arrival)}{covered.shard_id}-{first}-{last}{again}{self._extension}"
 
     def _prefix(self, slot: str, timestamp: float) -> str:
         if slot.startswith(ERROR_MARK):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, Checkpoint, CheckpointKind, Lease, Marks
 from shared.records import Shard
@@ -58,8 +59,24 @@ def rows_to_create(
         if len(rows) < len(parents) or not all(row.checkpoint.is_shard_end for row in rows):
             continue
         start = initial if initial.kind is CheckpointKind.AT_TIMESTAMP else AT_TRIM_HORIZON
-        created.append(_row(shard, start, rows))
+        created.append(_inherit(_row(shard, start, rows), rows))
     return tuple(created)
+
+
+def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:
+    """Hand on what an operator wished of the parents: a pause, a reading anew and the time from which it reads."""
+    times = [parent.start_timestamp for parent in parents if parent.start_timestamp is not None]
+    if not parents or len(times) < len(parents):
+        start, timestamp = row.checkpoint, None
+    else:
+        start, timestamp = Checkpoint(CheckpointKind.AT_TIMESTAMP), min(times)
+    return replace(
+        row,
+        checkpoint=start,
+        start_timestamp=timestamp,
+        is_paused=any(parent.is_paused for parent in parents),
+        generation=max((parent.generation for parent in parents), default=0),
+    )
 
 
 def _is_followed(

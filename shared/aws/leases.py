@@ -44,6 +44,11 @@ _ATTRIBUTES: Final = {
     "marks": "marks",
     "attempts": "attempts",
     "finished_at": "finishedAt",
+    "is_paused": "isPaused",
+    "generation": "generation",
+    "start_timestamp": "startTimestamp",
+    "seek_to": "seekTo",
+    "read_through": "readThrough",
 }
 
 
@@ -166,7 +171,7 @@ class _Expression:
             if expected is None:
                 terms.append(f"attribute_not_exists({name})")
             else:
-                terms.append(f"{name} = {self._value(_to_attribute(field, expected))}")
+                terms.append(f"{name} = {self._value(_to_attribute(expected))}")
         return " AND ".join(terms)
 
     def update(self, change: LeaseChange) -> str:
@@ -207,7 +212,7 @@ def _changed_attributes(change: LeaseChange) -> dict[str, Any]:
     for field, attribute in _ATTRIBUTES.items():
         value = getattr(change, field)
         if value is not UNSET:
-            changed[attribute] = _to_attribute(field, value)
+            changed[attribute] = _to_attribute(value)
     if change.checkpoint is not UNSET:
         assert isinstance(change.checkpoint, Checkpoint)
         changed |= _checkpoint_attributes(change.checkpoint)
@@ -221,24 +226,34 @@ def _checkpoint_attributes(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _to_attribute(field: str, value: Any) -> Any:
+def _to_attribute(value: Any) -> Any:
     """Return the DynamoDB form of a field's value; None where the attribute is to be absent."""
-    if value is None or value == ():
+    if value is None or value is False or value in ((), "", {}):
         return None
-    if field == "marks":
-        packed = zlib.compress(orjson.dumps(dict(value)), 1)
-        if len(packed) > DYNAMODB_ITEM_BYTES_MAX // 2:
-            raise InvalidRequestError(
-                f"Duplicate marks take {len(packed):,} bytes; a lease row has room for {DYNAMODB_ITEM_BYTES_MAX // 2:,}"
-            )
-        return {"B": packed} if value else None
-    if field == "pending":
-        return {"S": _pending_to_text(value)}
-    if field == "children":
-        return {"SS": list(value)}
-    if isinstance(value, str):
-        return {"S": value} if value else None
-    return {"N": str(value)}
+    kind, stored = "N", str(value)
+    match value:
+        case True:
+            return {"BOOL": True}
+        case PendingFlush():
+            kind, stored = "S", _pending_to_text(value)
+        case Checkpoint():
+            kind, stored = "S", value.text
+        case str():
+            kind, stored = "S", value
+        case tuple():
+            return {"SS": list(value)}
+        case Mapping():
+            return {"B": _marks_to_bytes(value)}
+    return {kind: stored}
+
+
+def _marks_to_bytes(marks: Marks) -> bytes:
+    packed = zlib.compress(orjson.dumps(dict(marks)), 1)
+    if len(packed) > DYNAMODB_ITEM_BYTES_MAX // 2:
+        raise InvalidRequestError(
+            f"Duplicate marks take {len(packed):,} bytes; a lease row has room for {DYNAMODB_ITEM_BYTES_MAX // 2:,}"
+        )
+    return packed
 
 
 def item_from_lease(lease: Lease) -> dict[str, Any]:
@@ -246,7 +261,7 @@ def item_from_lease(lease: Lease) -> dict[str, Any]:
     item: dict[str, Any] = {"leaseKey": {"S": lease.shard_id}, "entityType": {"S": _LEASE_TYPE}}
     item |= _checkpoint_attributes(lease.checkpoint)
     for field, attribute in _ATTRIBUTES.items():
-        value = _to_attribute(field, getattr(lease, field))
+        value = _to_attribute(getattr(lease, field))
         if value is not None:
             item[attribute] = value
     if lease.parents:
@@ -274,6 +289,9 @@ def _read_item(item: Any) -> Lease:
     def number(attribute: str) -> int:
         return int(item[attribute]["N"]) if attribute in item else 0
 
+    def instant(attribute: str) -> float | None:
+        return float(item[attribute]["N"]) if attribute in item else None
+
     checkpoint = AT_TRIM_HORIZON
     if "checkpoint" in item:
         checkpoint = Checkpoint.parse(item["checkpoint"]["S"], number("checkpointSubSequenceNumber"))
@@ -294,7 +312,12 @@ def _read_item(item: Any) -> Lease:
         pending=_pending_from_text(item["pendingFlush"]["S"]) if "pendingFlush" in item else None,
         marks=_marks_from_bytes(item["marks"]["B"]) if "marks" in item else NO_MARKS,
         attempts=number("attempts"),
-        finished_at=float(item["finishedAt"]["N"]) if "finishedAt" in item else None,
+        finished_at=instant("finishedAt"),
+        is_paused=item["isPaused"]["BOOL"] is True if "isPaused" in item else False,
+        generation=number("generation"),
+        start_timestamp=instant("startTimestamp"),
+        seek_to=Checkpoint.parse(item["seekTo"]["S"]) if "seekTo" in item else None,
+        read_through=instant("readThrough"),
     )
 
 

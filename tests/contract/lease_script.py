@@ -167,6 +167,11 @@ class LeaseScript:
             },
             attempts=draw.randrange(3),
             finished_at=draw.choice((None, 0.0, 1_790_000_000.25, draw.uniform(1e9, 2e9))),
+            is_paused=draw.choice((False, True)),
+            generation=draw.randrange(3),
+            start_timestamp=draw.choice((None, 1_790_000_000.25)),
+            seek_to=draw.choice((None, AT_TRIM_HORIZON)),
+            read_through=draw.choice((None, 1_790_000_000.5)),
         )
 
     def _position(self) -> Position:

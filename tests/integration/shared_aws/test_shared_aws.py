@@ -226,9 +226,26 @@ async def test_data_fields_can_be_set_and_cleared(provisioned: Provisioned, aws:
         children=("shardId-000000000002", "shardId-000000000003"),
         attempts=2,
         finished_at=1_700_000_000.25,
+        is_paused=True,
+        generation=1,
+        start_timestamp=1_700_000_000.5,
+        seek_to=AT_TRIM_HORIZON,
+        read_through=1_700_000_001.5,
     )
     assert await leases.update_lease(_lease().shard_id, LeaseExpectation(), full) == full.apply(_lease())
-    empty = LeaseChange(checkpoint=SHARD_END, pending=None, marks={}, children=(), attempts=0, finished_at=None)
+    empty = LeaseChange(
+        checkpoint=SHARD_END,
+        pending=None,
+        marks={},
+        children=(),
+        attempts=0,
+        finished_at=None,
+        is_paused=False,
+        generation=0,
+        start_timestamp=None,
+        seek_to=None,
+        read_through=None,
+    )
     assert await leases.update_lease(_lease().shard_id, LeaseExpectation(), empty) == _lease(checkpoint=SHARD_END)
 
 

@@ -19,7 +19,7 @@ def checkpoint_before_put(patch: Patch) -> None:
     async def flush(self: Any, batch: Any) -> None:
         if batch.last is None:
             return
-        pending = self._archive.prepare(self._held.shard_id, batch)
+        pending = self._archive.prepare(self._held.shard_id, batch, self._held.row.generation)
         await self._commit(batch, batch.last)
         if pending is not None:
             await self._put(self._archive, pending, batch)
@@ -34,7 +34,7 @@ def put_without_prepare(patch: Patch) -> None:
     async def flush(self: Any, batch: Any) -> None:
         if batch.last is None:
             return
-        pending = self._archive.prepare(self._held.shard_id, batch)
+        pending = self._archive.prepare(self._held.shard_id, batch, self._held.row.generation)
         if pending is not None:
             await self._put(self._archive, pending, batch)
         await self._commit(batch, batch.last)

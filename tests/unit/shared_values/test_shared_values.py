@@ -62,6 +62,11 @@ leases = st.builds(
     marks=st.dictionaries(words, st.integers(0, 2**63), max_size=20),
     attempts=st.integers(0, 100),
     finished_at=st.none() | st.floats(0, 4e9, allow_nan=False),
+    is_paused=st.booleans(),
+    generation=st.integers(0, 10**6),
+    start_timestamp=st.none() | st.floats(0, 4e9, allow_nan=False),
+    seek_to=st.none() | st.sampled_from([AT_TRIM_HORIZON, Checkpoint(CheckpointKind.AT_TIMESTAMP)]),
+    read_through=st.none() | st.floats(0, 4e9, allow_nan=False),
 )
 
 
@@ -182,7 +187,7 @@ def test_a_row_uses_types_that_dynamodb_takes(lease: Lease) -> None:
     assert item["leaseKey"] == {"S": lease.shard_id}
     for attribute in item.values():
         ((kind, value),) = attribute.items()
-        assert kind in {"S", "N", "SS", "B"}
+        assert kind in {"S", "N", "SS", "B", "BOOL"}
         assert value or kind == "N"
         if kind == "N":
             float(value)
