@@ -153,6 +153,13 @@ def provision(
     force: Annotated[
         bool, typer.Option("--force", help="With --delete: also remove a bucket that holds objects.")
     ] = False,
+    firehose: Annotated[
+        bool,
+        typer.Option(
+            "--firehose",
+            help="Also an AWS delivery stream (Firehose) per destination, with role, log group and bucket.",
+        ),
+    ] = False,
     output: OutputOption = Output.TEXT,
 ) -> int:
     """Make the streams, the bucket and the lease table; what exists is left alone.
@@ -170,6 +177,7 @@ def provision(
         bucket=bucket,
         delete=delete,
         force=force,
+        firehose=firehose,
         as_json=output is Output.JSON,
     )
 

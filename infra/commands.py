@@ -35,6 +35,7 @@ def run_provision(
     bucket: str | None,
     delete: bool,
     force: bool,
+    firehose: bool,
     as_json: bool,
 ) -> int:
     """Make, or with `delete` remove, streams, bucket and table."""
@@ -47,6 +48,7 @@ def run_provision(
         bucket=settings.bucket,
         app=settings.app,
         shards=None if on_demand else shards,
+        has_delivery=firehose,
     )
     if delete:
         removed = asyncio.run(deprovision(plan, force=force))

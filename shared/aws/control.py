@@ -32,6 +32,7 @@ class StreamState:
     status: str
     open_shard_count: int
     on_demand: bool
+    arn: str = ""
 
 
 class ControlAdapter:
@@ -58,7 +59,12 @@ class ControlAdapter:
             return None
         summary = answer["StreamDescriptionSummary"]
         mode = summary.get("StreamModeDetails", {}).get("StreamMode")
-        return StreamState(summary["StreamStatus"], summary["OpenShardCount"], on_demand=mode == "ON_DEMAND")
+        return StreamState(
+            status=summary["StreamStatus"],
+            open_shard_count=summary["OpenShardCount"],
+            on_demand=mode == "ON_DEMAND",
+            arn=summary["StreamARN"],
+        )
 
     async def create_stream(self, name: str, *, shards: int | None, tags: Tags) -> None:
         """Start making a stream of `shards` shards; None makes it on-demand."""
@@ -74,7 +80,7 @@ class ControlAdapter:
         """Return the tags of a stream (it has at most 50: one page)."""
         with aws_errors("kinesis", "ListTagsForStream", name):
             answer = await self._kinesis.list_tags_for_stream(StreamName=name)
-        return _tags_from_wire(answer["Tags"])
+        return tags_from_wire(answer["Tags"])
 
     async def delete_stream(self, name: str) -> None:
         """Start removing a stream and its records; a stream with registered consumers is refused."""
@@ -94,7 +100,7 @@ class ControlAdapter:
                 AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
                 KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
                 BillingMode="PAY_PER_REQUEST",
-                Tags=_tags_to_wire(tags),
+                Tags=tags_to_wire(tags),
             )
 
     async def read_table_tags(self, name: str) -> Tags:
@@ -104,7 +110,7 @@ class ControlAdapter:
             return {}
         with aws_errors("dynamodb", "ListTagsOfResource", name):
             answer = await self._dynamodb.list_tags_of_resource(ResourceArn=table["TableArn"])
-        return _tags_from_wire(answer.get("Tags", ()))
+        return tags_from_wire(answer.get("Tags", ()))
 
     async def delete_table(self, name: str) -> None:
         """Start removing a table with its rows."""
@@ -128,7 +134,7 @@ class ControlAdapter:
         with aws_errors("s3", "CreateBucket", name):
             await self._s3.create_bucket(**request)
         with aws_errors("s3", "PutBucketTagging", name):
-            await self._s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": _tags_to_wire(tags)})
+            await self._s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags_to_wire(tags)})
         await self.protect_bucket(name)
 
     async def protect_bucket(self, name: str) -> None:
@@ -153,7 +159,7 @@ class ControlAdapter:
                 if error.response.get("Error", {}).get("Code") in _UNTAGGED:
                     return {}
                 raise
-        return _tags_from_wire(answer["TagSet"])
+        return tags_from_wire(answer["TagSet"])
 
     async def empty_bucket(self, name: str) -> int:
         """Delete up to 1,000 object versions; return how many there were, 0 once the bucket is empty."""
@@ -190,7 +196,14 @@ class ControlAdapter:
 
 @asynccontextmanager
 async def open_control() -> AsyncIterator[ControlAdapter]:
-    """Open the control plane by AWS's own conventions; clients close with the block.
+    """Open the control plane by AWS's own conventions; clients close with the block."""
+    async with open_control_clients("kinesis", "dynamodb", "s3", "sts") as clients:
+        yield ControlAdapter(**clients)
+
+
+@asynccontextmanager
+async def open_control_clients(*services: str) -> AsyncIterator[dict[str, Any]]:
+    """Open one client per service name.
 
     Unlike on the data plane, the SDK may retry: making and removing by name is idempotent.
     """
@@ -202,17 +215,19 @@ async def open_control() -> AsyncIterator[ControlAdapter]:
     session = get_session()
     async with AsyncExitStack() as stack:
         clients: dict[str, Any] = {}
-        for service in ("kinesis", "dynamodb", "s3", "sts"):
+        for service in services:
             with aws_errors(service, "CreateClient", service):
                 clients[service] = await stack.enter_async_context(
                     session.create_client(service, region_name=region_of(os.environ), config=config)
                 )
-        yield ControlAdapter(**clients)
+        yield clients
 
 
-def _tags_to_wire(tags: Tags) -> list[dict[str, str]]:
+def tags_to_wire(tags: Tags) -> list[dict[str, str]]:
+    """Return tags as most services take them."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 
-def _tags_from_wire(wire: Any) -> Tags:
+def tags_from_wire(wire: Any) -> Tags:
+    """Read tags as most services answer them."""
     return {str(each["Key"]): str(each["Value"]) for each in wire}

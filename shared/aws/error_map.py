@@ -81,7 +81,15 @@ _NOT_FOUND: Final[dict[str, type[ServiceError]]] = {
     "s3": BucketNotFoundError,
 }
 
-_NOUN: Final = {"kinesis": "stream", "dynamodb": "table", "s3": "bucket", "sts": "account"}
+_NOUN: Final = {
+    "kinesis": "stream",
+    "dynamodb": "table",
+    "s3": "bucket",
+    "sts": "account",
+    "firehose": "delivery stream",
+    "iam": "role",
+    "logs": "log group",
+}
 
 _HINTS: Final[dict[type[ServiceError], str]] = {
     StreamNotFoundError: "`headrace provision` makes the streams; check AWS_REGION and AWS_ENDPOINT_URL",
