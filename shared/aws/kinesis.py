@@ -7,16 +7,8 @@ from typing import Any
 
 from shared.aws.direct_call import DirectCall
 from shared.aws.error_map import aws_errors
-from shared.aws.kinesis_wire import (
-    checked,
-    get_records_body,
-    hash_key_range,
-    parse_put_results,
-    parse_record_page,
-    put_records_body,
-    put_results,
-    record_page,
-)
+from shared.aws.kinesis_wire import checked, parse_put_results, put_records_body, put_results
+from shared.aws.record_page import get_records_body, hash_key_range, parse_record_page, record_page
 from shared.limits import KIB, LIST_SHARDS_COUNT_MAX, RECORD_BYTES_MAX_DEFAULT, RETENTION_HOURS_DEFAULT
 from shared.records import (
     Distribution,
@@ -130,7 +122,7 @@ def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:
 
 
 def _page_from_wire(answer: Any) -> RecordPage:
-    records = tuple(
+    records = (
         StreamRecord(
             each["Data"],
             each["PartitionKey"],

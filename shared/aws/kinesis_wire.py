@@ -1,11 +1,11 @@
-"""PutRecords and GetRecords on the wire: bodies in one pass over the records, answers in one pass over the text.
+"""PutRecords on the wire: the body in one pass over the records, the answer in one pass over the text.
 
-The bodies are byte for byte those of botocore's serializer, which writes as `json.dumps` does.
+The body is byte for byte that of botocore's serializer, which writes as `json.dumps` does.
 """
 
 from __future__ import annotations
 
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
@@ -13,8 +13,7 @@ from typing import Any, Final
 import orjson
 from botocore.parsers import ResponseParserError
 
-from shared.hash_key import FULL_RANGE, HashKeyRange
-from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord
+from shared.records import PutEntry, PutResult
 
 # Half the time of a NamedTuple's own constructor; one is made per record.
 _new_tuple: Final[Any] = tuple.__new__
@@ -33,41 +32,12 @@ def put_records_body(stream: str, entries: Sequence[PutEntry]) -> bytes:
     return b"".join(parts)
 
 
-def get_records_body(iterator: str, limit: int) -> bytes:
-    """Return the body of a GetRecords request."""
-    return b'{"ShardIterator": %b, "Limit": %d}' % (_text(iterator), limit)
-
-
 def parse_put_results(body: bytes) -> list[PutResult]:
     """Parse the answer to PutRecords, one result per entry; ResponseParserError for what is none."""
     try:
         return put_results(orjson.loads(body))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable("PutRecords", body, error) from None
-
-
-def parse_record_page(body: bytes) -> RecordPage:
-    """Parse the answer to GetRecords; ResponseParserError for what is none."""
-    try:
-        answer = orjson.loads(body)
-        new, record = _new_tuple, StreamRecord
-        records = tuple(
-            [
-                new(
-                    record,
-                    (
-                        a2b_base64(each["Data"]),
-                        each["PartitionKey"],
-                        int(each["SequenceNumber"]),
-                        float(each.get("ApproximateArrivalTimestamp", 0.0)),
-                    ),
-                )
-                for each in answer["Records"]
-            ]
-        )
-        return record_page(answer, records)
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _unreadable("GetRecords", body, error) from None
 
 
 def checked(answer: Any, operation: str) -> Any:
@@ -84,26 +54,6 @@ def put_results(answer: Any) -> list[PutResult]:
         _refusal(each) if each.get("ErrorCode") else new(result, (each["ShardId"], int(each["SequenceNumber"]), "", ""))
         for each in answer["Records"]
     ]
-
-
-def record_page(answer: Any, records: tuple[StreamRecord, ...]) -> RecordPage:
-    """Return a GetRecords answer around records that are parsed."""
-    return RecordPage(
-        records=records,
-        next_iterator=answer.get("NextShardIterator"),
-        behind_milliseconds=answer.get("MillisBehindLatest") or 0,
-        child_shards=tuple(
-            ChildShard(each["ShardId"], tuple(each["ParentShards"]), hash_key_range(each["HashKeyRange"]))
-            for each in answer.get("ChildShards") or ()
-        ),
-    )
-
-
-def hash_key_range(wire: Any) -> HashKeyRange:
-    """Return a HashKeyRange as the API writes it; none is the full one."""
-    if not wire:
-        return FULL_RANGE
-    return HashKeyRange(int(wire["StartingHashKey"]), int(wire["EndingHashKey"]))
 
 
 def _text(value: str) -> bytes:

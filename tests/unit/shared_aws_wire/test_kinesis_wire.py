@@ -12,7 +12,9 @@ from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.aws.kinesis_wire import get_records_body, parse_put_results, parse_record_page, put_records_body
+from shared.aws import record_page
+from shared.aws.kinesis_wire import parse_put_results, put_records_body
+from shared.aws.record_page import get_records_body, parse_record_page
 from shared.hash_key import HashKeyRange
 from shared.limits import HASH_KEY_MAX
 from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord
@@ -129,3 +131,42 @@ def test_data_that_is_not_base64_is_refused(data: object) -> None:
     record = {"Data": data, "PartitionKey": "k", "SequenceNumber": "1"}
     with pytest.raises(ResponseParserError):
         parse_record_page(orjson.dumps({"Records": [record]}))
+
+
+_RECORDS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "Data": st.binary(max_size=40).map(lambda data: base64.b64encode(data).decode()),
+            "PartitionKey": _TEXT | st.sampled_from(('"},{"', "},{", '],"Records":[', "\\", '{"Data":"')),
+            "SequenceNumber": st.integers(0, 2**186).map(str),
+        },
+        optional={
+            "ApproximateArrivalTimestamp": st.floats(0, 2e9) | st.integers(0, 2 * 10**9),
+            "EncryptionType": st.sampled_from(("NONE", "KMS")),
+        },
+    ),
+    max_size=12,
+)
+
+
+@given(_RECORDS, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 300))
+def test_a_page_is_read_alike_in_pieces_and_as_a_whole(
+    records: list[dict[str, Any]], is_first: bool, is_spaced: bool, escapes: bool, piece_bytes: int
+) -> None:
+    """Wherever the text is cut and however it is written, each record comes once, in order, with its own fields."""
+    rest = {"NextShardIterator": "AAA", "ChildShards": [], "MillisBehindLatest": 3}
+    answer = {"Records": records, **rest} if is_first else {**rest, "Records": records}
+    separators = None if is_spaced else (",", ":")
+    body = json.dumps(answer, ensure_ascii=escapes, separators=separators).encode()
+    expected = tuple(
+        StreamRecord(
+            base64.b64decode(each["Data"]),
+            each["PartitionKey"],
+            int(each["SequenceNumber"]),
+            float(each.get("ApproximateArrivalTimestamp", 0.0)),
+        )
+        for each in records
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record_page, "_PIECE_BYTES", piece_bytes)
+        assert RecordPage(expected, "AAA", 3) == parse_record_page(body)
