@@ -7,6 +7,7 @@ from consumer.budget import Account
 from consumer.core.batch import Batch
 from consumer.core.flush_format import FlushFormat
 from consumer.core.object_key import position_text
+from consumer.core.shard_graph import merge_marks
 from consumer.lease_table import HeldLease
 from consumer.status import Counters
 from shared.lease import SHARD_END, Checkpoint, LeaseChange, PendingFlush
@@ -73,14 +74,16 @@ class Flusher:
         await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position)))
 
     async def seek(self) -> None:
-        """Go where an operator sent this shard while a flush was pending, which is finished now.
+        """Go where an operator sent this shard; a flush that was pending has to be finished before.
 
-        The marks end here: they would drop what is to be read again.
+        The shard's own marks would drop what is to be read again. Those of its parents, which are finished, stay right:
+        what repeats one of their records belongs to their reading.
         """
         row = self._held.row
         if row.seek_to is None:
             return
-        change = LeaseChange(checkpoint=row.seek_to, seek_to=None, marks={}, generation=row.generation + 1)
+        marks = merge_marks(await self._held.read_parents())
+        change = LeaseChange(checkpoint=row.seek_to, seek_to=None, marks=marks, generation=row.generation + 1)
         await self._held.write(change)
         self._telemetry.info("shard_sought", shard_id=row.shard_id, generation=self._held.row.generation)
 

@@ -80,6 +80,15 @@ class HeldLease:
 
         self.row = await self._retrier.call("lease_write", attempt)
 
+    async def read_parents(self) -> tuple[Lease, ...]:
+        """Return the rows of the shard's parents that are in the table, in the order of the row."""
+        found: list[Lease] = []
+        for parent in self.row.parents:
+            row = await self._retrier.call("lease_read", lambda name=parent: self._store.read_lease(name))  # type: ignore[misc] # mypy on defaults
+            if row is not None:
+                found.append(row)
+        return tuple(found)
+
     async def release(self) -> None:
         """Give the lease back, retrying until it landed; LeaseLostError if it is somebody else's.
 

@@ -162,11 +162,12 @@ def render_text(shard_id: str, record: UserRecord) -> str:
         text = record.data.decode()
     except UnicodeDecodeError:
         text = "base64 " + base64.b64encode(record.data).decode("ascii")
-    shown = text if text.isprintable() else "".join(_escape(character) for character in text)
+    shown = text if text.isprintable() else "".join(escape(character) for character in text)
     return f"Consumed record {place} from Shard {shard_id}: {shown}"
 
 
-def _escape(character: str) -> str:
+def escape(character: str) -> str:
+    """Return a character, or the escape of one that a terminal would obey."""
     return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
 
 

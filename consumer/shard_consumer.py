@@ -171,7 +171,7 @@ class ShardConsumer:
         if row.pending is not None:
             await self._replay(row.pending)
         if self._held.row.seek_to is not None:
-            await self._flusher.seek()
+            await self._flusher.seek()  # only now: what was prepared before has to be finished
             self._marks = DuplicateMarks(self._held.row.marks)
         checkpoint = self._held.row.checkpoint
         if checkpoint.kind is CheckpointKind.NUMBER:

@@ -19,7 +19,7 @@ from consumer.shard_consumer import ShardConsumer, ShardParts
 from consumer.shard_reader import ReadPorts
 from consumer.status import Counters, ShardState, WorkerState, WorkerStatus
 from shared.errors import HeadraceError, LeaseLostError, ShardHaltedError
-from shared.lease import Lease
+from shared.lease import Lease, LeaseChange
 from shared.ports import Clock, Kinesis, LeaseStore, ObjectStore, Random, RecordSink, Telemetry
 from shared.retry import Backoff
 from shared.settings import ConsumerSettings
@@ -289,6 +289,7 @@ class Worker:
             # The lease is kept: a worker that took it would halt at the same place.
             running.consumer.state = ShardState.HALTED
             self._telemetry.error("shard_halted", shard_id=shard_id, error=str(error), hint=error.hint)
+            await self._note_halt(running)
             return
         except HeadraceError as error:
             self._telemetry.error("shard_failed", shard_id=shard_id, error=str(error), hint=error.hint)
@@ -301,6 +302,13 @@ class Worker:
             # Its children can start now.
             self._is_sync_due = True
             self._round_due.set()
+
+    async def _note_halt(self, running: _Running) -> None:
+        """Let an operator see in the row that the shard is halted; the next take makes it untrue."""
+        try:
+            await running.held.write(LeaseChange(halted_epoch=running.held.epoch))
+        except HeadraceError as error:
+            self._telemetry.warning("halt_not_noted", shard_id=running.held.shard_id, error=type(error).__name__)
 
     async def _release(self, running: _Running) -> None:
         """Give a lease back; where that fails it expires by itself."""

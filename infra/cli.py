@@ -6,10 +6,12 @@ from __future__ import annotations
 # (botocore, pydantic, rich) is imported inside the commands, because `--help` has to answer in under 0.3 s.
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from infra.control.cli import add_control
+from infra.options import AppOption, Output, OutputOption, setting
 from shared.terminal import run_command
 
 app = typer.Typer(
@@ -23,47 +25,29 @@ app = typer.Typer(
 )
 
 
-class Output(Enum):
-    """What goes to stdout at the end."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
-def _setting(flag: str, meaning: str, *, default: str = "", variable: str = "") -> Any:
-    """Return the option of a consumer setting: its environment variable is the setting's, its default is shown only.
-
-    The option's own default is None, so that the setting decides (see shared.settings).
-    """
-    name = variable or flag.removeprefix("--").replace("-", "_").upper()
-    return typer.Option(flag, help=meaning, envvar=f"HEADRACE_{name}", show_default=default or False)
-
-
-OutputOption = Annotated[Output, typer.Option("--output", help="`json` ends stdout with one JSON object.")]
-AppOption = Annotated[str | None, _setting("--app", "Application name: its lease table.", default="headrace")]
-BucketOption = Annotated[str | None, _setting("--bucket", "S3 bucket of the archive.")]
-SourceStreamOption = Annotated[str | None, _setting("--source-stream", "Name of the source stream.")]
-DestStreamsOption = Annotated[str | None, _setting("--dest-streams", 'JSON: {"USA": "NAME", "International": "NAME"}.')]
+BucketOption = Annotated[str | None, setting("--bucket", "S3 bucket of the archive.")]
+SourceStreamOption = Annotated[str | None, setting("--source-stream", "Name of the source stream.")]
+DestStreamsOption = Annotated[str | None, setting("--dest-streams", 'JSON: {"USA": "NAME", "International": "NAME"}.')]
 StartOption = Annotated[
     str | None,
-    _setting(
+    setting(
         "--from",
         "Where an unread shard starts: TRIM_HORIZON, LATEST or a time.",
         default="TRIM_HORIZON",
         variable="START_FROM",
     ),
 ]
-WorkerOption = Annotated[str | None, _setting("--worker-id", "Name of this worker.")]
+WorkerOption = Annotated[str | None, setting("--worker-id", "Name of this worker.")]
 FlushSecondsOption = Annotated[
-    float | None, _setting("--flush-seconds", "Age at which an S3 batch is closed.", default="60")
+    float | None, setting("--flush-seconds", "Age at which an S3 batch is closed.", default="60")
 ]
 FlushBytesOption = Annotated[
-    int | None, _setting("--flush-bytes-max", "Size at which an S3 batch is closed.", default="5242880")
+    int | None, setting("--flush-bytes-max", "Size at which an S3 batch is closed.", default="5242880")
 ]
 HttpHostOption = Annotated[
-    str | None, _setting("--http-host", "Address of health, metrics and live page.", default="127.0.0.1")
+    str | None, setting("--http-host", "Address of health, metrics and live page.", default="127.0.0.1")
 ]
-HttpPortOption = Annotated[int | None, _setting("--http-port", "Their port; 0 any free one, -1 none.", default="8080")]
+HttpPortOption = Annotated[int | None, setting("--http-port", "Their port; 0 any free one, -1 none.", default="8080")]
 
 
 @app.command()
@@ -249,9 +233,7 @@ class QueryOutput(Enum):
 def query(
     sql: Annotated[str, typer.Argument(metavar="SQL", help='A query over `events`, `dead_letters`, "USA", ...')],
     application: AppOption = None,
-    bucket: Annotated[
-        str | None, _setting("--bucket", "S3 bucket of the archive.", default="the application's")
-    ] = None,
+    bucket: Annotated[str | None, setting("--bucket", "S3 bucket of the archive.", default="the application's")] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A folder that holds a copy of the bucket, instead of S3.")
     ] = None,
@@ -283,6 +265,9 @@ def query(
         bytes_max=bytes_max,
         output=output.value,
     )
+
+
+add_control(app)
 
 
 def main() -> None:

@@ -108,6 +108,7 @@ class Lease:
     generation: int = 0  # how often an operator moved the checkpoint: objects of two readings have different keys
     start_timestamp: float | None = None  # of AT_TIMESTAMP, seconds since the epoch; None: the application's
     seek_to: Checkpoint | None = None  # where to go once the pending flush is finished
+    halted_epoch: int = 0  # the epoch at which its owner halted it; that of now: it is halted
     read_through: float | None = None  # seconds since the epoch; what had arrived by then was read and stored
 
 
@@ -161,6 +162,7 @@ class LeaseChange:
     generation: int | Unset = UNSET
     start_timestamp: float | Unset | None = UNSET
     seek_to: Checkpoint | Unset | None = UNSET
+    halted_epoch: int | Unset = UNSET
     read_through: float | Unset | None = UNSET
 
     def apply(self, lease: Lease) -> Lease:

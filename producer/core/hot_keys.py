@@ -66,9 +66,13 @@ class _Sketch:
 
 
 class HotKeys:
-    """Looks at a sixteenth of the records that were delivered; costs about a microsecond for each of these."""
+    """Looks at a sixteenth of the records that were delivered; costs about a microsecond for each of these.
 
-    def __init__(self) -> None:
+    `stride_max` is the longest way from one record that is looked at to the next: 1 looks at each.
+    """
+
+    def __init__(self, *, stride_max: int = _STRIDE_MAX) -> None:
+        self._stride_max = stride_max
         self._sketches: dict[str, _Sketch] = {}
         self._until_next = 0
         self._state = 1
@@ -86,15 +90,14 @@ class HotKeys:
                     self._look(sketch, shard_range, members[index])
                 # Strides of one length would see the same keys again and again where these take turns (Lehmer, 1951).
                 self._state = self._state * 48_271 % 2_147_483_647
-                index += 1 + self._state % _STRIDE_MAX
+                index += 1 + self._state % self._stride_max
         self._until_next = max(0, index - len(members))
 
-    @staticmethod
-    def _look(sketch: _Sketch, shard_range: HashKeyRange, record: QueuedRecord) -> None:
+    def _look(self, sketch: _Sketch, shard_range: HashKeyRange, record: QueuedRecord) -> None:
         bucket = (effective_hash_key(record) - shard_range.start) * _BUCKETS // shard_range.width
         if 0 <= bucket < _BUCKETS:
             size = len(record[0]) + len(record[1])
-            sketch.add(record[1], size * (1 + _STRIDE_MAX) / 2, bucket)
+            sketch.add(record[1], size * (1 + self._stride_max) / 2, bucket)
 
     def age(self, now: float, open_ids: Container[str]) -> None:
         """Let old load count half after a minute, and forget shards that are closed."""

@@ -48,6 +48,7 @@ _ATTRIBUTES: Final = {
     "generation": "generation",
     "start_timestamp": "startTimestamp",
     "seek_to": "seekTo",
+    "halted_epoch": "haltedEpoch",
     "read_through": "readThrough",
 }
 
@@ -317,6 +318,7 @@ def _read_item(item: Any) -> Lease:
         generation=number("generation"),
         start_timestamp=instant("startTimestamp"),
         seek_to=Checkpoint.parse(item["seekTo"]["S"]) if "seekTo" in item else None,
+        halted_epoch=number("haltedEpoch"),
         read_through=instant("readThrough"),
     )
 

@@ -1,0 +1,91 @@
+"""The sub-commands of `headrace` that look at a running group and steer it."""
+
+from __future__ import annotations
+
+# As in infra.cli: what annotations name is imported here, everything heavy inside the commands.
+from typing import Annotated
+
+import typer
+
+from infra.options import AppOption, Output, OutputOption
+
+
+def status(
+    application: AppOption = None,
+    stream: Annotated[
+        str | None,
+        typer.Option("--stream", help="Instead: which partition keys load each shard of this stream.", metavar="NAME"),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Lease rows only: read no record and list no object.")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", min=0.5, help="Look again every so many seconds, until Ctrl-C.", show_default="once"),
+    ] = None,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Show the workers and shards of an application: owners, checkpoints, age, time until unread data is trimmed.
+
+    Reads one record per unfinished shard, where its reader has not been yet. Changes nothing.
+
+    Example: headrace status --app headrace --watch 5
+    """
+    from infra.control.commands import run_hot_shards, run_status  # noqa: PLC0415
+
+    as_json = output is Output.JSON
+    if stream is not None:
+        return run_hot_shards(stream, watch_seconds=watch, as_json=as_json)
+    return run_status(application, is_quick=quick, watch_seconds=watch, as_json=as_json)
+
+
+ShardOption = Annotated[
+    list[str] | None, typer.Option("--shard", help="Only this shard; may be given again.", show_default="all")
+]
+
+
+def seek(
+    to: Annotated[str, typer.Option("--to", help="TRIM_HORIZON, LATEST or an ISO 8601 time.", metavar="PLACE")],
+    application: AppOption = None,
+    shard: ShardOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be read again, and change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Move a running application to a place in time: each shard from there on, children after their parents.
+
+    What is read again is delivered again. LATEST leaves out what is unread now. --shard takes its descendants along.
+
+    Example: headrace seek --app headrace --to 2026-11-21T08:00:00+00:00 --dry-run
+    """
+    from infra.control.commands import run_seek  # noqa: PLC0415
+
+    return run_seek(application, to=to, shards=shard or [], is_dry=dry_run, is_sure=yes, as_json=output is Output.JSON)
+
+
+def pause(application: AppOption = None, shard: ShardOption = None, output: OutputOption = Output.TEXT) -> int:
+    """Let an application stop reading: within seconds each owner stores what it has read and waits.
+
+    Leases and checkpoints are kept, children of a paused shard are paused, too; `headrace resume` ends it.
+
+    Example: headrace pause --app headrace
+    """
+    from infra.control.commands import run_pause  # noqa: PLC0415
+
+    return run_pause(application, shards=shard or [], is_paused=True, as_json=output is Output.JSON)
+
+
+def resume(application: AppOption = None, shard: ShardOption = None, output: OutputOption = Output.TEXT) -> int:
+    """Let an application that was paused read on.
+
+    Example: headrace resume --app headrace
+    """
+    from infra.control.commands import run_pause  # noqa: PLC0415
+
+    return run_pause(application, shards=shard or [], is_paused=False, as_json=output is Output.JSON)
+
+
+def add_control(app: typer.Typer) -> None:
+    """Add the commands to the `headrace` app."""
+    for command in (status, seek, pause, resume):
+        app.command()(command)

@@ -1,0 +1,140 @@
+"""What the commands that look at a group and steer it do, each from its options to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from consumer.retrier import Retrier
+from infra.control.group import open_group
+from infra.control.hot_shards import sample_lines, sample_stream
+from infra.control.pause import set_pause
+from infra.control.seek import apply_seek, parse_target, plan_lines, plan_seek
+from infra.control.status import HeartbeatWatch, look_at_group, status_lines
+from infra.pipeline import new_random
+from shared.aws.session import open_aws
+from shared.clock import SystemClock
+from shared.errors import ConfigurationError
+from shared.lifecycle import ExitCode, stop_on_signals
+from shared.retry import Backoff
+from shared.settings import STREAM_NAME_PATTERN
+from shared.telemetry import SilentTelemetry
+from shared.terminal import say, write_data
+
+_CLEAR: Final = "\x1b[H\x1b[2J"
+
+# One look: its JSON object and its lines.
+_Look = Callable[[], Awaitable[tuple[Mapping[str, Any], list[str]]]]
+
+
+def run_status(app: str | None, *, is_quick: bool, watch_seconds: float | None, as_json: bool) -> int:
+    """Show a group, once or again and again."""
+
+    async def run() -> None:
+        async with open_group(app) as group:
+            watch = HeartbeatWatch()
+
+            async def look() -> tuple[Mapping[str, Any], list[str]]:
+                status = await look_at_group(group, watch, is_quick=is_quick)
+                return status.as_mapping(), status_lines(status)
+
+            await _show(look, watch_seconds, as_json=as_json)
+
+    asyncio.run(run())
+    return int(ExitCode.DONE)
+
+
+def run_hot_shards(stream: str, *, watch_seconds: float | None, as_json: bool) -> int:
+    """Show which partition keys load each shard of a stream."""
+    if not re.fullmatch(STREAM_NAME_PATTERN, stream):
+        raise ConfigurationError(
+            f"`{stream[:128]}` is no stream name", hint="1 to 128 letters, digits, dots, dashes and underscores"
+        )
+
+    async def run() -> None:
+        random = new_random()
+        retrier = Retrier(Backoff(0.05, 2), random, SilentTelemetry())
+        async with open_aws() as aws:
+            kinesis = await aws.kinesis()
+
+            async def look() -> tuple[Mapping[str, Any], list[str]]:
+                samples = await sample_stream(kinesis, retrier, SystemClock(), stream)
+                found = {"stream": stream, "shards": [each.as_mapping() for each in samples]}
+                return found, sample_lines(stream, samples)
+
+            await _show(look, watch_seconds, as_json=as_json)
+
+    asyncio.run(run())
+    return int(ExitCode.DONE)
+
+
+def run_seek(app: str | None, *, to: str, shards: Sequence[str], is_dry: bool, is_sure: bool, as_json: bool) -> int:
+    """Move a group, after saying what that means and asking."""
+
+    async def run() -> bool:
+        async with open_group(app) as group:
+            plan = await plan_seek(group, parse_target(to, group.clock.wall()), shards)
+            for line in plan_lines(plan):
+                (say if as_json or not is_dry else write_data)(line)
+            is_wanted = bool(plan.moves) and not is_dry
+            is_done = is_wanted and (is_sure or confirm(f"Move {len(plan.moves):,} shards of `{group.app}`?"))
+            if is_done:
+                await apply_seek(group, plan)
+                say(f"Moved {len(plan.moves):,} shards; their next owners start there within seconds")
+            if as_json:
+                write_data(orjson.dumps({**plan.as_mapping(), "applied": is_done}).decode())
+            return is_done or not is_wanted
+
+    return int(ExitCode.DONE if asyncio.run(run()) else ExitCode.FAILED)
+
+
+def run_pause(app: str | None, *, shards: Sequence[str], is_paused: bool, as_json: bool) -> int:
+    """Pause or resume a group, or some of its shards."""
+
+    async def run() -> int:
+        async with open_group(app) as group:
+            return await set_pause(group, shards, is_paused=is_paused)
+
+    changed = asyncio.run(run())
+    if as_json:
+        write_data(orjson.dumps({"paused" if is_paused else "resumed": changed}).decode())
+    else:
+        say(f"{'Paused' if is_paused else 'Resumed'} {changed:,} shards; their owners see it within seconds")
+    return int(ExitCode.DONE)
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal; ConfigurationError where nobody can answer."""
+    if not sys.stdin.isatty():
+        raise ConfigurationError(
+            "Nobody is there to ask: stdin is no terminal", hint="Give --yes, or --dry-run to look"
+        )
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+async def _show(look: _Look, watch_seconds: float | None, *, as_json: bool) -> None:
+    """Write what one look finds; with `watch_seconds` again and again, one JSON object a line, until Ctrl-C."""
+    async with stop_on_signals() as stop:
+        while not stop.requested.is_set():
+            found, lines = await look()
+            if as_json:
+                write_data(orjson.dumps(found).decode())
+            else:
+                if watch_seconds is not None and sys.stdout.isatty():
+                    sys.stdout.write(_CLEAR)
+                write_data("\n".join(lines))
+            sys.stdout.flush()
+            if watch_seconds is None:
+                return
+            try:
+                async with asyncio.timeout(watch_seconds):
+                    await stop.requested.wait()
+            except TimeoutError:
+                continue
