@@ -217,7 +217,9 @@ def status_lines(status: GroupStatus) -> list[str]:
             for each in status.shards
         ]
     )
-    lines += table_lines(("shard", "state", "owner", "epoch", "generation", "checkpoint", "behind", "until trimmed"), shards)
+    lines += table_lines(
+        ("shard", "state", "owner", "epoch", "generation", "checkpoint", "behind", "until trimmed"), shards
+    )
     if status.dead_letter_objects is not None:
         more = " or more" if status.dead_letter_objects >= _OBJECTS_COUNTED_MAX else ""
         lines += ["", f"dead-letter objects  {status.dead_letter_objects:,}{more}"]
