@@ -133,6 +133,7 @@ def audit_lines(report: AuditReport) -> list[str]:
         ("duplicated in S3", report.duplicated_in_s3),
         ("duplicated in streams", report.duplicated_in_streams),
         ("out of order", report.out_of_order),
+        ("retention gaps", report.retention_gaps),
     ]
     return [f"{name:<24}{count:>12,}" for name, count in rows] + [f"{'verdict':<24}{report.verdict:>12}"]
 

@@ -16,6 +16,9 @@ from shared.records import Position
 PROCESSING_FAILED: Final = "processing-failed"
 STREAM_DELIVERY_FAILED: Final = "stream-delivery-failed"
 ERROR_TYPES: Final = (PROCESSING_FAILED, STREAM_DELIVERY_FAILED)
+# Folders below the error prefix that hold no dead letters: what was trimmed unread, and what was redriven.
+GAP_FOLDER: Final = "retention-gap/"
+REDRIVEN_FOLDER: Final = "redriven/"
 # A slot is what one object of a flush holds: a destination's events, or (with this mark) dead letters of one type.
 ERROR_MARK: Final = "!"
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
-from consumer.core.object_key import STREAM_DELIVERY_FAILED
+from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED
 from consumer.core.route import Router
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
@@ -30,7 +30,10 @@ _GZIP_WINDOW: Final = 31  # zlib's way of saying: gzip, largest window
 _ATTEMPTS_MAX: Final = 20
 _READ_PAUSE_SECONDS: Final = 0.2  # the service allows five reads per second and shard
 # Keys end in SHARD-FIRST-LAST; a position is a sequence number, perhaps with the sub-sequence number.
-_OBJECT_NAME: Final = re.compile(r"(shardId-[0-9]+)-([0-9]+)(?:\.([0-9]+))?-[0-9]+(?:\.[0-9]+)?\.[^/]*$")
+# What was written after a seek has its generation behind them.
+_OBJECT_NAME: Final = re.compile(
+    r"(shardId-[0-9]+)-([0-9]+)(?:\.([0-9]+))?-[0-9]+(?:\.[0-9]+)?(?:\.g([0-9]{1,10}))?\.[^/]*$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,15 @@ class ObjectPlace(NamedTuple):
     sequence_number: int
     sub_sequence_number: int
     key: str
+    generation: int
+
+
+class _Letter(NamedTuple):
+    """A dead letter: whose, whether a destination stream refused the event, and in which reading."""
+
+    event_id: str
+    of_stream: bool
+    generation: int
 
 
 class AuditReader:
@@ -136,10 +148,13 @@ class AuditReader:
                 auditor.deliver(stream, event_id, _session_of(event))
         if objects is not None:
             router = Router(scope.dest_streams)
-            async for event in self._read_archive(objects, scope, ranks):
-                auditor.store(event_id_of(event) or "", _session_of(event), router.destination_of(event))
+            async for event, generation in self._read_archive(objects, scope, ranks):
+                destination = router.destination_of(event)
+                auditor.store(event_id_of(event) or "", _session_of(event), destination, generation)
             async for letter in self._read_dead_letters(objects, scope):
-                auditor.dead_letter(letter[0], of_stream=letter[1])
+                auditor.dead_letter(letter.event_id, of_stream=letter.of_stream, generation=letter.generation)
+            async for _ in self._keys(objects, scope.error_prefix + GAP_FOLDER):
+                auditor.report_gap()
         return auditor.report()
 
     async def _read_stream(self, stream: str, ranks: dict[str, int]) -> AsyncIterator[tuple[str, UserRecord]]:
@@ -177,24 +192,27 @@ class AuditReader:
 
     async def _read_archive(
         self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int]
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Walk all archived events: objects in lineage order and by first position, lines in their order."""
+    ) -> AsyncIterator[tuple[dict[str, Any], int]]:
+        """Walk all archived events with their generation, objects by lineage and position, lines in their order."""
         keys = [key async for key in self._keys(objects, scope.archive_prefix)]
         if scope.error_prefix.startswith(scope.archive_prefix):
             keys = [key for key in keys if not key.startswith(scope.error_prefix)]
         places = [object_place(key, ranks) for key in keys]
         for place in sorted(places):
             for line in await self._lines(objects, place.key):
-                yield orjson.loads(line)
+                yield orjson.loads(line), place.generation
 
-    async def _read_dead_letters(self, objects: ObjectStore, scope: AuditScope) -> AsyncIterator[tuple[str, bool]]:
-        """Walk all dead letters: event id, and whether a destination stream refused the event."""
+    async def _read_dead_letters(self, objects: ObjectStore, scope: AuditScope) -> AsyncIterator[_Letter]:
         async for key in self._keys(objects, scope.error_prefix):
+            if key.startswith((scope.error_prefix + GAP_FOLDER, scope.error_prefix + REDRIVEN_FOLDER)):
+                continue
+            named = _OBJECT_NAME.search(key)
+            generation = int(named[4] or 0) if named is not None else 0
             of_stream = STREAM_DELIVERY_FAILED in key
             for line in await self._lines(objects, key):
                 letter = orjson.loads(line)
                 place = ":".join(str(letter[each]) for each in ("shardId", "sequenceNumber", "subSequenceNumber"))
-                yield letter.get("eventId") or f"{scope.source_stream}:{place}", of_stream
+                yield _Letter(letter.get("eventId") or f"{scope.source_stream}:{place}", of_stream, generation)
 
     async def _keys(self, objects: ObjectStore, prefix: str) -> AsyncIterator[str]:
         async def walk() -> list[str]:
@@ -243,10 +261,10 @@ def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:
         raise SourceError(
             f"object `{key[:200]}` is not named SHARD-FIRST-LAST", hint="Is something else written below this prefix?"
         )
-    shard_id, sequence_number, sub_sequence_number = match.groups()
+    shard_id, sequence_number, sub_sequence_number, generation = match.groups()
     # Ids of shards past retention still rise with age, so that they sort before all that are known.
     rank = ranks.get(shard_id, int(shard_id.rpartition("-")[2]) - 10**12)
-    return ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key)
+    return ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key, int(generation or 0))
 
 
 def _inflate(body: bytes, key: str) -> bytes:

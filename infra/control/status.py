@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from consumer.assembly import initial_checkpoint
-from consumer.core.object_key import position_text
+from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, position_text
 from consumer.core.shard_graph import may_start
 from infra.audit.reading import constant_prefix
 from infra.control.group import ATTEMPTS_MAX, Group
@@ -17,7 +17,6 @@ from infra.control.span import span_text
 from infra.query.rows import table_lines
 from shared.lease import CheckpointKind, Lease
 
-GAP_FOLDER: Final = "retention-gap/"
 _SECONDS_PER_HOUR: Final = 3600
 _PEEKS_AT_ONCE: Final = 8
 _STILL_SECONDS_MIN: Final = 10.0
@@ -190,7 +189,8 @@ async def _count_objects(group: Group) -> tuple[int | None, tuple[str, ...]]:
 
     keys = await group.retrier.call("list_objects", lambda: walk(prefix), attempts_max=ATTEMPTS_MAX)
     gaps = await group.retrier.call("list_objects", lambda: walk(prefix + GAP_FOLDER), attempts_max=ATTEMPTS_MAX)
-    return len([key for key in keys if not key.startswith(prefix + GAP_FOLDER)]), tuple(gaps)
+    aside = (prefix + GAP_FOLDER, prefix + REDRIVEN_FOLDER)
+    return len([key for key in keys if not key.startswith(aside)]), tuple(gaps)
 
 
 def status_lines(status: GroupStatus) -> list[str]:

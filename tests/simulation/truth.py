@@ -36,11 +36,11 @@ def audit_lines(
                 auditor.deliver(stream, str(event["n"]), event["session_id"])
     ranks = {shard: rank for rank, shard in enumerate(_lineage(kinesis, source))}
     archived = [key for key in objects.objects if key.startswith("archive/")]
-    for key in sorted(archived, key=lambda each: object_place(each, ranks)):
-        for line in _body(objects, key).splitlines():
+    for place in sorted(object_place(key, ranks) for key in archived):
+        for line in _body(objects, place.key).splitlines():
             event = orjson.loads(line)
             if "n" in event:
-                auditor.store(str(event["n"]), event["session_id"])
+                auditor.store(str(event["n"]), event["session_id"], generation=place.generation)
     return auditor.report()
 
 

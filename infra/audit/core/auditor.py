@@ -13,7 +13,11 @@ _STORED: Final = 2
 _DELIVERED: Final = 4
 _DEAD: Final = 8
 _UNDELIVERABLE: Final = 16  # a destination stream will never take it; it may be in S3 all the same
-_FLAG_SETS: Final = 32
+# The same in a later generation: after a seek, an event is once more in S3 or in the dead letters by rights.
+_LATER: Final = {_STORED: 32, _DEAD: 64, _UNDELIVERABLE: 128}
+_IN_S3: Final = _STORED | _LATER[_STORED]
+_IN_DEAD_LETTERS: Final = _DEAD | _LATER[_DEAD] | _UNDELIVERABLE | _LATER[_UNDELIVERABLE]
+_FLAG_SETS: Final = 256
 
 _Condition = Callable[[int], int | bool]  # whether a set of flags is of interest
 
@@ -59,6 +63,8 @@ class Auditor:
         self._ids = IdTable()
         self._flags = bytearray()
         self._in_s3 = _OrderCheck("s3")
+        self._again: set[tuple[int, int, int]] = set()  # rank, flag and generation of what is in a later one
+        self._gaps = 0
         self._in_streams: dict[str, _OrderCheck] = {}
         self._duplicates = {"source": 0, "s3": 0, "streams": 0, "dead_letters": 0}
         self._duplicated_examples: list[str] = []
@@ -79,11 +85,14 @@ class Auditor:
             if len(self._unconfirmed) < self._examples_max:
                 self._unconfirmed.append(event_id)
 
-    def store(self, event_id: str, session: str, group: str = "") -> None:
-        """Take a line of an S3 object; order is judged inside a group (what goes to one series of objects)."""
-        rank, is_first = self._mark(event_id, _STORED, "s3")
+    def store(self, event_id: str, session: str, group: str = "", generation: int = 0) -> None:
+        """Take a line of an S3 object; order is judged inside a group (what goes to one series of objects).
+
+        Each generation (each reading after a seek) is judged by itself: once in each, and in order there.
+        """
+        rank, is_first = self._mark(event_id, _STORED, "s3", generation)
         if is_first:
-            self._check_order(self._in_s3, event_id, session, group, rank)
+            self._check_order(self._in_s3, event_id, session, f"{group}\0{generation}", rank)
 
     def deliver(self, stream: str, event_id: str, session: str) -> None:
         """Take a record of a destination stream; order is judged among the first copies."""
@@ -92,9 +101,13 @@ class Auditor:
             check = self._in_streams.setdefault(stream, _OrderCheck(stream))
             self._check_order(check, event_id, session, "", rank)
 
-    def dead_letter(self, event_id: str, *, of_stream: bool = False) -> None:
+    def dead_letter(self, event_id: str, *, of_stream: bool = False, generation: int = 0) -> None:
         """Take a dead letter: of an event that can't be processed, or of one that a destination stream refuses."""
-        self._mark(event_id, _UNDELIVERABLE if of_stream else _DEAD, "dead_letters")
+        self._mark(event_id, _UNDELIVERABLE if of_stream else _DEAD, "dead_letters", generation)
+
+    def report_gap(self) -> None:
+        """Take the record of data that the stream trimmed before it was read; no promise covers it."""
+        self._gaps += 1
 
     def balance(self, *, accepted: int, acknowledged: int, dead_lettered: int, pending: int) -> None:
         """Take a producer's ledger: accepted = acknowledged + dead-lettered + pending (queued or on disk)."""
@@ -103,10 +116,10 @@ class Auditor:
     def report(self) -> AuditReport:
         """Judge what was fed so far."""
         acknowledged = self._count(lambda flags: flags & _ACKNOWLEDGED)
-        stored = self._count(lambda flags: flags & _STORED)
+        stored = self._count(lambda flags: flags & _IN_S3)
         delivered = self._count(lambda flags: flags & _DELIVERED)
-        dead = self._count(lambda flags: flags & (_DEAD | _UNDELIVERABLE))
-        known_dead = self._count(lambda flags: flags & (_DEAD | _UNDELIVERABLE) and flags & _ACKNOWLEDGED)
+        dead = self._count(lambda flags: flags & _IN_DEAD_LETTERS)
+        known_dead = self._count(lambda flags: flags & _IN_DEAD_LETTERS and flags & _ACKNOWLEDGED)
         lost = self._count(self._is_lost) + self._unconfirmed_count
         streams_out_of_order = sum(each.count for each in self._in_streams.values())
         counts = {
@@ -129,6 +142,7 @@ class Auditor:
             "out_of_order_in_streams": streams_out_of_order,
             "unknown": self._count(_is_unknown),
             "ledger_imbalance": self._ledger_imbalance,
+            "retention_gaps": self._gaps,
         }
         return AuditReport(
             **counts,
@@ -139,13 +153,17 @@ class Auditor:
             verdict=_verdict(counts if self._source_is_whole else counts | {"unknown": 0}),
         )
 
-    def _mark(self, event_id: str, flag: int, place: str) -> tuple[int, bool]:
+    def _mark(self, event_id: str, flag: int, place: str, generation: int = 0) -> tuple[int, bool]:
         rank, is_new = self._ids.add(event_id)
+        stored = _LATER[flag] if generation else flag
         if is_new:
-            self._flags.append(flag)
-            return rank, True
-        is_first = not self._flags[rank] & flag
-        self._flags[rank] |= flag
+            self._flags.append(0)
+        is_first = not self._flags[rank] & stored
+        self._flags[rank] |= stored
+        if generation:
+            again = (rank, flag, generation)
+            is_first = again not in self._again
+            self._again.add(again)
         if not is_first:
             self._duplicates[place] += 1
             if place in {"s3", "dead_letters"} and len(self._duplicated_examples) < self._examples_max:
@@ -160,10 +178,10 @@ class Auditor:
             self._order_examples.append(OutOfOrder(check.place, session, event_id, self._ids.text(later)))
 
     def _is_lost_in_s3(self, flags: int) -> bool:
-        return self._has_bucket and flags & (_ACKNOWLEDGED | _STORED | _DEAD | _UNDELIVERABLE) == _ACKNOWLEDGED
+        return self._has_bucket and flags & (_ACKNOWLEDGED | _IN_S3 | _IN_DEAD_LETTERS) == _ACKNOWLEDGED
 
     def _is_lost_in_streams(self, flags: int) -> bool:
-        return self._has_destinations and flags & (_ACKNOWLEDGED | _DELIVERED | _DEAD | _UNDELIVERABLE) == _ACKNOWLEDGED
+        return self._has_destinations and flags & (_ACKNOWLEDGED | _DELIVERED | _IN_DEAD_LETTERS) == _ACKNOWLEDGED
 
     def _is_lost(self, flags: int) -> bool:
         return self._is_lost_in_s3(flags) or self._is_lost_in_streams(flags)
@@ -188,7 +206,7 @@ class Auditor:
 
 
 def _is_unknown(flags: int) -> bool:
-    return not flags & _ACKNOWLEDGED and bool(flags & (_STORED | _DELIVERED))
+    return not flags & _ACKNOWLEDGED and bool(flags & (_IN_S3 | _DELIVERED))
 
 
 _FAILURES: Final = {

@@ -43,6 +43,7 @@ class AuditReport:
     out_of_order_in_streams: int
     unknown: int
     ledger_imbalance: int
+    retention_gaps: int
     lost_examples: tuple[str, ...]
     duplicated_examples: tuple[str, ...]
     unknown_examples: tuple[str, ...]
