@@ -55,6 +55,10 @@ class Delivery:
         self._telemetry = telemetry
         self._on_progress = on_progress
 
+    def start_over(self) -> None:
+        """Forget which positions were delivered, as reading goes back; no receipt may be missing."""
+        self.tracker = CheckpointTracker()
+
     async def take(
         self, chunk: Chunk, batch: Batch, transform: Transform, *, timestamp: bytes, to_streams: bool = True
     ) -> int:

@@ -173,6 +173,7 @@ class ShardConsumer:
         if self._held.row.seek_to is not None:
             await self._flusher.seek()  # only now: what was prepared before has to be finished
             self._marks = DuplicateMarks(self._held.row.marks)
+            self._delivery.start_over()
         checkpoint = self._held.row.checkpoint
         if checkpoint.kind is CheckpointKind.NUMBER:
             self._through = checkpoint.position
