@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from shared.hash_key import HashKeyRange, hash_key_of
+from shared.aggregate_message import MalformedMessageError, Tables, parse_message
+from shared.hash_key import FULL_RANGE, HashKeyRange, hash_key_of
 from shared.limits import AGGREGATE_RECORDS_DECODED_MAX, HASH_KEY_MAX
 from shared.records import Position, PutEntry, StreamRecord, UserRecord
 
@@ -25,24 +26,6 @@ _KEY_OVERHEAD_BYTES: Final = 4  # tag and length of a table entry of up to 1,024
 _RECORD_OVERHEAD_BYTES: Final = 24  # tags, lengths and two indexes of a record, rounded up
 _HASH_KEY_DIGITS_MAX: Final = 39
 
-# Field tags: number << 3 | wire type.
-_TAG_PARTITION_KEY: Final = 1 << 3 | 2
-_TAG_HASH_KEY: Final = 2 << 3 | 2
-_TAG_RECORD: Final = 3 << 3 | 2
-_TAG_KEY_INDEX: Final = 1 << 3
-_TAG_HASH_KEY_INDEX: Final = 2 << 3
-_TAG_DATA: Final = 3 << 3 | 2
-
-_WIRE_VARINT: Final = 0
-_WIRE_FIXED64: Final = 1
-_WIRE_BYTES: Final = 2
-_WIRE_GROUP_START: Final = 3
-_WIRE_GROUP_END: Final = 4
-_WIRE_FIXED32: Final = 5
-_VARINT_BYTES_MAX: Final = 10
-_UINT64_MAX: Final = 2**64 - 1
-_UINT32_MAX: Final = 2**32 - 1
-_GROUP_DEPTH_MAX: Final = 32
 _CONTINUED: Final = 0x80
 
 
@@ -158,6 +141,19 @@ class DropReason(Enum):
     TOO_MANY = "too-many-records"
 
 
+class Members(NamedTuple):
+    """The user records of a stream record in columns, and why some are missing (None: none is).
+
+    Columns, because an object per record costs more than to read the record.
+    """
+
+    datas: list[bytes]
+    keys: list[str]
+    hash_keys: dict[int, int]  # the explicit ones, by the number of the record
+    dropped_reason: DropReason | None = None
+    dropped_count: int = 0
+
+
 class Deaggregated(NamedTuple):
     """The user records of a stream record, and why some of its members are missing (None: none is)."""
 
@@ -166,18 +162,19 @@ class Deaggregated(NamedTuple):
     dropped_count: int = 0
 
 
-class _Malformed(Exception):  # noqa: N818 - never leaves this module: it means "not an aggregate"
-    pass
-
-
-# Key index, explicit hash key index if there is one, data.
-_Member = tuple[int, int | None, bytes]
-
-# Half the time of a NamedTuple's own constructor; a page of 10,000 records makes 20,000 of them.
-_new_tuple: Final[Any] = tuple.__new__
-
-
 def deaggregate(record: StreamRecord, hash_key_range: HashKeyRange | None = None) -> Deaggregated:
+    """Split a stream record into its user records; see `split`."""
+    number, arrival = record.sequence_number, record.arrival_timestamp
+    datas, keys, hash_keys, reason, dropped = split(record, hash_key_range)
+    last = len(datas) - 1
+    records = [
+        UserRecord(data, key, hash_keys.get(sub), Position(number, sub), arrival, sub == last)
+        for sub, (data, key) in enumerate(zip(datas, keys, strict=True))
+    ]
+    return Deaggregated(records, reason, dropped)
+
+
+def split(record: StreamRecord, hash_key_range: HashKeyRange | None = None) -> Members:
     """Split a stream record into its user records by KCL's rules; what is no aggregate passes through unchanged.
 
     With the shard's `hash_key_range`, one member outside drops all members, as in KCL: the producer resends them all.
@@ -190,63 +187,49 @@ def deaggregate(record: StreamRecord, hash_key_range: HashKeyRange | None = None
         or hashlib.md5(memoryview(data)[len(MAGIC) : -_DIGEST_BYTES], usedforsecurity=False).digest()
         != data[-_DIGEST_BYTES:]
     ):
-        return _plain(record)
+        return Members([data], [record.partition_key], {})
     try:
-        keys, hash_keys, members = _parse(data, len(MAGIC), len(data) - _DIGEST_BYTES)
-    except _Malformed:
-        return _plain(record)
-    if len(members) > AGGREGATE_RECORDS_DECODED_MAX:
-        return Deaggregated([], DropReason.TOO_MANY, len(members))
-    return _walk(record, keys, hash_keys, members, hash_key_range)
+        tables = parse_message(data, len(MAGIC), len(data) - _DIGEST_BYTES)
+    except MalformedMessageError:
+        return Members([data], [record.partition_key], {})
+    if len(tables.datas) > AGGREGATE_RECORDS_DECODED_MAX:
+        return Members([], [], {}, DropReason.TOO_MANY, len(tables.datas))
+    return _resolve(tables, hash_key_range)
 
 
-def _plain(record: StreamRecord) -> Deaggregated:
-    data, partition_key, sequence_number, arrival = record
-    position = _new_tuple(Position, (sequence_number, 0))
-    user_record = _new_tuple(UserRecord, (data, partition_key, None, position, arrival, True))
-    return _new_tuple(Deaggregated, ([user_record], None, 0))  # type: ignore[no-any-return] # it is what it was made as
+def _resolve(tables: Tables, hash_key_range: HashKeyRange | None) -> Members:
+    """Look up the keys of all records, up to the first one whose keys can't be had, as KCL does."""
+    total = whole = len(tables.datas)
+    reason = None
+    key_indexes = tables.key_indexes
+    if max(key_indexes, default=-1) >= len(tables.keys):
+        whole = next(sub for sub, index in enumerate(key_indexes) if index >= len(tables.keys))
+        reason = DropReason.BAD_INDEX
+    explicit: dict[int, int] = {}
+    for sub, index in tables.hash_key_indexes.items():
+        if sub >= whole:
+            break
+        value = _decimal(tables.hash_keys[index]) if index < len(tables.hash_keys) else None
+        if value is None:
+            reason = DropReason.BAD_HASH_KEY if index < len(tables.hash_keys) else DropReason.BAD_INDEX
+            whole = sub
+            break
+        explicit[sub] = value
+    keys = [tables.keys[index] for index in key_indexes[:whole]]
+    if hash_key_range is not None and not _lies_in(hash_key_range, keys, explicit):
+        return Members([], [], {}, DropReason.OUT_OF_RANGE, total)
+    return Members(tables.datas[:whole], keys, explicit, reason, total - whole)
 
 
-def _walk(
-    record: StreamRecord,
-    keys: list[str],
-    hash_keys: list[str],
-    members: list[_Member],
-    hash_key_range: HashKeyRange | None,
-) -> Deaggregated:
-    sequence_number = record.sequence_number
-    arrival = record.arrival_timestamp
-    last = len(members) - 1
-    records: list[UserRecord] = []
-    inside: set[int] = set()  # key indexes whose hash was looked at: keys repeat, MD5 is not free
-    key_count = len(keys)
-    for sub, (key_index, hash_key_index, data) in enumerate(members):
-        explicit = None
-        if key_index >= key_count or (hash_key_index is not None and hash_key_index >= len(hash_keys)):
-            return _cut(records, DropReason.BAD_INDEX, len(members))
-        if hash_key_index is not None:
-            explicit = _decimal(hash_keys[hash_key_index])
-            if explicit is None:
-                return _cut(records, DropReason.BAD_HASH_KEY, len(members))
-        key = keys[key_index]
-        if hash_key_range is not None:
-            if explicit is not None:
-                if explicit not in hash_key_range:
-                    return Deaggregated([], DropReason.OUT_OF_RANGE, len(members))
-            elif key_index not in inside:
-                if hash_key_of(key) not in hash_key_range:
-                    return Deaggregated([], DropReason.OUT_OF_RANGE, len(members))
-                inside.add(key_index)
-        position = _new_tuple(Position, (sequence_number, sub))
-        records.append(_new_tuple(UserRecord, (data, key, explicit, position, arrival, sub == last)))
-    return Deaggregated(records)
-
-
-def _cut(records: list[UserRecord], reason: DropReason, total: int) -> Deaggregated:
-    """Keep what came before the broken member, as KCL does, and say how many are missing."""
-    if records:
-        records[-1] = records[-1]._replace(is_last=True)
-    return Deaggregated(records, reason, total - len(records))
+def _lies_in(hash_key_range: HashKeyRange, keys: list[str], explicit: dict[int, int]) -> bool:
+    """Whether every record belongs to the range; a key is looked at once, since keys repeat and MD5 is not free."""
+    if hash_key_range == FULL_RANGE:
+        return True
+    start, end = hash_key_range.start, hash_key_range.end
+    hashed = {key for sub, key in enumerate(keys) if sub not in explicit} if explicit else set(keys)
+    return all(start <= value <= end for value in explicit.values()) and all(
+        start <= hash_key_of(key) <= end for key in hashed
+    )
 
 
 def _decimal(text: str) -> int | None:
@@ -254,123 +237,3 @@ def _decimal(text: str) -> int | None:
         return None
     value = int(text)
     return value if value <= HASH_KEY_MAX else None
-
-
-def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 7 * _VARINT_BYTES_MAX, 7):
-        if at >= end:
-            raise _Malformed
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < _CONTINUED:
-            if value > _UINT64_MAX:
-                raise _Malformed
-            return value, at
-    raise _Malformed
-
-
-def _read_length(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return where a length-delimited field's content starts and ends."""
-    if at < end and data[at] < _CONTINUED:
-        start, stop = at + 1, at + 1 + data[at]
-    else:
-        length, start = _read_varint(data, at, end)
-        stop = start + length
-    if stop > end:
-        raise _Malformed
-    return start, stop
-
-
-def _parse(data: bytes, at: int, end: int) -> tuple[list[str], list[str], list[_Member]]:
-    keys: list[str] = []
-    hash_keys: list[str] = []
-    members: list[_Member] = []
-    while at < end:
-        tag = data[at]
-        if tag == _TAG_RECORD:
-            start, at = _read_length(data, at + 1, end)
-            members.append(_parse_short_member(data, start, at) or _parse_member(data, start, at))
-            if len(members) > AGGREGATE_RECORDS_DECODED_MAX:
-                members[-1] = members[0]  # only the number still matters: the whole record becomes a dead letter
-        elif tag == _TAG_PARTITION_KEY:
-            start, at = _read_length(data, at + 1, end)
-            keys.append(data[start:at].decode(errors="replace"))
-        elif tag == _TAG_HASH_KEY:
-            start, at = _read_length(data, at + 1, end)
-            hash_keys.append(data[start:at].decode(errors="replace"))
-        else:
-            at = _skip_field(data, at, end, depth=0)
-    return keys, hash_keys, members
-
-
-def _parse_short_member(data: bytes, at: int, end: int) -> _Member | None:
-    """Read what nearly every member is: an index below 128 and fewer than 16 KiB of data, in this order.
-
-    It may look up to 5 bytes beyond `end`: the digest lies there, so that they exist.
-    """
-    if data[at] == _TAG_KEY_INDEX and data[at + 1] < _CONTINUED and data[at + 2] == _TAG_DATA:
-        length = data[at + 3]
-        start = at + 4
-        if length >= _CONTINUED:
-            if data[at + 4] >= _CONTINUED:
-                return None
-            length += (data[at + 4] - 1) << 7
-            start = at + 5
-        if start + length == end:
-            return data[at + 1], None, data[start:end]
-    return None
-
-
-def _parse_member(data: bytes, at: int, end: int) -> _Member:
-    key_index: int | None = None
-    hash_key_index: int | None = None
-    content: tuple[int, int] | None = None
-    while at < end:
-        tag = data[at]
-        if tag == _TAG_DATA:
-            content = _read_length(data, at + 1, end)
-            at = content[1]
-        elif tag == _TAG_KEY_INDEX:
-            key_index, at = _read_varint(data, at + 1, end)
-        elif tag == _TAG_HASH_KEY_INDEX:
-            hash_key_index, at = _read_varint(data, at + 1, end)
-        else:
-            at = _skip_field(data, at, end, depth=0)
-    if key_index is None or content is None:
-        raise _Malformed
-    return key_index, hash_key_index, data[content[0] : content[1]]
-
-
-def _skip_field(data: bytes, at: int, end: int, *, depth: int) -> int:
-    """Step over a field that is not ours (tags, or what a later version adds); return where the next one starts."""
-    start = at
-    tag, at = _read_varint(data, at, end)
-    number, wire = tag >> 3, tag & 7
-    # A tag in more bytes than it needs is written by nobody; taking it for an unknown field could lose a member.
-    if not number or depth > _GROUP_DEPTH_MAX or (at - start > 1 and not data[at - 1]) or tag > _UINT32_MAX:
-        raise _Malformed
-    if wire == _WIRE_VARINT:
-        return _read_varint(data, at, end)[1]
-    if wire == _WIRE_BYTES:
-        return _read_length(data, at, end)[1]
-    if wire == _WIRE_FIXED64:
-        at += 8
-    elif wire == _WIRE_FIXED32:
-        at += 4
-    elif wire == _WIRE_GROUP_START:
-        return _skip_group(data, at, end, number, depth)
-    else:
-        raise _Malformed
-    if at > end:
-        raise _Malformed
-    return at
-
-
-def _skip_group(data: bytes, at: int, end: int, number: int, depth: int) -> int:
-    while True:
-        tag, after = _read_varint(data, at, end)
-        if tag == number << 3 | _WIRE_GROUP_END:
-            return after
-        at = _skip_field(data, at, end, depth=depth + 1)

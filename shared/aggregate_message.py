@@ -1,0 +1,186 @@
+"""Reads the protobuf message of a KPL aggregated record in bounded time and memory; its layout: shared.aggregation."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.limits import AGGREGATE_RECORDS_DECODED_MAX
+
+# Field tags: number << 3 | wire type.
+_TAG_PARTITION_KEY: Final = 1 << 3 | 2
+_TAG_HASH_KEY: Final = 2 << 3 | 2
+_TAG_RECORD: Final = 3 << 3 | 2
+_TAGS: Final = frozenset((_TAG_PARTITION_KEY, _TAG_HASH_KEY, _TAG_RECORD))
+_TAG_KEY_INDEX: Final = 1 << 3
+_TAG_HASH_KEY_INDEX: Final = 2 << 3
+_TAG_DATA: Final = 3 << 3 | 2
+
+_WIRE_VARINT: Final = 0
+_WIRE_FIXED64: Final = 1
+_WIRE_BYTES: Final = 2
+_WIRE_GROUP_START: Final = 3
+_WIRE_GROUP_END: Final = 4
+_WIRE_FIXED32: Final = 5
+_VARINT_BYTES_MAX: Final = 10
+_UINT64_MAX: Final = 2**64 - 1
+_UINT32_MAX: Final = 2**32 - 1
+_GROUP_DEPTH_MAX: Final = 32
+_CONTINUED: Final = 0x80
+_LOW: Final = 0x7F  # what a byte of a varint adds
+
+# The first nine bytes of a record.
+_HEAD: Final = struct.Struct("9B")
+
+
+class MalformedMessageError(Exception):
+    """The bytes are no such message; the stream record is then no aggregate, whatever its digest says."""
+
+
+# Key index, explicit hash key index if there is one, data.
+Member = tuple[int, int | None, bytes]
+
+
+@dataclass(slots=True)
+class Tables:
+    """What the message holds: two tables, and its records in columns: an object each costs more than to read them."""
+
+    keys: list[str] = field(default_factory=list)
+    hash_keys: list[str] = field(default_factory=list)
+    key_indexes: list[int] = field(default_factory=list)
+    hash_key_indexes: dict[int, int] = field(default_factory=dict)  # by the number of the record, rising
+    datas: list[bytes] = field(default_factory=list)
+
+    def append(self, member: Member) -> None:
+        """Add a record; beyond the bound only its number matters, as the whole aggregate becomes a dead letter."""
+        key_index, hash_key_index, data = member
+        if hash_key_index is not None:
+            self.hash_key_indexes[len(self.datas)] = hash_key_index
+        self.key_indexes.append(key_index)
+        self.datas.append(data if len(self.datas) < AGGREGATE_RECORDS_DECODED_MAX else b"")
+
+
+def parse_message(data: bytes, at: int, end: int) -> Tables:
+    """Parse the message in `data[at:end]`, behind which 16 bytes of digest must follow; MalformedMessageError."""
+    tables = Tables()
+    key_indexes, datas = tables.key_indexes, tables.datas
+    while at < end:
+        # What nearly every record is: 128 bytes to 16 KiB, so that its lengths take two bytes, an index of one or
+        # two, and no explicit hash key. The digest lies behind `end`, so that nine bytes are there.
+        tag, outer, high, first, index, a, b, c, d = _HEAD.unpack_from(data, at)
+        if tag == _TAG_RECORD and outer >= _CONTINUED > high and first == _TAG_KEY_INDEX:
+            stop = at + 3 + (outer & _LOW | high << 7)
+            start = size = 0
+            if index < _CONTINUED:
+                if a == _TAG_DATA and b >= _CONTINUED > c:
+                    start, size = at + 8, b & _LOW | c << 7
+            elif b == _TAG_DATA and c >= _CONTINUED > d and a < _CONTINUED:
+                start, size = at + 9, c & _LOW | d << 7
+                index = index & _LOW | a << 7
+            if start and start + size == stop <= end and len(datas) < AGGREGATE_RECORDS_DECODED_MAX:
+                key_indexes.append(index)
+                datas.append(data[start:stop])
+                at = stop
+                continue
+        elif tag == _TAG_PARTITION_KEY and outer < _CONTINUED and (stop := at + 2 + outer) <= end:
+            tables.keys.append(data[at + 2 : stop].decode("utf-8", "replace"))
+            at = stop
+            continue
+        at = _parse_field(data, at, end, tables)
+    return tables
+
+
+def _parse_field(data: bytes, at: int, end: int, tables: Tables) -> int:
+    """Take a field of any kind; return where the next one starts."""
+    tag = data[at]
+    if tag not in _TAGS:
+        return _skip_field(data, at, end, depth=0)
+    start, stop = _read_length(data, at + 1, end)
+    if tag == _TAG_RECORD:
+        tables.append(_parse_member(data, start, stop))
+    elif tag == _TAG_PARTITION_KEY:
+        tables.keys.append(data[start:stop].decode(errors="replace"))
+    else:
+        tables.hash_keys.append(data[start:stop].decode(errors="replace"))
+    return stop
+
+
+def _read_varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 7 * _VARINT_BYTES_MAX, 7):
+        if at >= end:
+            raise MalformedMessageError
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < _CONTINUED:
+            if value > _UINT64_MAX:
+                raise MalformedMessageError
+            return value, at
+    raise MalformedMessageError
+
+
+def _read_length(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return where a length-delimited field's content starts and ends."""
+    if at < end and data[at] < _CONTINUED:
+        start, stop = at + 1, at + 1 + data[at]
+    else:
+        length, start = _read_varint(data, at, end)
+        stop = start + length
+    if stop > end:
+        raise MalformedMessageError
+    return start, stop
+
+
+def _parse_member(data: bytes, at: int, end: int) -> Member:
+    key_index: int | None = None
+    hash_key_index: int | None = None
+    content: tuple[int, int] | None = None
+    while at < end:
+        tag = data[at]
+        if tag == _TAG_DATA:
+            content = _read_length(data, at + 1, end)
+            at = content[1]
+        elif tag == _TAG_KEY_INDEX:
+            key_index, at = _read_varint(data, at + 1, end)
+        elif tag == _TAG_HASH_KEY_INDEX:
+            hash_key_index, at = _read_varint(data, at + 1, end)
+        else:
+            at = _skip_field(data, at, end, depth=0)
+    if key_index is None or content is None:
+        raise MalformedMessageError
+    return key_index, hash_key_index, data[content[0] : content[1]]
+
+
+def _skip_field(data: bytes, at: int, end: int, *, depth: int) -> int:
+    """Step over a field that is not ours (tags, or what a later version adds); return where the next one starts."""
+    start = at
+    tag, at = _read_varint(data, at, end)
+    number, wire = tag >> 3, tag & 7
+    # A tag in more bytes than it needs is written by nobody; taking it for an unknown field could lose a member.
+    if not number or depth > _GROUP_DEPTH_MAX or (at - start > 1 and not data[at - 1]) or tag > _UINT32_MAX:
+        raise MalformedMessageError
+    if wire == _WIRE_VARINT:
+        return _read_varint(data, at, end)[1]
+    if wire == _WIRE_BYTES:
+        return _read_length(data, at, end)[1]
+    if wire == _WIRE_FIXED64:
+        at += 8
+    elif wire == _WIRE_FIXED32:
+        at += 4
+    elif wire == _WIRE_GROUP_START:
+        return _skip_group(data, at, end, number, depth)
+    else:
+        raise MalformedMessageError
+    if at > end:
+        raise MalformedMessageError
+    return at
+
+
+def _skip_group(data: bytes, at: int, end: int, number: int, depth: int) -> int:
+    while True:
+        tag, after = _read_varint(data, at, end)
+        if tag == number << 3 | _WIRE_GROUP_END:
+            return after
+        at = _skip_field(data, at, end, depth=depth + 1)
