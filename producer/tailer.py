@@ -51,8 +51,9 @@ class Tailer:
         self._rotate_wait_seconds = rotate_wait_seconds
         self._stopped = asyncio.Event()
         self._file: ReadableFile | None = None
-        self._mark = FileMark(0, 0, 0)
-        self._framer = LineFramer(line_bytes_max)
+        # Until a file is open, nothing has moved: a chunk that says so must not set the bookmark back.
+        self._mark = bookmark.file(bookmark.generation) or FileMark(bookmark.generation, 0, 0)
+        self._framer = LineFramer(line_bytes_max, bookmark.offset)
         self._held: list[tuple[FileMark, ReadableFile]] = []  # came after the present file, oldest first
         self._looked_at = float("-inf")
         self._was_idle = False
@@ -247,9 +248,11 @@ class Tailer:
         file = self._opened
         if self._clock.monotonic() - self._looked_at >= POLL_SECONDS:
             await self._hold_successors()
+        # Judged before the read: a process that is stopped between the two must not take an old answer for the end.
+        is_last_look = bool(self._held) and not self._is_growing()
         data = await file.read_at(self._framer.next_offset, CHUNK_BYTES)
         if not data:
-            return await self._rest()
+            return await self._rest(is_last_look=is_last_look)
         if self._was_idle and await self._fingerprint(file, self._mark) != self._mark.fingerprint:
             return await self._begin_again()
         self._was_idle = False
@@ -262,7 +265,7 @@ class Tailer:
             self._mark = self.bookmark.file(self._mark.generation) or self._mark
         return self._chunk(self._framer.feed(data), len(data))
 
-    async def _rest(self) -> Chunk:
+    async def _rest(self, *, is_last_look: bool) -> Chunk:
         """Decide at the end of the file: wait, begin again, or go on with the next file."""
         identity = await self._opened.identify()
         # A file that was cut may have grown to the very size it had: only its first bytes tell.
@@ -270,9 +273,9 @@ class Tailer:
         if is_cut or await self._fingerprint(self._opened, self._mark) != self._mark.fingerprint:
             return await self._begin_again()
         self._was_idle = True
-        await self._hold_successors()
-        if self._held and not self._is_growing():
+        if is_last_look:
             return await self._go_on()
+        await self._hold_successors()
         chunk = self._chunk([], 0)
         await self._pause()
         return chunk
@@ -306,6 +309,8 @@ class Tailer:
         if not is_still:
             await _close_all(found)
             return
+        if not self._held:
+            self._quiet_since = self._looked_at  # from now on its writer has `rotate_wait_seconds` to let go of it
         self._held += found
         if names is None:
             self._say_gap()

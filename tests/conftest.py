@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.simulation.options import pytest_addoption, pytest_terminal_summary  # noqa: F401 - pytest finds them here
+from tests.simulation.options import (  # noqa: F401 - pytest finds them here
+    pytest_addoption,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
 
 # The same examples on every run and every machine, and no verdict by time: these machines are shared.
 settings.register_profile("headrace", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

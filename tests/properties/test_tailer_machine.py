@@ -380,6 +380,7 @@ def test_a_read_error_at_a_restart_is_waited_out() -> None:
     machine.read(4)
     machine.rotate(late=0, is_made=True)
     machine.append(1, 0)
+    machine.read(2)
     machine.loop.run(asyncio.sleep(ROTATE_WAIT_SECONDS))
     machine.read(9)
     assert len(machine.lines) == 3

@@ -48,6 +48,7 @@ class Actor:
         self.violations: list[str] = []
         self.restart_seconds_max = 15.0
         self.is_over = False
+        self.on_start: Callable[[str], None] | None = None
         self._life = life
         self._loop = loop
         self._chance = chance
@@ -64,6 +65,8 @@ class Actor:
         process.on_exit = self._on_exit
         self._stop = asyncio.Event()
         self._story.tell(process.name, "starts")
+        if self.on_start is not None:
+            self.on_start(process.name)
         self._loop.spawn(process, self._live)
 
     async def _live(self) -> None:
@@ -100,23 +103,42 @@ class Actor:
             seconds = self._chance.uniform(0.2, self.restart_seconds_max)
             self._loop.call_later(seconds, self.start, context=WORLD_CONTEXT)
 
-    def kill(self, why: str) -> None:
-        """SIGKILL, now or a few steps from now."""
-        process = self.process
-        if process is not None and process.alive:
+    @property
+    def _running(self) -> Process | None:
+        return self.process if self.process is not None and self.process.alive else None
+
+    def kill(self, why: str) -> bool:
+        """SIGKILL, now or a few steps from now; False if nothing runs, as of all blows."""
+        process = self._running
+        if process is None:
+            return False
+        self._story.tell(process.name, f"is killed: {why}")
+        process.kill_at_step = process.steps + self._chance.choice([1, 1, 2, 3, 5, 8])
+        if self._chance.random() < 0.5:
+            self._loop.kill(process)
+        return True
+
+    def end(self, why: str) -> None:
+        """End the process at this very moment, if one runs."""
+        process = self._running
+        if process is not None:
             self._story.tell(process.name, f"is killed: {why}")
-            process.kill_at_step = process.steps + self._chance.choice([1, 1, 2, 3, 5, 8])
-            if self._chance.random() < 0.5:
-                self._loop.kill(process)
+            self._loop.kill(process)
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """SIGTERM."""
-        if self._stop is not None and self.process is not None and self.process.alive:
-            self._story.tell(self.process.name, "is asked to stop")
-            self._stop.set()
+        process = self._running
+        if process is None or self._stop is None:
+            return False
+        self._story.tell(process.name, "is asked to stop")
+        self._stop.set()
+        return True
 
-    def freeze(self, seconds: float) -> None:
+    def freeze(self, seconds: float) -> bool:
         """SIGSTOP for a while."""
-        if self.process is not None and self.process.alive:
-            self._story.tell(self.process.name, f"freezes for {seconds:.1f} s")
-            self._loop.freeze(self.process, seconds)
+        process = self._running
+        if process is None:
+            return False
+        self._story.tell(process.name, f"freezes for {seconds:.1f} s")
+        self._loop.freeze(process, seconds)
+        return True

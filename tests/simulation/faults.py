@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from shared.errors import AmbiguousCallError, ServiceUnavailableError, ThrottledError
+from tests.simulation.crash_sites import CallBlow
 from tests.simulation.loop import PROCESS, WORLD_CONTEXT, Process, SimulationLoop
 from tests.simulation.story import Story
 
@@ -30,10 +31,10 @@ RATES_MAX: Final = {
     "iterator_expired": 0.08,
     "page_short": 0.50,
     "page_empty": 0.30,
-    "late_shard_end": 0.50,
+    "late_shard_end": 0.90,
     "object_conflict": 0.15,
     "disk_full": 0.10,
-    "torn_write": 0.10,
+    "torn_write": 0.50,
     "read_failed": 0.05,
 }
 _RECORD_FAULTS: Final = {
@@ -44,17 +45,22 @@ _RECORD_FAULTS: Final = {
 _IS_ON: Final = 0.5
 _SLOW_DISK: Final = 0.1
 LATE_SECONDS_MAX: Final = 12.0
-PHASES: Final = ("sent", "landed", "answered")
-
-
-@dataclass(slots=True)
-class CallKill:
-    """A kill of whoever makes the n-th call of an operation, at a phase of that call."""
-
-    role: str
-    operation: str
-    phase: str
-    countdown: int
+# How many blows of a kind fall on one world: one of these, drawn.
+BLOWS: Final = {
+    "reshard": (0, 1, 2, 4),
+    "kill_worker": (0, 1, 1, 2),
+    "kill_producer": (0, 1, 1, 2),
+    "at_call": (0, 3, 6, 9, 12),
+    "stop_worker": (0, 0, 1, 2),
+    "stop_producer": (0, 0, 1, 2),
+    "freeze_worker": (0, 0, 1, 2),
+    "freeze_producer": (0, 1, 1, 2),
+    "clock_jump": (0, 0, 1, 2),
+    "power_loss": (0, 0, 1, 2),
+    "log_rotated": (0, 0, 1, 2, 4),
+    "log_removed": (0, 0, 2, 4),
+    "log_cut": (0, 0, 0, 1, 3),
+}
 
 
 @dataclass(slots=True)
@@ -70,22 +76,7 @@ class FaultPlan:
         rates = {
             kind: chance.uniform(0, highest) if chance.random() < _IS_ON else 0.0 for kind, highest in RATES_MAX.items()
         }
-        blows = {
-            "reshard": chance.choice([0, 1, 2, 4]),
-            "kill_worker": chance.choice([0, 0, 1, 2, 4]),
-            "kill_producer": chance.choice([0, 0, 1, 3]),
-            "kill_at_call": chance.choice([0, 1, 2, 3]),
-            "stop_worker": chance.choice([0, 0, 1, 2]),
-            "stop_producer": chance.choice([0, 0, 1]),
-            "freeze_worker": chance.choice([0, 0, 1, 2, 4]),
-            "freeze_producer": chance.choice([0, 0, 1]),
-            "clock_jump": chance.choice([0, 0, 1, 2]),
-            "power_loss": chance.choice([0, 0, 0, 1]),
-            "log_rotated": chance.choice([0, 0, 1, 2, 4]),
-            "log_removed": chance.choice([0, 0, 2, 4]),
-            "log_cut": chance.choice([0, 0, 0, 1, 3]),
-        }
-        return cls(rates, blows)
+        return cls(rates, {kind: chance.choice(numbers) for kind, numbers in BLOWS.items()})
 
     def end(self) -> None:
         """No more faults from now on."""
@@ -107,8 +98,9 @@ class SimulatedNetwork:
         self._story = story
         self._timeout_seconds = timeout_seconds
         self.epoch = 1_700_000_000.0
-        self.call_kills: list[CallKill] = []
-        self.kill: Callable[[Process, str], None] | None = None
+        self.call_blows: list[CallBlow] = []
+        self.strike: Callable[[Process, CallBlow], None] | None = None
+        self._named = ""
 
     def now(self) -> float:
         """Return the servers' monotonic seconds."""
@@ -143,22 +135,30 @@ class SimulatedNetwork:
     def _latency(self) -> float:
         return 0.002 + self._chance.expovariate(40)
 
+    def name_call(self, name: str) -> None:
+        """Give the next call, which has to follow without an await, a narrower name for the blows that fall at it."""
+        self._named = name
+
     async def call(self, operation: str, land: Callable[[], T]) -> T:
         """Carry a request there and its answer back, or not."""
-        if operation.startswith("files."):
-            return await self._disk_call(operation, land)
-        request = _Request(self._loop, self._story, operation, land)
         process = PROCESS.get()
-        phase = self._kill_phase(process, operation)
+        name, self._named = self._named or operation, ""
+        blow = self._blow_at(process, name)
+        phase = blow.phase if blow is not None else ""
+        if operation.startswith("files."):
+            return await self._disk_call(land, process, blow)
+        request = _Request(self._loop, self._story, operation, land)
         go_there, come_back = self._latency(), self._latency()
         refusal = self._refusal(operation)
         if refusal is not None:
+            self._put_off(blow)
             self._after(go_there, request.answer, None, refusal)
-            return await self._answered(request, process, phase)
+            return await self._answered(request, process, blow)
         timeout = AmbiguousCallError(f"no answer to {operation} after {self._timeout_seconds} s", code="ReadTimeout")
         if self.happens("request_lost"):
+            self._put_off(blow)
             self._after(self._timeout_seconds, request.answer, None, timeout)
-            return await self._answered(request, process, phase)
+            return await self._answered(request, process, blow)
         if self.happens("call_slow"):
             go_there += self._chance.uniform(0, 0.9 * self._timeout_seconds)
         if self.happens("landed_late"):
@@ -166,27 +166,35 @@ class SimulatedNetwork:
         request.come_back = come_back
         request.is_reply_lost = self.happens("reply_lost")
         request.is_cut = not request.is_reply_lost and self.happens("connection_cut")
-        request.on_landing = (lambda: self._strike(process, operation, "landed")) if phase == "landed" else None
+        request.on_landing = (lambda: self._strike(process, blow)) if phase == "landed" else None
         self._after(go_there, request.arrive)
         self._after(self._timeout_seconds, request.answer, None, timeout)
         if phase == "sent":
-            self._after(0, self._strike, process, operation, "sent")
-        return await self._answered(request, process, phase)
+            self._after(0, self._strike, process, blow)
+        return await self._answered(request, process, blow)
 
-    async def _answered(self, request: _Request[T], process: Process | None, phase: str) -> T:
+    async def _answered(self, request: _Request[T], process: Process | None, blow: CallBlow | None) -> T:
         try:
             return await request.future
         finally:
-            if phase == "answered" and process is not None:
-                # The answer is in the process, which dies before, or a few steps after, it acts on it.
-                process.kill_at_step = process.steps + self._chance.randint(1, 6)
-                self._story.count("kill_at_call")
-                self._story.count(f"kill: {request.operation} answered")
+            if blow is not None and blow.phase == "answered":
+                # The answer is in the process, which is struck before it has acted on it, or a moment later.
+                self._after(self._chance.choice([0, 0.001]), self._strike, process, blow)
 
-    async def _disk_call(self, operation: str, land: Callable[[], T]) -> T:
+    async def _disk_call(self, land: Callable[[], T], process: Process | None, blow: CallBlow | None) -> T:
         # A system call is made or not made; it has no network to get lost in.
         await asyncio.sleep(0.001 if self._chance.random() < _SLOW_DISK else 0)
-        return land()
+        if blow is not None and blow.phase == "sent":
+            self._strike(process, blow)
+            await asyncio.sleep(0)  # the dead do not come back from here
+        try:
+            return land()
+        finally:
+            if blow is not None and blow.phase == "landed":
+                self._strike(process, blow)
+                await asyncio.sleep(0)
+            elif blow is not None and blow.phase == "answered":
+                self._after(self._chance.choice([0, 0.001]), self._strike, process, blow)
 
     def _refusal(self, operation: str) -> Exception | None:
         if self.happens("call_throttled"):
@@ -197,23 +205,27 @@ class SimulatedNetwork:
             return AmbiguousCallError(f"{operation}: internal failure", code="InternalFailure")
         return None
 
-    def _kill_phase(self, process: Process | None, operation: str) -> str:
-        """Return the phase of this call at which the caller is to die; empty if it lives."""
+    def _blow_at(self, process: Process | None, name: str) -> CallBlow | None:
+        """Return the blow that falls at this call."""
         if process is None:
-            return ""
-        for each in self.call_kills:
-            if process.name.startswith(each.role) and each.operation == operation:
+            return None
+        for each in self.call_blows:
+            if each.call == name and process.name.startswith(each.role):
                 each.countdown -= 1
                 if each.countdown <= 0:
-                    self.call_kills.remove(each)
-                    return each.phase
-        return ""
+                    self.call_blows.remove(each)
+                    return each
+        return None
 
-    def _strike(self, process: Process | None, operation: str, phase: str) -> None:
-        if process is not None and process.alive and self.kill is not None:
-            self._story.count("kill_at_call")
-            self._story.count(f"kill: {operation} {phase}")
-            self.kill(process, f"{operation} {phase}")
+    def _put_off(self, blow: CallBlow | None) -> None:
+        """Let a blow fall at a later call: this one never reaches the service."""
+        if blow is not None and blow.phase != "answered":
+            blow.countdown = 1
+            self.call_blows.append(blow)
+
+    def _strike(self, process: Process | None, blow: CallBlow | None) -> None:
+        if process is not None and process.alive and blow is not None and self.strike is not None:
+            self.strike(process, blow)
 
     def _after(self, seconds: float, callback: Callable[..., None], *args: Any) -> None:
         self._loop.call_later(seconds, callback, *args, context=WORLD_CONTEXT)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.options import SEEDS_DEFAULT, SEEDS_PER_TEST, record_outcomes
+from tests.simulation.coverage import SEEDS_DEFAULT
+from tests.simulation.options import SEEDS_PER_TEST, record_outcomes
 from tests.simulation.world import Outcome, run_seed
 
 # Seeds that once broke a promise; each stays here with what it found.
@@ -29,7 +30,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         chunks = [range(one, one + 1)]
     else:
         first = config.getoption("--sim-first-seed", default=0)
-        end = first + config.getoption("--sim-seeds", default=SEEDS_DEFAULT)
+        end = first + (config.getoption("--sim-seeds", default=None) or SEEDS_DEFAULT)
         chunks = [range(start, min(start + SEEDS_PER_TEST, end)) for start in range(first, end, SEEDS_PER_TEST)]
     metafunc.parametrize("seeds", chunks, ids=[f"{each.start}-{each.stop - 1}" for each in chunks])
 
@@ -56,10 +57,9 @@ def test_every_promise_holds_in_every_world(seeds: range, request: pytest.Fixtur
     _judge(outcomes, with_story=is_single)
 
 
-def test_seeds_that_once_failed_hold(request: pytest.FixtureRequest) -> None:
+def test_seeds_that_once_failed_hold() -> None:
     """What the simulation found before must stay fixed."""
     outcomes = [run_seed(seed, lines_max=1) for seed in REGRESSIONS]
-    record_outcomes(request.node, outcomes)
     _judge(outcomes, with_story=False)
 
 

@@ -10,6 +10,8 @@ import orjson
 
 from tests.support.fake_files import FakeFiles
 
+DEAD_LETTERS: Final = "/var/lib/headrace/dead-letters.ndjson"
+BOOKMARKS: Final = "/var/lib/headrace/bookmarks"
 COUNTRIES: Final = ("USA", "USA", "France", "Japan", None)
 
 
@@ -20,6 +22,7 @@ class WebLog:
         self.disk = disk
         self.path = path
         self.written: list[tuple[int, str]] = []  # number and session, in the order of writing
+        self.numbers: set[int] = set()
         self.bad_lines: list[bytes] = []
         self._chance = chance
         self._sessions = sessions
@@ -58,6 +61,7 @@ class WebLog:
             event["padding"] = "x" * chance.randint(1, 3_000)
         lines += orjson.dumps(event) + b"\n"
         self.written.append((number, session))
+        self.numbers.add(number)
         self._parts[self._writes_to].append(number)
         self.finish_line()
         cut = chance.randint(1, len(lines) - 1) if chance.random() < 0.2 else len(lines)
@@ -70,10 +74,13 @@ class WebLog:
         if rest:
             self.disk.write_log(self._writes_to, rest)
 
-    def rotate(self) -> None:
-        """Rename the log as logrotate does, numbered or dated; the web server goes on writing into the renamed file."""
+    def rotate(self) -> bool:
+        """Rename the log as logrotate does, numbered or dated; the web server goes on writing into the renamed file.
+
+        False if it has not reopened its log since the last time.
+        """
         if self._is_cut or self._writes_to != self.path:
-            return  # the server has not reopened its log since the last time
+            return False
         self.finish_line()
         self._rotations += 1
         if self._is_dated:
@@ -85,6 +92,7 @@ class WebLog:
             target = f"{self.path}.1"
         self._rename(self.path, target)
         self._writes_to = target
+        return True
 
     @property
     def size(self) -> int:

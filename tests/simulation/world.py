@@ -8,51 +8,33 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 import orjson
 
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import AuditReader, AuditScope
-from shared.aggregation import deaggregate
 from shared.errors import HeadraceError
 from shared.hash_key import hash_key_of
-from shared.records import PutEntry, StreamRecord
+from shared.records import PutEntry
 from tests.simulation.actor import Actor
-from tests.simulation.faults import PHASES, CallKill, FaultPlan, SimulatedNetwork
-from tests.simulation.lives import ProducerLife, WorkerLife, draw_consumer_settings
-from tests.simulation.loop import WORLD_CONTEXT, Process, SimulationError, SimulationLoop
+from tests.simulation.arrival import SourceIndex
+from tests.simulation.blows import Blows
+from tests.simulation.crash_sites import CrashSites, NamedLeases
+from tests.simulation.draw import CHAOS_SECONDS, DEST_STREAMS, SOURCE, draw_consumer_settings
+from tests.simulation.faults import FaultPlan, SimulatedNetwork
+from tests.simulation.lives import ProducerLife, WorkerLife
+from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.story import Story
 from tests.simulation.truth import audit_lines, missing_bad_lines
-from tests.simulation.web_log import WebLog
+from tests.simulation.web_log import DEAD_LETTERS, WebLog
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
-from tests.support.fake_leases import FakeLeases
 from tests.support.fake_objects import FakeObjects
 
-SOURCE: Final = "source"
-DEST_STREAMS: Final = {"USA": "dest-usa", "International": "dest-international"}
-DEAD_LETTERS: Final = "/var/lib/headrace/dead-letters.ndjson"
-BOOKMARKS: Final = "/var/lib/headrace/bookmarks"
-CHAOS_SECONDS: Final = 90.0
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
 _EVENTS: Final = 160
-_BURST_BYTES_MAX: Final = 10_000
-_KILLABLE_CALLS: Final = {
-    "worker": (
-        "leases.update",
-        "leases.update",
-        "leases.create",
-        "objects.put",
-        "objects.put",
-        "kinesis.put_records",
-        "kinesis.get_records",
-        "kinesis.list_shards",
-    ),
-    "producer": ("kinesis.put_records", "kinesis.put_records", "files.write_atomically"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +63,15 @@ class World:
         self.network = SimulatedNetwork(
             self.loop, self.chance, self.plan, self.story, timeout_seconds=self.chance.uniform(2, 4)
         )
-        self.network.kill = self._kill_process
+        self.crash_sites = CrashSites(self.story)
         self.kinesis = FakeKinesis(self.network)
-        self.leases = FakeLeases(self.network)
+        self.leases = NamedLeases(self.network, self.network.name_call, self.crash_sites.lease_written)
         self.objects = FakeObjects(self.network)
         self.logs: list[WebLog] = []
         self.producers: list[Actor] = []
         self.workers: list[Actor] = []
         self.violations: list[str] = []
         self.report: AuditReport | None = None
-        self._index = _SourceIndex(self.kinesis)
         self._build()
         if plant is not None:
             plant(self)
@@ -98,7 +79,8 @@ class World:
     def _build(self) -> None:
         chance = self.chance
         self.consumer_settings = draw_consumer_settings(chance, DEST_STREAMS)
-        self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]))
+        source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]))
+        self.index = SourceIndex(source, self._tell_repetition)
         for stream in DEST_STREAMS.values():
             self.kinesis.create_stream(stream, chance.choice([1, 2]))
         for number in range(chance.choice([1, 1, 2])):
@@ -111,17 +93,20 @@ class World:
         for number in range(chance.choice([1, 2, 3])):
             self.workers.append(self._actor(f"worker{number}", WorkerLife(self, f"worker{number}").live))
 
+    def _tell_repetition(self, number: int) -> None:
+        for index, log in enumerate(self.logs):
+            if number in log.numbers:
+                self.crash_sites.put(f"producer{index}", number)
+
     def _actor(self, name: str, life: Any) -> Actor:
-        return Actor(name, life, loop=self.loop, chance=self.chance, story=self.story, epoch=self.network.epoch)
+        actor = Actor(name, life, loop=self.loop, chance=self.chance, story=self.story, epoch=self.network.epoch)
+        actor.on_start = self.crash_sites.started
+        return actor
 
     @property
     def actors(self) -> list[Actor]:
         """All roles."""
         return [*self.producers, *self.workers]
-
-    def _kill_process(self, process: Process, why: str) -> None:
-        self.story.tell(process.name, f"is killed: {why}")
-        self.loop.kill(process)
 
     def run(self) -> Outcome:
         """Live through chaos and calm, and judge."""
@@ -157,11 +142,11 @@ class World:
             self.at(self.chance.uniform(0, 3), actor.start)
         self._schedule_events()
         self._schedule_strangers()
-        self._schedule_blows()
+        Blows(self).schedule()
         await asyncio.sleep(CHAOS_SECONDS)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
-        self.network.call_kills.clear()
+        self.network.call_blows.clear()
         for actor in self.actors:
             actor.restart_seconds_max = 1.0
         if await self._drained():
@@ -199,98 +184,6 @@ class World:
         self.kinesis.append(stream, stream.shard_for(hash_key_of(entry.partition_key)), entry)
         self.story.count("stranger")
 
-    def _schedule_blows(self) -> None:
-        chance, blows = self.chance, self.plan.blows
-        actions: dict[str, Callable[[], None]] = {
-            "reshard": self._reshard,
-            "kill_worker": lambda: chance.choice(self.workers).kill("at random"),
-            "kill_producer": lambda: chance.choice(self.producers).kill("at random"),
-            "stop_worker": lambda: chance.choice(self.workers).stop(),
-            "stop_producer": lambda: chance.choice(self.producers).stop(),
-            "freeze_worker": lambda: chance.choice(self.workers).freeze(chance.uniform(1, 40)),
-            "freeze_producer": lambda: chance.choice(self.producers).freeze(chance.uniform(1, 20)),
-            "clock_jump": self._jump,
-            "power_loss": self._lose_power,
-            "log_rotated": self._rotate,
-            "log_removed": self._remove_logs,
-            "log_cut": self._cut_log,
-        }
-        for kind, action in actions.items():
-            for _ in range(blows[kind]):
-                # A quarter of the blows falls early: the first moments of a process are unlike all later ones.
-                when = chance.uniform(0.5, 8) if chance.random() < 0.25 else chance.uniform(2, CHAOS_SECONDS)
-                self.at(when, self._blow, kind, action)
-        for _ in range(blows["kill_at_call"]):
-            role = chance.choice(["worker", "worker", "producer"])
-            kill = CallKill(role, chance.choice(_KILLABLE_CALLS[role]), chance.choice(PHASES), chance.randint(1, 12))
-            self.at(chance.uniform(2, CHAOS_SECONDS), self.network.call_kills.append, kill)
-
-    def _blow(self, kind: str, action: Callable[[], None]) -> None:
-        self.story.count(kind)
-        action()
-
-    def _jump(self) -> None:
-        actor = self.chance.choice(self.actors)
-        seconds = self.chance.uniform(-90, 90)
-        self.story.tell(actor.name, f"clock jumps by {seconds:.1f} s")
-        actor.machine.wall_offset += seconds
-
-    def _lose_power(self) -> None:
-        number = self.chance.randrange(len(self.logs))
-        actor = self.producers[number]
-        if actor.process is not None and actor.process.alive:
-            self._kill_process(actor.process, "power loss")
-        self.logs[number].disk.lose_power()
-
-    def _rotate(self) -> None:
-        log = self.chance.choice(self.logs)
-        if not log.disk.has_folder(BOOKMARKS):
-            return  # what was rotated away before a producer first saw the log is nobody's promise
-        log.rotate()
-        self.story.tell("web", f"rotates {log.path}")
-        self.at(self.loop.time() + self.chance.uniform(0, 0.4), log.reopen)
-
-    def _cut_log(self) -> None:
-        self._index.update()
-        log = self.chance.choice(self.logs)
-        size = log.size
-        if missing_bad_lines(log, log.disk, DEAD_LETTERS) or not log.cut(self._index.numbers):
-            return
-        self.story.tell("web", f"cuts {log.path} of {size:,} bytes")
-        if size < _BURST_BYTES_MAX and self.chance.random() < 0.5:
-            # Grown past where a reader stands before it looks again: only the first bytes show that it was cut.
-            while log.size <= size:
-                log.write(_EVENTS + self.story.counts["burst"])
-                self.story.count("burst")
-            log.finish_line()
-
-    def _remove_logs(self) -> None:
-        self._index.update()
-        for log in self.logs:
-            if missing_bad_lines(log, log.disk, DEAD_LETTERS):
-                continue  # they are not in the stream, and their file may be one of those
-            bookmarks = [orjson.loads(log.disk.content(each) or b"{}") for each in log.disk.paths(BOOKMARKS)]
-            held = {mark[2] for each in bookmarks for mark in each["files"]}
-            if bookmarks and log.remove_read(self._index.numbers, held):
-                self.story.tell("web", "removes rotated files that have arrived")
-
-    def _reshard(self) -> None:
-        chance = self.chance
-        stream = chance.choice([SOURCE, SOURCE, SOURCE, *DEST_STREAMS.values()])
-        shards = [each.shard for each in self.kinesis.streams[stream].open_shards()]
-        pairs = list(pairwise(shards))
-        if pairs and chance.random() < 0.5:
-            low, high = chance.choice(pairs)
-            first, second = chance.choice([(low, high), (high, low)])
-            child = self.kinesis.merge_shards(stream, first.shard_id, second.shard_id)
-            self.story.count("merge")
-            self.story.tell("cloud", f"merges {first.shard_id} and {second.shard_id} of {stream} into {child}")
-        else:
-            parent = chance.choice(shards).shard_id
-            children = self.kinesis.split_shard(stream, parent)
-            self.story.count("split")
-            self.story.tell("cloud", f"splits {parent} of {stream} into {' and '.join(children)}")
-
     async def _drained(self) -> bool:
         """Wait until everything written has arrived; tell what is stuck after a long while."""
         deadline = self.loop.time() + DRAIN_SECONDS_MAX
@@ -307,9 +200,9 @@ class World:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _missing(self) -> str:
-        self._index.update()
+        self.index.update()
         written = {number for log in self.logs for number, _ in log.written}
-        if absent := sorted(written - self._index.numbers):
+        if absent := sorted(written - self.index.numbers):
             return f"{len(absent)} events are not in the source stream: {absent[:5]}"
         for shard_id, shard in self.kinesis.streams[SOURCE].shards.items():
             row = self.leases.rows.get(shard_id)
@@ -319,7 +212,7 @@ class World:
                 return f"{shard_id} has a pending flush"
             if not shard.shard.is_open and not row.checkpoint.is_shard_end:
                 return f"{shard_id} is closed and not finished"
-            last = self._index.last.get(shard_id)
+            last = self.index.last.get(shard_id)
             if shard.shard.is_open and last is not None and row.checkpoint.position < last:
                 return f"{shard_id} is read up to {row.checkpoint} of {last}"
         return ""
@@ -343,31 +236,6 @@ class World:
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")
         self.story.tell("world", f"audit: {self.report.as_mapping()}")
-
-
-class _SourceIndex:
-    """What is in the source stream so far, read directly, each record once."""
-
-    def __init__(self, kinesis: FakeKinesis) -> None:
-        self.numbers: set[int] = set()
-        self.last: dict[str, tuple[int, int]] = {}
-        self._kinesis = kinesis
-        self._seen: Counter[str] = Counter()
-
-    def update(self) -> None:
-        """Take in what is new."""
-        for shard_id, shard in self._kinesis.streams[SOURCE].shards.items():
-            for record in shard.records[self._seen[shard_id] :]:
-                self._take(shard_id, shard.shard.hash_key_range, record)
-            self._seen[shard_id] = len(shard.records)
-
-    def _take(self, shard_id: str, hash_key_range: Any, record: StreamRecord) -> None:
-        users = deaggregate(record, hash_key_range).records
-        for each in users:
-            if each.data.startswith(b"{"):
-                self.numbers.add(orjson.loads(each.data).get("n"))
-        if users:
-            self.last[shard_id] = users[-1].position
 
 
 def run_seed(seed: int, *, plant: Callable[[World], None] | None = None, lines_max: int = 400) -> Outcome:

@@ -256,8 +256,8 @@ class FakeKinesis:
         after = first + len(page)
         waiting = shard.records[after : after + 1]
         behind = max(0, int(1000 * (self.network.wall() - waiting[0].arrival_timestamp))) if waiting else 0
-        # The end of a closed shard may be told together with the last records or by one more, empty answer.
-        is_end = not shard.shard.is_open and not waiting and not (page and self.network.happens("late_shard_end"))
+        # The end of a closed shard may be told together with the last records or by further, empty answers.
+        is_end = not shard.shard.is_open and not waiting and not self.network.happens("late_shard_end")
         return RecordPage(
             records=tuple(page),
             next_iterator=None if is_end else f"{shard.shard.shard_id}:{after}:{self.network.now()!r}",

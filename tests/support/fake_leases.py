@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +26,7 @@ class FakeLeases:
         self.network: Network = network or PerfectNetwork()
         self.rows: dict[str, Lease] = {}
         self.application: dict[str, Any] | None = None
+        self.on_write: Callable[[Lease, Lease], None] | None = None  # told the row before and after an update
 
     async def list_leases(self) -> tuple[Lease, ...]:
         """Read all rows."""
@@ -54,8 +55,10 @@ class FakeLeases:
 
         def land() -> Lease:
             row = self._expect(shard_id, expectation)
-            self.rows[shard_id] = _snapshot(change.apply(row))
-            return self.rows[shard_id]
+            written = self.rows[shard_id] = _snapshot(change.apply(row))
+            if self.on_write is not None:
+                self.on_write(row, written)
+            return written
 
         return await self.network.call("leases.update", land)
 

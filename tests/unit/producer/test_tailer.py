@@ -131,6 +131,29 @@ async def test_a_renamed_file_is_read_to_its_end_first(tmp_path: Path) -> None:
     assert follower.lines[-1] == ("abc-1", 0, b"new")
 
 
+async def test_a_reader_stopped_after_an_empty_read_does_not_take_it_for_the_end(tmp_path: Path) -> None:
+    """What is written and renamed while the process stands still between a read and its answer is read."""
+    append(tmp_path / "access.log", b"one\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read()
+        file = follower.tailer._opened
+
+        async def read_and_stand_still(offset: int, size: int) -> bytes:
+            data = await read_at(offset, size)
+            if not data and follower.clock.now < 100:
+                follower.clock.now += 100
+                append(follower.path, b"two\n")
+                follower.path.rename(tmp_path / "access.log.1")
+                append(follower.path, b"three\n")
+            return data
+
+        read_at, file.read_at = file.read_at, read_and_stand_still  # type: ignore[method-assign]
+        await follower.read(2)
+        append(tmp_path / "access.log.1", b"late\n")  # by a writer that has not let go of it yet
+        await follower.read(12)
+        assert [line for _, _, line in follower.lines] == [b"one", b"two", b"late", b"three"]
+
+
 async def test_several_rotations_at_once_lose_nothing(tmp_path: Path) -> None:
     """Files that came and went between two looks are read in their order."""
     async with Follower(tmp_path) as follower:
@@ -195,6 +218,33 @@ async def test_a_disk_that_fails_at_a_restart_is_tried_again(tmp_path: Path, mon
 
         monkeypatch.setattr(LocalFiles, "open", staticmethod(open_broken))
         assert await follower.read(6) == [b"two"]
+
+
+async def test_waiting_for_a_disk_at_a_restart_leaves_the_bookmark_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that says nothing was read yet stands at the bookmark; stored, it must not lose what comes after it."""
+    log = tmp_path / "access.log"
+    append(log, b"one\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        await follower.keep()
+    append(log, b"two\n")
+    log.rename(tmp_path / "access.log.1")
+    append(log, b"three\n")
+    failures = iter([True])
+
+    async with Follower(tmp_path, Bookmark.decode((tmp_path / "state/bookmark.json").read_bytes(), "")) as follower:
+        opened = follower.files.open
+
+        async def open_broken(path: str) -> ReadableFile:
+            file = await opened(path)
+            return BrokenFile(file) if next(failures, False) else file
+
+        monkeypatch.setattr(LocalFiles, "open", staticmethod(open_broken))
+        assert await follower.read(1) == []
+        await follower.keep()
+        assert await follower.read(12) == [b"two", b"three"]
 
 
 async def test_a_restart_goes_on_at_the_bookmark_with_the_same_ids(tmp_path: Path) -> None:
