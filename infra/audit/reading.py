@@ -222,10 +222,7 @@ class AuditReader:
             yield key
 
     async def _lines(self, objects: ObjectStore, key: str) -> Iterator[bytes]:
-        body = await self._call(lambda: objects.get_object(key))
-        if body.startswith(_GZIP_MAGIC):
-            body = _inflate(body, key)
-        return (line for line in body.split(b"\n") if line)
+        return lines_of(await self._call(lambda: objects.get_object(key)), key)
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(_ATTEMPTS_MAX):
@@ -265,6 +262,13 @@ def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:
     # Ids of shards past retention still rise with age, so that they sort before all that are known.
     rank = ranks.get(shard_id, int(shard_id.rpartition("-")[2]) - 10**12)
     return ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key, int(generation or 0))
+
+
+def lines_of(body: bytes, key: str) -> Iterator[bytes]:
+    """Return the lines of an object, compressed or not; SourceError if it is damaged or inflates without end."""
+    if body.startswith(_GZIP_MAGIC):
+        body = _inflate(body, key)
+    return (line for line in body.split(b"\n") if line)
 
 
 def _inflate(body: bytes, key: str) -> bytes:

@@ -85,7 +85,86 @@ def resume(application: AppOption = None, shard: ShardOption = None, output: Out
     return run_pause(application, shards=shard or [], is_paused=False, as_json=output is Output.JSON)
 
 
+deadletters = typer.Typer(
+    name="deadletters",
+    help="Look at the dead letters of an application, and put them back into its source stream.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+TypeOption = Annotated[
+    str | None, typer.Option("--type", help="Only this type, e.g., processing-failed.", show_default="all")
+]
+
+
+@deadletters.command("list")
+def list_letters(
+    application: AppOption = None,
+    error_type: TypeOption = None,
+    keys: Annotated[bool, typer.Option("--keys", help="The keys of the objects instead of counts.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Count the dead letters by type, hour and reason.
+
+    Example: headrace deadletters list --app headrace
+    """
+    from infra.control.commands import run_list_letters  # noqa: PLC0415
+
+    return run_list_letters(application, error_type=error_type, lists_keys=keys, as_json=output is Output.JSON)
+
+
+@deadletters.command("show")
+def show_letters(
+    key: Annotated[str, typer.Argument(help="Key of a dead-letter object, as `list --keys` prints it.")],
+    application: AppOption = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Letters shown at most.")] = 10,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Show what dead letters hold: reason, place and bytes; `json` is one object a line.
+
+    Example: headrace deadletters show errors/processing-failed/dt=2026-11-21/hour=08/shardId-000000000000-4-7.json.gz
+    """
+    from infra.control.commands import run_show_letters  # noqa: PLC0415
+
+    return run_show_letters(application, key=key, limit=limit, as_json=output is Output.JSON)
+
+
+@deadletters.command("redrive")
+def redrive(
+    application: AppOption = None,
+    error_type: Annotated[str, typer.Option("--type", help="Which type is put back.")] = "processing-failed",
+    key: Annotated[
+        list[str] | None,
+        typer.Option("--key", help="Only this object; may be given again.", show_default="all of the type"),
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", min=0.1, max=10_000, help="Records per second.")] = 100,
+    again: Annotated[bool, typer.Option("--again", help="Also objects that were put back before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, and change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Put dead letters back into the source stream, each object once, after what made them fail was mended.
+
+    Events get a new event id, as their old one would be dropped as a duplicate. A run that was cut short is completed
+    by another one. Letters of `stream-delivery-failed` are in S3 already and would be there twice.
+
+    Example: headrace deadletters redrive --app headrace --dry-run
+    """
+    from infra.control.commands import run_redrive  # noqa: PLC0415
+
+    return run_redrive(
+        application,
+        error_type=error_type,
+        keys=key or [],
+        rate=rate,
+        again=again,
+        is_dry=dry_run,
+        is_sure=yes,
+        as_json=output is Output.JSON,
+    )
+
+
 def add_control(app: typer.Typer) -> None:
     """Add the commands to the `headrace` app."""
     for command in (status, seek, pause, resume):
         app.command()(command)
+    app.add_typer(deadletters)

@@ -11,9 +11,11 @@ from typing import Any, Final
 import orjson
 
 from consumer.retrier import Retrier
+from infra.control.dead_letters import DeadLetterFolder, count_letters, letter_lines
 from infra.control.group import open_group
 from infra.control.hot_shards import sample_lines, sample_stream
 from infra.control.pause import set_pause
+from infra.control.redrive import Redrive, Redriven
 from infra.control.seek import apply_seek, parse_target, plan_lines, plan_seek
 from infra.control.status import HeartbeatWatch, look_at_group, status_lines
 from infra.pipeline import new_random
@@ -106,6 +108,74 @@ def run_pause(app: str | None, *, shards: Sequence[str], is_paused: bool, as_jso
     else:
         say(f"{'Paused' if is_paused else 'Resumed'} {changed:,} shards; their owners see it within seconds")
     return int(ExitCode.DONE)
+
+
+def run_list_letters(app: str | None, *, error_type: str | None, lists_keys: bool, as_json: bool) -> int:
+    """List dead letters: counts, or the keys of their objects."""
+
+    async def run() -> None:
+        async with open_group(app) as group:
+            folder = DeadLetterFolder(group)
+            if lists_keys:
+                keys = await folder.keys(error_type)
+                lines = [orjson.dumps({"keys": keys}).decode()] if as_json else keys
+            else:
+                counts, objects = await count_letters(folder, error_type)
+                found = {"objects": objects, "letters": sum(each.letters for each in counts), "counts": counts}
+                lines = [orjson.dumps(found).decode()] if as_json else letter_lines(counts)
+            for line in lines:
+                write_data(line)
+
+    asyncio.run(run())
+    return int(ExitCode.DONE)
+
+
+def run_show_letters(app: str | None, *, key: str, limit: int, as_json: bool) -> int:
+    """Show the letters of one object."""
+
+    async def run() -> None:
+        async with open_group(app) as group:
+            letters = await DeadLetterFolder(group).letters(key)
+            for number, letter in enumerate(letters[:limit]):
+                if as_json:
+                    write_data(orjson.dumps(letter.as_mapping()).decode())
+                else:
+                    write_data("\n".join([*([""] if number else []), *letter.lines()]))
+            if len(letters) > limit:
+                say(f"{len(letters) - limit:,} more; --limit {len(letters)} shows all")
+
+    asyncio.run(run())
+    return int(ExitCode.DONE)
+
+
+def run_redrive(
+    app: str | None,
+    *,
+    error_type: str,
+    keys: Sequence[str],
+    rate: float,
+    again: bool,
+    is_dry: bool,
+    is_sure: bool,
+    as_json: bool,
+) -> int:
+    """Put dead letters back; exit code 3 if the stream will never take some of them."""
+
+    async def run() -> Redriven:
+        async with open_group(app) as group:
+            if not (is_dry or is_sure or confirm(f"Put dead letters back into `{group.source_stream}`?")):
+                return Redriven()
+            return await Redrive(group, rate=rate, again=again).run(keys, error_type=error_type, is_dry=is_dry)
+
+    done = asyncio.run(run())
+    if as_json:
+        write_data(orjson.dumps({**done.as_mapping(), "dry_run": is_dry}).decode())
+    verb = "Would put back" if is_dry else "Put back"
+    say(
+        f"{verb} {done.records:,} records of {done.objects:,} objects; {done.objects_done_before:,} objects were put"
+        f" back before; {done.refused:,} records can't be put"
+    )
+    return int(ExitCode.UNDELIVERED if done.refused else ExitCode.DONE)
 
 
 def confirm(question: str) -> bool:

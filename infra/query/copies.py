@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
+from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER
 from infra.query.archive_object import ArchiveObject, bytes_of
 from shared.errors import ConfigurationError, ServiceError, SourceError
 from shared.ports import ObjectStore, Random, StoredObject
@@ -52,7 +53,10 @@ def select(stored: Sequence[StoredObject], selection: Selection) -> Found:
     """
     kept: list[ArchiveObject] = []
     unknown = 0
+    aside = (selection.error_prefix + GAP_FOLDER, selection.error_prefix + REDRIVEN_FOLDER)
     for each in stored:
+        if each.key.startswith(aside):
+            continue
         parsed = ArchiveObject.parse(each.key, each.size)
         if parsed is None:
             unknown += 1
