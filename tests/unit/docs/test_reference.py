@@ -18,11 +18,15 @@ from shared.settings import ConsumerSettings, ProducerSettings
 def _commands() -> list[Any]:
     found: list[Any] = []
     for name, module in reference._APPS:
-        group = typer.main.get_command(importlib.import_module(module).app)
-        found += [(f"{name} {child}", each) for child, each in getattr(group, "commands", {}).items()] or [
-            (name, group)
-        ]
+        found += _leaves(name, typer.main.get_command(importlib.import_module(module).app))
     return found
+
+
+def _leaves(path: str, command: Any) -> list[Any]:
+    children = getattr(command, "commands", {})
+    if not children:
+        return [(path, command)]
+    return [leaf for name, child in children.items() for leaf in _leaves(f"{path} {name}", child)]
 
 
 def test_pages_are_what_the_code_says() -> None:
