@@ -24,6 +24,7 @@ HeadraceError
 |  +- DrainTimeoutError
 +- ShardHaltedError                   the circuit breaker stopped a shard
 +- AuditFailedError                   lost, duplicated or out of order
++- QueryError                         SQL over the archive failed
 """
 
 from __future__ import annotations

@@ -110,6 +110,26 @@ class Lease:
     seek_to: Checkpoint | None = None  # where to go once the pending flush is finished
     halted_epoch: int = 0  # the epoch at which its owner halted it; that of now: it is halted
     read_through: float | None = None  # seconds since the epoch; what had arrived by then was read and stored
+    successor: str | None = None  # the worker that asks the owner for this shard
+    load: int = 0  # bytes per second that the owner read lately, as of its last commit
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A worker that says that it is there though it may hold no lease; it is alive as long as `heartbeat` moves."""
+
+    worker_id: str
+    heartbeat: int
+    is_leaving: bool = False  # it drains: its shards are to be asked for, and it takes none
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """What one look at the lease table shows; `damaged` are the ids of shards whose row can't be read."""
+
+    leases: tuple[Lease, ...] = ()
+    presences: tuple[Presence, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 class Unset(Enum):
@@ -129,6 +149,7 @@ class LeaseExpectation:
     epoch: int | Unset = UNSET
     heartbeat: int | Unset = UNSET
     version: int | Unset = UNSET
+    successor: str | Unset | None = UNSET
 
     def holds(self, lease: Lease) -> bool:
         """Whether `lease` satisfies the condition."""
@@ -139,6 +160,7 @@ class LeaseExpectation:
                 (self.epoch, lease.epoch),
                 (self.heartbeat, lease.heartbeat),
                 (self.version, lease.version),
+                (self.successor, lease.successor),
             )
         )
 
@@ -164,6 +186,8 @@ class LeaseChange:
     seek_to: Checkpoint | Unset | None = UNSET
     halted_epoch: int | Unset = UNSET
     read_through: float | Unset | None = UNSET
+    successor: str | Unset | None = UNSET
+    load: int | Unset = UNSET
 
     def apply(self, lease: Lease) -> Lease:
         """Return `lease` with the change made."""

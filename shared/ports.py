@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from shared.lease import Lease, LeaseChange, LeaseExpectation
+from shared.lease import Lease, LeaseChange, LeaseExpectation, Presence, TableRows
 from shared.records import PutEntry, PutResult, RecordPage, Shard, Start, StreamSummary
 
 
@@ -112,7 +112,23 @@ class LeaseStore(Protocol):
     """The lease table of one application: rows by shard id, conditional writes, strongly consistent reads."""
 
     async def list_leases(self) -> tuple[Lease, ...]:
-        """Read all rows."""
+        """Read all rows; InvalidRequestError if one is damaged."""
+        ...
+
+    async def list_rows(self) -> TableRows:
+        """Read all rows and presences; damaged rows are only named."""
+        ...
+
+    async def replace_damaged(self, lease: Lease) -> bool:
+        """Put `lease` in the place of a row that can't be read, at a higher epoch; False if it can be read now."""
+        ...
+
+    async def write_presence(self, presence: Presence) -> None:
+        """Say that a worker is there."""
+        ...
+
+    async def delete_presence(self, worker_id: str, heartbeat: int | None = None) -> None:
+        """Take a presence away; with `heartbeat`, only one that stands still there."""
         ...
 
     async def read_lease(self, shard_id: str) -> Lease | None:

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 from botocore.exceptions import ClientError
 
 from shared.aws.error_map import aws_errors
-from shared.errors import InvalidRequestError
-from shared.hash_key import HashKeyRange
-from shared.lease import (
-    AT_TRIM_HORIZON,
-    NO_MARKS,
-    UNSET,
-    Checkpoint,
-    Lease,
-    LeaseChange,
-    LeaseExpectation,
-    Marks,
-    PendingFlush,
+from shared.aws.lease_item import (
+    ATTRIBUTES,
+    LEASE_TYPE,
+    attribute_of,
+    changed_attributes,
+    is_lease,
+    item_from_lease,
+    lease_from_item,
 )
-from shared.limits import DYNAMODB_ITEM_BYTES_MAX, MIB
+from shared.errors import InvalidRequestError
+from shared.lease import UNSET, Lease, LeaseChange, LeaseExpectation, Presence, TableRows
 from shared.ports import ConditionFailedError
-from shared.records import Position
 
 # Shard ids are `shardId-...`, so that no shard can ever have this key.
 APPLICATION_KEY: Final = "@application"
-_LEASE_TYPE: Final = "LEASE"
-_MARKS_BYTES_MAX: Final = 4 * MIB  # inflated; a row holds at most 400 KB
-
-# Field of a Lease -> attribute of the row. leaseOwner, checkpoint and the rest of that kind are KCL's names.
-_ATTRIBUTES: Final = {
-    "owner": "leaseOwner",
-    "epoch": "epoch",
-    "heartbeat": "leaseCounter",
-    "version": "version",
-    "write_id": "writeId",
-    "children": "childShardIds",
-    "pending": "pendingFlush",
-    "marks": "marks",
-    "attempts": "attempts",
-    "finished_at": "finishedAt",
-    "is_paused": "isPaused",
-    "generation": "generation",
-    "start_timestamp": "startTimestamp",
-    "seek_to": "seekTo",
-    "halted_epoch": "haltedEpoch",
-    "read_through": "readThrough",
-}
+_PRESENCE_PREFIX: Final = "@worker/"
+_PRESENCE_TYPE: Final = "WORKER"
+_EPOCH_BEYOND: Final = 1 << 40  # of a row whose epoch can't be read: higher than any that was counted up to
 
 
 class LeaseAdapter:
@@ -61,16 +38,95 @@ class LeaseAdapter:
         self._table = table
 
     async def list_leases(self) -> tuple[Lease, ...]:
-        """Read all rows, strongly consistent."""
+        """Read all rows, strongly consistent; InvalidRequestError if one is damaged."""
+        leases = [lease_from_item(each) for each in await self._scan() if is_lease(each)]
+        return tuple(sorted(leases, key=lambda lease: lease.shard_id))
+
+    async def list_rows(self) -> TableRows:
+        """Read all rows and presences, strongly consistent; damaged rows are only named."""
         leases: list[Lease] = []
+        presences: list[Presence] = []
+        damaged: list[str] = []
+        for item in await self._scan():
+            if is_lease(item):
+                try:
+                    leases.append(lease_from_item(item))
+                except InvalidRequestError:
+                    damaged.append(str(item["leaseKey"]["S"]))
+            elif item["entityType"].get("S") == _PRESENCE_TYPE:
+                presences.append(_presence_from_item(item))
+        return TableRows(
+            tuple(sorted(leases, key=lambda lease: lease.shard_id)), tuple(presences), tuple(sorted(damaged))
+        )
+
+    async def _scan(self) -> list[Any]:
+        items: list[Any] = []
         request: dict[str, Any] = {"TableName": self._table, "ConsistentRead": True}
         while True:
             with aws_errors("dynamodb", "Scan", self._table):
                 answer = await self._client.scan(**request)
-            leases.extend(lease_from_item(each) for each in answer["Items"] if _is_lease(each))
+            items += answer["Items"]
             if not answer.get("LastEvaluatedKey"):
-                return tuple(sorted(leases, key=lambda lease: lease.shard_id))
+                return items
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    async def replace_damaged(self, lease: Lease) -> bool:
+        """Put `lease` in the place of a row that can't be read, at a higher epoch; False if it can be read now.
+
+        Conditional on every attribute of the damaged row, so that two who repair it don't undo each other.
+        """
+        item = await self._read_item(lease.shard_id)
+        if not item:
+            return False
+        try:
+            lease_from_item(item)
+        except InvalidRequestError:
+            expression = _Expression()
+            condition = expression.equality(item)
+        else:
+            return False
+        try:
+            epoch = int(item["epoch"]["N"]) + 1
+        except (KeyError, TypeError, ValueError):
+            epoch = _EPOCH_BEYOND
+        try:
+            await self._conditional(
+                "PutItem",
+                self._client.put_item,
+                TableName=self._table,
+                Item=item_from_lease(replace(lease, epoch=epoch)),
+                ConditionExpression=condition,
+                **expression.placeholders(),
+            )
+        except ConditionFailedError:
+            return False
+        return True
+
+    async def write_presence(self, presence: Presence) -> None:
+        """Say that a worker is there."""
+        item: dict[str, Any] = {
+            "leaseKey": {"S": _PRESENCE_PREFIX + presence.worker_id},
+            "entityType": {"S": _PRESENCE_TYPE},
+            "leaseCounter": {"N": str(presence.heartbeat)},
+        }
+        if presence.is_leaving:
+            item["isLeaving"] = {"BOOL": True}
+        with aws_errors("dynamodb", "PutItem", self._table):
+            await self._client.put_item(TableName=self._table, Item=item)
+
+    async def delete_presence(self, worker_id: str, heartbeat: int | None = None) -> None:
+        """Take a presence away; with `heartbeat`, only one that stands still there."""
+        request: dict[str, Any] = {"TableName": self._table, "Key": {"leaseKey": {"S": _PRESENCE_PREFIX + worker_id}}}
+        if heartbeat is not None:
+            request["ConditionExpression"] = "leaseCounter = :seen"
+            request["ExpressionAttributeValues"] = {":seen": {"N": str(heartbeat)}}
+        with aws_errors("dynamodb", "DeleteItem", self._table):
+            try:
+                await self._client.delete_item(**request)
+            except ClientError as error:
+                # It moved, or is gone: either way it is not ours to remove any more.
+                if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+                    raise
 
     async def read_lease(self, shard_id: str) -> Lease | None:
         """Read one row, strongly consistent."""
@@ -152,7 +208,7 @@ class LeaseAdapter:
                 if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
                     raise
                 item: Any = error.response.get("Item")
-        raise ConditionFailedError(lease_from_item(item) if item else None)
+        raise ConditionFailedError(_readable(item))
 
 
 class _Expression:
@@ -164,22 +220,26 @@ class _Expression:
 
     def condition(self, expectation: LeaseExpectation) -> str:
         terms = ["attribute_exists(leaseKey)"]
-        for field in ("owner", "epoch", "heartbeat", "version"):
+        for field in ("owner", "epoch", "heartbeat", "version", "successor"):
             expected = getattr(expectation, field)
             if expected is UNSET:
                 continue
-            name = self._name(_ATTRIBUTES[field])
+            name = self._name(ATTRIBUTES[field])
             if expected is None:
                 terms.append(f"attribute_not_exists({name})")
             else:
-                terms.append(f"{name} = {self._value(_to_attribute(expected))}")
+                terms.append(f"{name} = {self._value(attribute_of(expected))}")
         return " AND ".join(terms)
+
+    def equality(self, item: Mapping[str, Any]) -> str:
+        """Return the condition that a row still has exactly these values."""
+        return " AND ".join(f"{self._name(name)} = {self._value(value)}" for name, value in item.items())
 
     def update(self, change: LeaseChange) -> str:
         sets: list[str] = []
         removes: list[str] = []
         # A change of nothing still asks whether the condition holds, and an empty expression is refused.
-        changed = _changed_attributes(change) or {"entityType": {"S": _LEASE_TYPE}}
+        changed = changed_attributes(change) or {"entityType": {"S": LEASE_TYPE}}
         for attribute, value in changed.items():
             name = self._name(attribute)
             if value is None:
@@ -208,155 +268,17 @@ class _Expression:
         return placeholder
 
 
-def _changed_attributes(change: LeaseChange) -> dict[str, Any]:
-    changed: dict[str, Any] = {}
-    for field, attribute in _ATTRIBUTES.items():
-        value = getattr(change, field)
-        if value is not UNSET:
-            changed[attribute] = _to_attribute(value)
-    if change.checkpoint is not UNSET:
-        assert isinstance(change.checkpoint, Checkpoint)
-        changed |= _checkpoint_attributes(change.checkpoint)
-    return changed
+def _presence_from_item(item: Any) -> Presence:
+    return Presence(
+        worker_id=str(item["leaseKey"]["S"]).removeprefix(_PRESENCE_PREFIX),
+        heartbeat=int(item.get("leaseCounter", {}).get("N", 0)),
+        is_leaving="isLeaving" in item,
+    )
 
 
-def _checkpoint_attributes(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {
-        "checkpoint": {"S": checkpoint.text},
-        "checkpointSubSequenceNumber": {"N": str(checkpoint.position.sub_sequence_number)},
-    }
-
-
-def _to_attribute(value: Any) -> Any:
-    """Return the DynamoDB form of a field's value; None where the attribute is to be absent."""
-    if value is None or value is False or value in ((), "", {}):
-        return None
-    kind, stored = "N", str(value)
-    match value:
-        case True:
-            return {"BOOL": True}
-        case PendingFlush():
-            kind, stored = "S", _pending_to_text(value)
-        case Checkpoint():
-            kind, stored = "S", value.text
-        case str():
-            kind, stored = "S", value
-        case tuple():
-            return {"SS": list(value)}
-        case Mapping():
-            return {"B": _marks_to_bytes(value)}
-    return {kind: stored}
-
-
-def _marks_to_bytes(marks: Marks) -> bytes:
-    packed = zlib.compress(orjson.dumps(dict(marks)), 1)
-    if len(packed) > DYNAMODB_ITEM_BYTES_MAX // 2:
-        raise InvalidRequestError(
-            f"Duplicate marks take {len(packed):,} bytes; a lease row has room for {DYNAMODB_ITEM_BYTES_MAX // 2:,}"
-        )
-    return packed
-
-
-def item_from_lease(lease: Lease) -> dict[str, Any]:
-    """Return the DynamoDB item of a lease."""
-    item: dict[str, Any] = {"leaseKey": {"S": lease.shard_id}, "entityType": {"S": _LEASE_TYPE}}
-    item |= _checkpoint_attributes(lease.checkpoint)
-    for field, attribute in _ATTRIBUTES.items():
-        value = _to_attribute(getattr(lease, field))
-        if value is not None:
-            item[attribute] = value
-    if lease.parents:
-        item["parentShardId"] = {"SS": list(lease.parents)}
-    if lease.hash_key_range is not None:
-        item["startingHashKey"] = {"S": str(lease.hash_key_range.start)}
-        item["endingHashKey"] = {"S": str(lease.hash_key_range.end)}
-    return item
-
-
-def lease_from_item(item: Any) -> Lease:
-    """Read a lease from a DynamoDB item; InvalidRequestError if the row is damaged."""
+def _readable(item: Any) -> Lease | None:
+    """Return the row that refused a write; a damaged one is like none: it is nobody's."""
     try:
-        return _read_item(item)
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, zlib.error) as error:
-        key = item.get("leaseKey") if isinstance(item, dict) else None
-        key = key.get("S", "?") if isinstance(key, dict) else "?"
-        raise InvalidRequestError(
-            f"Lease row `{str(key)[:128]}` is damaged: {type(error).__name__}",
-            hint="Delete the row to start the shard anew, or restore it from a backup",
-        ) from error
-
-
-def _read_item(item: Any) -> Lease:
-    def number(attribute: str) -> int:
-        return int(item[attribute]["N"]) if attribute in item else 0
-
-    def instant(attribute: str) -> float | None:
-        return float(item[attribute]["N"]) if attribute in item else None
-
-    checkpoint = AT_TRIM_HORIZON
-    if "checkpoint" in item:
-        checkpoint = Checkpoint.parse(item["checkpoint"]["S"], number("checkpointSubSequenceNumber"))
-    covered: HashKeyRange | None = None
-    if "startingHashKey" in item and "endingHashKey" in item:
-        covered = HashKeyRange(int(item["startingHashKey"]["S"]), int(item["endingHashKey"]["S"]))
-    return Lease(
-        shard_id=item["leaseKey"]["S"],
-        owner=item["leaseOwner"]["S"] if "leaseOwner" in item else None,
-        epoch=number("epoch"),
-        heartbeat=number("leaseCounter"),
-        version=number("version"),
-        write_id=item["writeId"]["S"] if "writeId" in item else "",
-        checkpoint=checkpoint,
-        parents=tuple(sorted(item["parentShardId"]["SS"])) if "parentShardId" in item else (),
-        children=tuple(sorted(item["childShardIds"]["SS"])) if "childShardIds" in item else (),
-        hash_key_range=covered,
-        pending=_pending_from_text(item["pendingFlush"]["S"]) if "pendingFlush" in item else None,
-        marks=_marks_from_bytes(item["marks"]["B"]) if "marks" in item else NO_MARKS,
-        attempts=number("attempts"),
-        finished_at=instant("finishedAt"),
-        is_paused=item["isPaused"]["BOOL"] is True if "isPaused" in item else False,
-        generation=number("generation"),
-        start_timestamp=instant("startTimestamp"),
-        seek_to=Checkpoint.parse(item["seekTo"]["S"]) if "seekTo" in item else None,
-        halted_epoch=number("haltedEpoch"),
-        read_through=instant("readThrough"),
-    )
-
-
-def _is_lease(item: Any) -> bool:
-    # KCL's rule: a row without entityType is a lease (reference: EntityType.java of KCL 3.5).
-    return str(item.get("entityType", {}).get("S", _LEASE_TYPE)) == _LEASE_TYPE
-
-
-def _marks_from_bytes(packed: bytes) -> Marks:
-    inflater = zlib.decompressobj()
-    data = inflater.decompress(packed, _MARKS_BYTES_MAX)
-    if inflater.unconsumed_tail:
-        msg = "marks inflate to more than the bound"
-        raise ValueError(msg)
-    loaded = orjson.loads(data)
-    return {str(key): int(value) for key, value in loaded.items()}
-
-
-def _pending_to_text(pending: PendingFlush) -> str:
-    # Sequence numbers have up to 56 digits: decimal text, since JSON numbers would lose them.
-    return orjson.dumps(
-        {
-            "keys": pending.keys,
-            "first": [str(part) for part in pending.first],
-            "last": [str(part) for part in pending.last],
-            "count": pending.count,
-            "formatVersion": pending.format_version,
-        }
-    ).decode()
-
-
-def _pending_from_text(text: str) -> PendingFlush:
-    loaded = orjson.loads(text)
-    return PendingFlush(
-        keys=tuple(loaded["keys"]),
-        first=Position(*(int(part) for part in loaded["first"])),
-        last=Position(*(int(part) for part in loaded["last"])),
-        count=int(loaded["count"]),
-        format_version=str(loaded["formatVersion"]),
-    )
+        return lease_from_item(item) if item else None
+    except InvalidRequestError:
+        return None

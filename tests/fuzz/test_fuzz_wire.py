@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.aggregation import MAGIC, deaggregate
-from shared.aws.leases import item_from_lease, lease_from_item
+from shared.aws.lease_item import item_from_lease, lease_from_item
 from shared.errors import InvalidRequestError, MalformedEventError
 from shared.event import EVENT_BYTES_MAX, EventId, decode_event
 from shared.hash_key import HASH_KEY_MAX, HashKeyRange

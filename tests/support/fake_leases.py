@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from shared.errors import InvalidRequestError
-from shared.lease import Lease, LeaseChange, LeaseExpectation
+from shared.lease import Lease, LeaseChange, LeaseExpectation, Presence, TableRows
 from shared.limits import DYNAMODB_ITEM_BYTES_MAX
 from shared.ports import ConditionFailedError
 from tests.support.network import Network, PerfectNetwork
@@ -25,12 +25,56 @@ class FakeLeases:
     def __init__(self, network: Network | None = None) -> None:
         self.network: Network = network or PerfectNetwork()
         self.rows: dict[str, Lease] = {}
+        self.presences: dict[str, Presence] = {}
+        self.damaged: dict[str, int] = {}  # shard id -> epoch, of rows that can't be read
         self.application: dict[str, Any] | None = None
         self.on_write: Callable[[Lease, Lease], None] | None = None  # told the row before and after an update
 
     async def list_leases(self) -> tuple[Lease, ...]:
         """Read all rows."""
         return await self.network.call("leases.list", lambda: tuple(self.rows[name] for name in sorted(self.rows)))
+
+    async def list_rows(self) -> TableRows:
+        """Read all rows and presences."""
+
+        def land() -> TableRows:
+            return TableRows(
+                tuple(self.rows[name] for name in sorted(self.rows)),
+                tuple(self.presences[name] for name in sorted(self.presences)),
+                tuple(sorted(self.damaged)),
+            )
+
+        return await self.network.call("leases.list", land)
+
+    async def replace_damaged(self, lease: Lease) -> bool:
+        """Put a row in the place of one that can't be read."""
+
+        def land() -> bool:
+            epoch = self.damaged.pop(lease.shard_id, None)
+            if epoch is None:
+                return False
+            self.rows[lease.shard_id] = _snapshot(replace(lease, epoch=epoch + 1))
+            return True
+
+        return await self.network.call("leases.replace_damaged", land)
+
+    async def write_presence(self, presence: Presence) -> None:
+        """Say that a worker is there."""
+
+        def land() -> None:
+            self.presences[presence.worker_id] = presence
+
+        await self.network.call("leases.write_presence", land)
+
+    async def delete_presence(self, worker_id: str, heartbeat: int | None = None) -> None:
+        """Take a presence away."""
+
+        def land() -> None:
+            found = self.presences.get(worker_id)
+            if found is not None and heartbeat in {None, found.heartbeat}:
+                del self.presences[worker_id]
+
+        await self.network.call("leases.delete_presence", land)
 
     async def read_lease(self, shard_id: str) -> Lease | None:
         """Read one row."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import errors
-from shared.aws.leases import item_from_lease, lease_from_item
+from shared.aws.lease_item import item_from_lease, lease_from_item
 from shared.errors import HeadraceError, InvalidRequestError
 from shared.hash_key import FULL_RANGE, HashKeyRange, even_ranges, hash_key_of, holes
 from shared.lanes import LANES, lane_of
