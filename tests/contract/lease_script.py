@@ -18,6 +18,7 @@ from shared.lease import (
     LeaseChange,
     LeaseExpectation,
     PendingFlush,
+    Presence,
 )
 from shared.limits import HASH_KEY_MAX
 from shared.ports import ConditionFailedError, LeaseStore
@@ -72,6 +73,21 @@ class ListLeases:
 
 
 @dataclass(frozen=True, slots=True)
+class WritePresence:
+    """Says that a worker is there."""
+
+    presence: Presence
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePresence:
+    """Takes a presence away."""
+
+    worker_id: str
+    heartbeat: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class WriteApplication:
     """Store the application's row."""
 
@@ -83,7 +99,19 @@ class ReadApplication:
     """Read the application's row."""
 
 
-LeaseStep = Create | Update | Delete | ReadLease | ListLeases | WriteApplication | ReadApplication
+_NAMING = frozenset({"owner", "successor"})  # fields of a condition that name a worker
+
+LeaseStep = (
+    Create
+    | Update
+    | Delete
+    | ReadLease
+    | ListLeases
+    | WriteApplication
+    | ReadApplication
+    | WritePresence
+    | DeletePresence
+)
 
 
 def _given(values: LeaseExpectation | LeaseChange) -> dict[str, Any]:
@@ -99,9 +127,9 @@ class LeaseScript:
     _rows: dict[str, Lease] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        actions = (self._create, self._update, self._delete, self._read, self._application)
+        actions = (self._create, self._update, self._delete, self._read, self._application, self._presence)
         for _ in range(STEPS):
-            self.random.choices(actions, (22, 50, 8, 10, 10))[0]()
+            self.random.choices(actions, (22, 50, 8, 10, 10, 8))[0]()
         self.steps += [ListLeases(), ReadApplication()]
 
     def _create(self) -> None:
@@ -132,14 +160,20 @@ class LeaseScript:
         description = {"streams": streams, "bucket": "b", "prefix": "", "since": self.random.random(), "gone": None}
         self.steps.append(self.random.choice((ReadApplication(), WriteApplication(description))))
 
+    def _presence(self) -> None:
+        worker_id, heartbeat = self.random.choice(("worker-1", "worker/ü")), self.random.randrange(2)
+        writing = WritePresence(Presence(worker_id, heartbeat, is_leaving=self.random.random() < 0.5))
+        deleting = DeletePresence(worker_id, self.random.choice((None, heartbeat)))
+        self.steps.append(self.random.choice((writing, deleting)))
+
     def _expectation(self, shard_id: str) -> LeaseExpectation:
-        """Draw a subset of the four fields; one of them is wrong now and then."""
+        """Draw a subset of the fields; one of them is wrong now and then."""
         row = self._rows.get(shard_id) or self._lease(shard_id)
         names = [each.name for each in fields(LeaseExpectation)]
         chosen = {name: getattr(row, name) for name in names if self.random.random() < 0.5}
         if chosen and self.random.random() < 0.35:
             wrong = self.random.choice(sorted(chosen))
-            chosen[wrong] = self.random.choice(_OWNERS) if wrong == "owner" else chosen[wrong] + 1
+            chosen[wrong] = self.random.choice(_OWNERS) if wrong in _NAMING else chosen[wrong] + 1
         return LeaseExpectation(**chosen)
 
     def _change(self) -> LeaseChange:
@@ -172,6 +206,8 @@ class LeaseScript:
             start_timestamp=draw.choice((None, 1_790_000_000.25)),
             seek_to=draw.choice((None, AT_TRIM_HORIZON)),
             read_through=draw.choice((None, 1_790_000_000.5)),
+            successor=draw.choice(_OWNERS),
+            load=draw.randrange(3),
         )
 
     def _position(self) -> Position:
@@ -200,14 +236,27 @@ async def _take(port: LeaseStore, step: LeaseStep) -> Any:
             case ReadLease():
                 answer = shown(await port.read_lease(step.shard_id))
             case ListLeases():
-                answer = [shown(each) for each in await port.list_leases()]
-            case WriteApplication():
-                await port.write_application(step.description)
-            case ReadApplication():
-                answer = await port.read_application()
+                rows = await port.list_rows()
+                assert await port.list_leases() == rows.leases
+                answer = [shown(each) for each in rows.leases], sorted(rows.presences, key=repr), rows.damaged
+            case _:
+                answer = await _take_other(port, step)
     except ConditionFailedError as refusal:
         answer = "condition failed", shown(refusal.current)
     return answer
+
+
+async def _take_other(port: LeaseStore, step: LeaseStep) -> Any:
+    match step:
+        case WritePresence():
+            await port.write_presence(step.presence)
+        case DeletePresence():
+            await port.delete_presence(step.worker_id, step.heartbeat)
+        case WriteApplication():
+            await port.write_application(step.description)
+        case ReadApplication():
+            return await port.read_application()
+    return None
 
 
 def shown(lease: Lease | None) -> Lease | None:
@@ -216,7 +265,7 @@ def shown(lease: Lease | None) -> Lease | None:
 
 
 def every_expectation(row: Lease) -> list[LeaseExpectation]:
-    """Return each subset of the four fields, as it holds, and with each of its fields wrong in turn."""
+    """Return each subset of the fields, as it holds, and with each of its fields wrong in turn."""
     found: list[LeaseExpectation] = []
     names = [each.name for each in fields(LeaseExpectation)]
     for bits in range(2 ** len(names)):
@@ -224,6 +273,6 @@ def every_expectation(row: Lease) -> list[LeaseExpectation]:
         holding = LeaseExpectation(**{name: getattr(row, name) for name in chosen})
         found.append(holding)
         for name in chosen:
-            wrongs = ("somebody", None) if name == "owner" else (getattr(row, name) + 1,)
+            wrongs = ("somebody", None) if name in _NAMING else (getattr(row, name) + 1,)
             found += [replace(holding, **{name: wrong}) for wrong in wrongs if wrong != getattr(row, name)]
     return found
