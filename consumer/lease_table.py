@@ -38,6 +38,7 @@ class HeldLease:
         self._owner = row.owner
         self._heartbeat = row.heartbeat
         self.row = row
+        self.read_through = row.read_through  # told with the next renewal, and when the lease is given back
 
     @property
     def shard_id(self) -> str:
@@ -55,7 +56,7 @@ class HeldLease:
         self._heartbeat += 1
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
         try:
-            await self._store.update_lease(self.shard_id, expectation, LeaseChange(heartbeat=self._heartbeat))
+            await self._store.update_lease(self.shard_id, expectation, replace(self._news(), heartbeat=self._heartbeat))
         except ConditionFailedError as refused:
             raise self._lost(refused.current) from refused
 
@@ -97,15 +98,20 @@ class HeldLease:
         """
         write_id = self._write_ids.draw()
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
+        change = replace(self._news(), owner=None, write_id=write_id)
 
         async def attempt() -> None:
             try:
-                await self._store.update_lease(self.shard_id, expectation, LeaseChange(owner=None, write_id=write_id))
+                await self._store.update_lease(self.shard_id, expectation, change)
             except ConditionFailedError as refused:
                 if refused.current is None or refused.current.write_id != write_id:
                     raise self._lost(refused.current) from refused
 
         await self._retrier.call("lease_release", attempt)
+
+    def _news(self) -> LeaseChange:
+        """Return what a write that touches no data takes along, so that it costs no write of its own."""
+        return LeaseChange() if self.read_through is None else LeaseChange(read_through=self.read_through)
 
     def _lost(self, current: Lease | None) -> LeaseLostError:
         if current is None:

@@ -22,6 +22,7 @@ from consumer.delivery import Delivery
 from consumer.failure import first_failure
 from consumer.flusher import Flusher
 from consumer.lease_table import HeldLease
+from consumer.retention import Retention, ShardRetention
 from consumer.shard_reader import ReadPorts, ReadSettings, ShardReader, start_of
 from consumer.status import Counters, ShardState, ShardStatus
 from shared.errors import ConfigurationError, ShardHaltedError, StreamNotFoundError
@@ -53,6 +54,7 @@ class ShardParts:
     router: Router
     budget: Budget
     counters: Counters
+    retention: Retention
 
 
 class ShardConsumer:
@@ -92,6 +94,7 @@ class ShardConsumer:
             clock=self._clock,
             telemetry=self._telemetry,
         )
+        self._retention = ShardRetention(parts.retention, held)
         self._changed = asyncio.Event()
         self._open = self._new_batch()
         self._closed: Batch | None = None  # the one being flushed
@@ -160,6 +163,7 @@ class ShardConsumer:
             if not await self._is_trimmed():
                 raise
             self._telemetry.error("shard_trimmed", shard_id=self._held.shard_id, after=self._held.row.checkpoint.text)
+            await self._retention.lose_shard()
             await self._finish(())
         finally:
             self._account.close()
@@ -230,12 +234,13 @@ class ShardConsumer:
 
     async def _read(self) -> None:
         row = self._held.row
-        reader = self._reader(start_of(row, self._settings.read.start_timestamp))
+        reader = self._reader_after(self._through) or self._reader(start_of(row, self._settings.read.start_timestamp))
         transform = Transform(self._enricher, self._parts.router, self._marks)
         while not self._is_stopping:
             try:
                 if self._is_paused:
                     await self._rest(reader)
+                    reader = self._reader_after(self._through) or reader
                     continue
                 page = await reader.read()
             except asyncio.CancelledError:
@@ -243,6 +248,8 @@ class ShardConsumer:
                     raise
                 break
             self._behind_milliseconds = page.behind_milliseconds
+            is_all_stored = self._open.last is None and self._closed is None
+            await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
             if page.records:
                 await self._process(page.records, transform)
             if page.next_iterator is None and not self._is_stopping:
@@ -254,6 +261,7 @@ class ShardConsumer:
         self.state = ShardState.PAUSED
         self._wake()
         self._behind_milliseconds = await reader.look()
+        self._retention.measure(self._behind_milliseconds)
         deadline = self._clock.monotonic() + _PAUSED_LOOK_SECONDS
         while self._is_paused and (left := deadline - self._clock.monotonic()) > 0:
             await self._wait(left)
@@ -357,6 +365,13 @@ class ShardConsumer:
         return ShardReader(
             self._held.shard_id, start, settings=self._settings.read, ports=self._parts.ports, account=self._account
         )
+
+    def _reader_after(self, position: Position | None) -> ShardReader | None:
+        """Return a reader that begins AT a record that was read before, which shows whether the stream still has it."""
+        if position is None:
+            return None
+        self._retention.expect(position)
+        return self._reader(Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number))
 
     def _cut(
         self, records: Sequence[StreamRecord], after: Position | None, through: Position | None = None

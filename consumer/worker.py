@@ -14,6 +14,7 @@ from consumer.core.route import Router
 from consumer.core.shard_graph import rows_to_create
 from consumer.failure import first_failure
 from consumer.lease_table import HeldLease, LeaseTable
+from consumer.retention import Retention
 from consumer.retrier import Retrier
 from consumer.shard_consumer import ShardConsumer, ShardParts
 from consumer.shard_reader import ReadPorts
@@ -78,6 +79,9 @@ class Worker:
             router=router,
             budget=Budget(settings.budget_bytes_max),
             counters=Counters(),
+            retention=Retention(
+                objects, settings.error_prefix, retrier=self._retrier, clock=clock, telemetry=telemetry
+            ),
         )
         self._shard_settings = shard_settings_of(settings, start_timestamp, has_archive=objects is not None)
         self._running: dict[str, _Running] = {}
@@ -138,6 +142,7 @@ class Worker:
 
     async def _open(self) -> None:
         summary = await self._retrier.call("describe_stream", lambda: self._kinesis.describe_stream(self._stream))
+        self._parts.retention.set_hours(summary.retention_hours)
         description = self._describe()
         await self._retrier.call("write_application", lambda: self._leases.write_application(description))
         self._telemetry.info(

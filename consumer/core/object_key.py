@@ -38,6 +38,11 @@ def error_slot(error_type: str) -> str:
     return ERROR_MARK + error_type
 
 
+def constant_prefix(prefix: str) -> str:
+    """Return the beginning of a prefix up to its first expression: all its objects lie below it."""
+    return prefix.partition("!{")[0]
+
+
 def position_text(position: Position) -> str:
     """Return `SEQUENCE` or, inside an aggregate, `SEQUENCE.SUB`."""
     if position.sub_sequence_number:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
-from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED
+from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED, constant_prefix
 from consumer.core.route import Router
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
@@ -59,11 +59,6 @@ def scope_of(application: Mapping[str, Any], receipts: Iterable[str] = ()) -> Au
         error_prefix=constant_prefix(application.get("error_prefix") or "errors/"),
         receipts=receipts,
     )
-
-
-def constant_prefix(prefix: str) -> str:
-    """Return the beginning of a prefix up to its first expression: all its objects lie below it."""
-    return prefix.partition("!{")[0]
 
 
 async def audit_application(

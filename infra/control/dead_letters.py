@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import orjson
 
-from consumer.core.object_key import ERROR_TYPES, GAP_FOLDER, REDRIVEN_FOLDER
+from consumer.core.object_key import ERROR_TYPES, GAP_FOLDER, REDRIVEN_FOLDER, constant_prefix
 from consumer.reader import escape
-from infra.audit.reading import constant_prefix, lines_of
+from infra.audit.reading import lines_of
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.query.rows import table_lines
 from shared.errors import ConfigurationError, SourceError

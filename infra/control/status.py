@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from consumer.assembly import initial_checkpoint
-from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, position_text
+from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, constant_prefix, position_text
 from consumer.core.shard_graph import may_start
-from infra.audit.reading import constant_prefix
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.control.peek import peek, unread_start
 from infra.control.span import span_text

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from infra.audit.reading import constant_prefix
+from consumer.core.object_key import constant_prefix
 from infra.pipeline import new_random
 from infra.query.archive_object import bytes_of
 from infra.query.copies import Download, Found, Selection, list_folder, select

@@ -1,0 +1,131 @@
+"""Says how much time is left before unread data is trimmed, and keeps a record where some was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from consumer.core.object_key import GAP_FOLDER, constant_prefix, position_text
+from consumer.core.retention_watch import RetentionGap, RetentionWatch
+from consumer.lease_table import HeldLease
+from consumer.retrier import Retrier
+from shared.lease import CheckpointKind
+from shared.ports import Clock, ObjectStore, Telemetry
+from shared.records import Position, StreamRecord
+
+_SECONDS_PER_HOUR: Final = 3600.0
+_DEFAULT_HOURS: Final = 24  # the service's shortest
+
+
+class Retention:
+    """What the shards of a worker share: the stream's retention period, and where gaps are recorded."""
+
+    def __init__(
+        self, objects: ObjectStore | None, error_prefix: str, *, retrier: Retrier, clock: Clock, telemetry: Telemetry
+    ) -> None:
+        self._objects = objects
+        self._folder = constant_prefix(error_prefix) + GAP_FOLDER
+        self._retrier = retrier
+        self.clock = clock
+        self.telemetry = telemetry
+        self.seconds = _DEFAULT_HOURS * _SECONDS_PER_HOUR
+
+    def set_hours(self, hours: int) -> None:
+        """Take the period that the stream has now."""
+        self.seconds = hours * _SECONDS_PER_HOUR
+
+    async def record(self, gap: RetentionGap, generation: int) -> None:
+        """Keep a gap as an object, once: its name is where reading had come to, however often it is found."""
+        again = f".g{generation}" if generation else ""
+        key = f"{self._folder}{gap.shard_id}-{position_text(gap.last_read)}{again}.json"
+        if self._objects is not None and not await self._put(self._objects, key, self._describe(gap)):
+            return
+        self.telemetry.count("retention_gaps")
+        self.telemetry.error(
+            "retention_gap_found",
+            shard_id=gap.shard_id,
+            last_read=position_text(gap.last_read),
+            first_available="" if gap.first_available is None else position_text(gap.first_available),
+            read_through=gap.read_through,
+            first_arrival=gap.first_arrival,
+            consequence="what arrived in between may have been trimmed unread",
+        )
+
+    async def _put(self, objects: ObjectStore, key: str, body: bytes) -> bool:
+        return await self._retrier.call(
+            "put_object",
+            lambda: objects.put_object(key, body, content_type="application/json", only_if_absent=True),
+        )
+
+    def _describe(self, gap: RetentionGap) -> bytes:
+        available = gap.first_available
+        return orjson.dumps(
+            {
+                "errorCode": "RetentionGap",
+                "errorMessage": "What arrived in between may have been trimmed before it was read",
+                "shardId": gap.shard_id,
+                "lastReadSequenceNumber": str(gap.last_read.sequence_number),
+                "lastReadSubSequenceNumber": gap.last_read.sub_sequence_number,
+                "readThroughTimestamp": _milliseconds(gap.read_through),
+                "firstAvailableSequenceNumber": None if available is None else str(available.sequence_number),
+                "firstAvailableTimestamp": _milliseconds(gap.first_arrival),
+                "detectedTimestamp": _milliseconds(self.clock.wall()),
+                "retentionSeconds": int(self.seconds),
+            }
+        )
+
+
+class ShardRetention:
+    """The watch over one shard under one lease."""
+
+    def __init__(self, retention: Retention, held: HeldLease) -> None:
+        self._retention = retention
+        self._held = held
+        self._watch = RetentionWatch(held.shard_id)
+
+    def expect(self, stored: Position) -> None:
+        """Say that reading begins AT a record that was read before."""
+        self._watch.expect(stored, self._held.read_through)
+
+    async def take(self, records: Sequence[StreamRecord], age_milliseconds: int, *, is_all_stored: bool) -> None:
+        """Take a page: look for a gap before it, and say when time runs short.
+
+        `is_all_stored`: nothing that was read waits for its checkpoint.
+        """
+        retention = self._retention
+        now = retention.clock.wall()
+        gap = self._watch.find_gap(records, now, retention.seconds)
+        if gap is not None:
+            await retention.record(gap, self._held.row.generation)
+        if not records and not age_milliseconds and is_all_stored:
+            self._held.read_through = now
+        self.measure(age_milliseconds)
+
+    def measure(self, age_milliseconds: int) -> None:
+        """Take the age of the oldest unread record."""
+        retention, age = self._retention, age_milliseconds / 1000
+        headroom = max(0.0, retention.seconds - age)
+        retention.telemetry.gauge("retention_headroom_seconds", headroom, shard_id=self._held.shard_id)
+        if self._watch.cross(age, retention.seconds):
+            retention.telemetry.count("retention_headroom_low")
+            retention.telemetry.warning(
+                "retention_headroom_low",
+                shard_id=self._held.shard_id,
+                headroom_seconds=round(headroom),
+                retention_seconds=int(retention.seconds),
+            )
+
+    async def lose_shard(self) -> None:
+        """Record that a whole shard is past retention, unless it was read to its tip not long before."""
+        row, retention = self._held.row, self._retention
+        through = self._held.read_through
+        if through is not None and through >= retention.clock.wall() - retention.seconds:
+            return
+        position = row.checkpoint.position if row.checkpoint.kind is CheckpointKind.NUMBER else Position(0)
+        await retention.record(RetentionGap(row.shard_id, position, through, None, None), row.generation)
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    return None if seconds is None else int(seconds * 1000)
