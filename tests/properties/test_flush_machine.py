@@ -19,6 +19,7 @@ from consumer.core.object_key import ObjectNames
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
 from consumer.lease_table import LeaseTable
+from consumer.retention import Retention
 from consumer.retrier import Retrier
 from consumer.shard_consumer import ShardConsumer, ShardParts, ShardSettings
 from consumer.shard_reader import ReadPorts, ReadSettings
@@ -186,13 +187,15 @@ class FlushMachine(RuleBasedStateMachine):
             extension=".json",
         )
         archive = Archive(self.objects, names, retrier, self.telemetry, destinations=DESTINATIONS, is_compressed=False)
+        clock = LoopClock(self.loop)
         parts = ShardParts(
-            ports=ReadPorts(self.kinesis, retrier, LoopClock(self.loop), chance, self.telemetry, backoff),
+            ports=ReadPorts(self.kinesis, retrier, clock, chance, self.telemetry, backoff),
             sinks={},
             archive=archive,
             router=Router(DESTINATIONS),
             budget=Budget(64 * MIB),
             counters=Counters(),
+            retention=Retention(self.objects, "errors/", retrier=retrier, clock=clock, telemetry=self.telemetry),
         )
         life = Life(parts, LeaseTable(self.leases, retrier, worker_id=f"worker-{number}", random=chance))
         seen = self.row

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from consumer.core.retention_watch import RetentionWatch
+from shared.lease import LeaseChange, LeaseExpectation
 from shared.records import Position, StreamRecord
 from tests.unit.consumer.small_cloud import SOURCE, SmallCloud
 
@@ -135,18 +136,16 @@ def test_a_pause_longer_than_the_retention_period_is_a_gap() -> None:
 
     async def story() -> None:
         await cloud.put_numbered(0, 5)
-        worker = cloud.worker(flush_seconds=1, lease_duration_seconds=600, shard_sync_seconds=600)
-        stop, task, _ = cloud.start(worker)
+        stop, task, _ = cloud.start(cloud.worker(flush_seconds=1, lease_duration_seconds=30, shard_sync_seconds=10))
         await asyncio.sleep(5)
-        consumer = worker._running[FIRST].consumer
-        consumer.pause(is_paused=True)
+        await cloud.leases.update_lease(FIRST, LeaseExpectation(), LeaseChange(is_paused=True))
         await asyncio.sleep(15)
         await cloud.put_numbered(5, 10)
         await asyncio.sleep(0.6 * DAY)
         assert cloud.telemetry.counters["retention_headroom_low",] == 1
         await asyncio.sleep(0.5 * DAY)
         cloud.kinesis.trim(SOURCE, FIRST, 7)
-        consumer.pause(is_paused=False)
+        await cloud.leases.update_lease(FIRST, LeaseExpectation(), LeaseChange(is_paused=False))
         await asyncio.sleep(30)
         stop.set()
         await task
