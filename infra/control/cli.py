@@ -163,8 +163,50 @@ def redrive(
     )
 
 
+kcl = typer.Typer(
+    name="kcl",
+    help="Take the checkpoints of a Kinesis Client Library application over, and give them back.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+TableOption = Annotated[str, typer.Option("--table", help="Lease table of the KCL application.", metavar="NAME")]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and change nothing.")]
+
+
+@kcl.command("import")
+def import_kcl(
+    table: TableOption, application: AppOption = None, dry_run: DryOption = False, output: OutputOption = Output.TEXT
+) -> int:
+    """Take over where a KCL 2.x or 3.x application has come to; both applications have to be stopped.
+
+    The KCL table is only read. Rows that exist are moved to KCL's checkpoint, as by a seek. Leases at AT_TIMESTAMP
+    start at the time of `headrace consume --from`, as KCL stores none.
+
+    Example: headrace kcl import --table my-kcl-application --app headrace --dry-run
+    """
+    from infra.control.commands import run_kcl  # noqa: PLC0415
+
+    return run_kcl(application, table=table, is_import=True, is_dry=dry_run, as_json=output is Output.JSON)
+
+
+@kcl.command("export")
+def export_kcl(
+    table: TableOption, application: AppOption = None, dry_run: DryOption = False, output: OutputOption = Output.TEXT
+) -> int:
+    """Write the checkpoints of an application into the lease table of a KCL application; both have to be stopped.
+
+    Leases that are there and have no owner are replaced.
+
+    Example: headrace kcl export --table my-kcl-application --app headrace --dry-run
+    """
+    from infra.control.commands import run_kcl  # noqa: PLC0415
+
+    return run_kcl(application, table=table, is_import=False, is_dry=dry_run, as_json=output is Output.JSON)
+
+
 def add_control(app: typer.Typer) -> None:
     """Add the commands to the `headrace` app."""
     for command in (status, seek, pause, resume):
         app.command()(command)
     app.add_typer(deadletters)
+    app.add_typer(kcl)

@@ -14,6 +14,8 @@ from consumer.retrier import Retrier
 from infra.control.dead_letters import DeadLetterFolder, count_letters, letter_lines
 from infra.control.group import open_group
 from infra.control.hot_shards import sample_lines, sample_stream
+from infra.control.kcl import KclPorts, apply_export, apply_import, plan_export, plan_import, row_lines
+from infra.control.kcl_item import row_from_item
 from infra.control.pause import set_pause
 from infra.control.redrive import Redrive, Redriven
 from infra.control.seek import apply_seek, parse_target, plan_lines, plan_seek
@@ -22,9 +24,10 @@ from infra.pipeline import new_random
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
+from shared.lease import Lease
 from shared.lifecycle import ExitCode, stop_on_signals
 from shared.retry import Backoff
-from shared.settings import STREAM_NAME_PATTERN
+from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, load_settings
 from shared.telemetry import SilentTelemetry
 from shared.terminal import say, write_data
 
@@ -176,6 +179,35 @@ def run_redrive(
         f" back before; {done.refused:,} records can't be put"
     )
     return int(ExitCode.UNDELIVERED if done.refused else ExitCode.DONE)
+
+
+def run_kcl(app: str | None, *, table: str, is_import: bool, is_dry: bool, as_json: bool) -> int:
+    """Import checkpoints from a KCL table, or export them into it."""
+    settings = load_settings(ConsumerSettings, app=app)
+    if table == settings.app:
+        raise ConfigurationError(
+            f"`{table[:128]}` is the application's own lease table", hint="Give the application another name with --app"
+        )
+
+    async def run() -> tuple[tuple[Lease, ...], int]:
+        async with open_aws(call_timeout_seconds=settings.call_timeout_seconds) as aws:
+            ports = KclPorts(await aws.kcl_table(table), await aws.leases(settings.app), SystemClock(), new_random())
+            if is_import:
+                rows = await plan_import(ports)
+                return rows, 0 if is_dry else await apply_import(ports, rows)
+            items = await plan_export(ports)
+            rows = tuple(row_from_item(item, 0.0) for item in items)
+            return rows, 0 if is_dry else await apply_export(ports, items)
+
+    rows, written = asyncio.run(run())
+    if as_json:
+        shards = [{"shard_id": row.shard_id, "checkpoint": row.checkpoint.text} for row in rows]
+        write_data(orjson.dumps({"shards": shards, "written": written}).decode())
+    else:
+        for line in row_lines(rows):
+            write_data(line)
+    say(f"{written:,} of {len(rows):,} leases written")
+    return int(ExitCode.DONE)
 
 
 def confirm(question: str) -> bool:

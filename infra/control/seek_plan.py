@@ -60,6 +60,7 @@ def change_for(row: Lease, target: SeekTarget) -> LeaseChange:
     """
     change = LeaseChange(
         owner=None,
+        successor=None,
         seek_to=target.checkpoint,
         start_timestamp=target.timestamp,
         finished_at=None,

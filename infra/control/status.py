@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from infra.control.group import ATTEMPTS_MAX, Group
 from infra.control.peek import peek, unread_start
 from infra.control.span import span_text
 from infra.query.rows import table_lines
-from shared.lease import CheckpointKind, Lease
+from shared.lease import CheckpointKind, Lease, TableRows
 
 _SECONDS_PER_HOUR: Final = 3600
 _PEEKS_AT_ONCE: Final = 8
@@ -29,6 +29,7 @@ class WorkerLine:
     worker_id: str
     shards: int
     heartbeat_age_seconds: float | None
+    is_leaving: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class GroupStatus:
     shards: tuple[ShardLine, ...]
     dead_letter_objects: int | None
     retention_gaps: tuple[str, ...]  # names of the objects that tell of one
+    damaged_rows: tuple[str, ...] = ()  # shards whose row can't be read
 
     def as_mapping(self) -> Mapping[str, Any]:
         """Return all fields, ready for JSON."""
@@ -69,11 +71,12 @@ class HeartbeatWatch:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, float, bool]] = {}  # worker -> sum of its heartbeats, since when, has it moved
 
-    def look(self, rows: Iterable[Lease], now: float) -> tuple[WorkerLine, ...]:
-        """Take the rows of this moment (a monotonic time) and return the workers in them."""
-        beats: dict[str, int] = {}
-        shards: dict[str, int] = {}
-        for row in rows:
+    def look(self, table: TableRows, now: float) -> tuple[WorkerLine, ...]:
+        """Take the table of this moment (a monotonic time) and return the workers in it."""
+        beats = {each.worker_id: each.heartbeat for each in table.presences}
+        leaving = {each.worker_id for each in table.presences if each.is_leaving}
+        shards = dict.fromkeys(beats, 0)
+        for row in table.leases:
             if row.owner is not None:
                 beats[row.owner] = beats.get(row.owner, 0) + row.heartbeat
                 shards[row.owner] = shards.get(row.owner, 0) + 1
@@ -83,7 +86,7 @@ class HeartbeatWatch:
                 self._seen[worker] = (beat, now, seen is not None)
         self._seen = {worker: seen for worker, seen in self._seen.items() if worker in beats}
         return tuple(
-            WorkerLine(worker, shards[worker], _age(now - since, has_moved=has_moved))
+            WorkerLine(worker, shards[worker], _age(now - since, has_moved=has_moved), worker in leaving)
             for worker, (_, since, has_moved) in sorted(self._seen.items())
         )
 
@@ -123,10 +126,11 @@ def _line(row: Lease, rows: Mapping[str, Lease]) -> ShardLine:
 async def look_at_group(group: Group, watch: HeartbeatWatch, *, is_quick: bool) -> GroupStatus:
     """Read rows, and unless `is_quick` one record per unfinished shard and the names of the dead-letter objects."""
     call = group.retrier.call
-    rows = {row.shard_id: row for row in await call("list", group.leases.list_leases, attempts_max=ATTEMPTS_MAX)}
+    table = await call("list", group.leases.list_rows, attempts_max=ATTEMPTS_MAX)
+    rows = {row.shard_id: row for row in table.leases}
     stream = group.source_stream
     summary = await call("describe", lambda: group.kinesis.describe_stream(stream), attempts_max=ATTEMPTS_MAX)
-    workers = watch.look(rows.values(), group.clock.monotonic())
+    workers = watch.look(table, group.clock.monotonic())
     shards = [_line(row, rows) for row in rows.values()]
     letters: int | None = None
     gaps: tuple[str, ...] = ()
@@ -134,7 +138,7 @@ async def look_at_group(group: Group, watch: HeartbeatWatch, *, is_quick: bool) 
         shards = await _measure(group, rows, shards, summary.retention_hours * _SECONDS_PER_HOUR)
         letters, gaps = await _count_objects(group)
         # A worker renews within seconds: whoever stood still while the shards were looked at may be dead.
-        again = await call("list", group.leases.list_leases, attempts_max=ATTEMPTS_MAX)
+        again = await call("list", group.leases.list_rows, attempts_max=ATTEMPTS_MAX)
         workers = watch.look(again, group.clock.monotonic())
     return GroupStatus(
         application=group.app,
@@ -144,6 +148,7 @@ async def look_at_group(group: Group, watch: HeartbeatWatch, *, is_quick: bool) 
         shards=tuple(shards),
         dead_letter_objects=letters,
         retention_gaps=gaps,
+        damaged_rows=table.damaged,
     )
 
 
@@ -199,7 +204,7 @@ def status_lines(status: GroupStatus) -> list[str]:
         f"source stream  {status.source_stream}, retention {status.retention_hours:,} h",
         "",
     ]
-    workers = iter([(each.worker_id, each.shards, _ago(each.heartbeat_age_seconds)) for each in status.workers])
+    workers = iter([(each.worker_id, each.shards, _ago(each)) for each in status.workers])
     lines += [*table_lines(("worker", "shards", "heartbeat"), workers), ""]
     shards = iter(
         [
@@ -223,8 +228,11 @@ def status_lines(status: GroupStatus) -> list[str]:
         more = " or more" if status.dead_letter_objects >= _OBJECTS_COUNTED_MAX else ""
         lines += ["", f"dead-letter objects  {status.dead_letter_objects:,}{more}"]
     lines += [f"retention gap        {key}" for key in status.retention_gaps]
+    lines += [f"damaged row          {shard_id}" for shard_id in status.damaged_rows]
     return lines
 
 
-def _ago(seconds: float | None) -> str:
-    return "not judged yet" if seconds is None else f"{span_text(seconds)} ago"
+def _ago(worker: WorkerLine) -> str:
+    seconds = worker.heartbeat_age_seconds
+    text = "not judged yet" if seconds is None else f"{span_text(seconds)} ago"
+    return f"{text}, leaving" if worker.is_leaving else text

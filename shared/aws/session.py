@@ -11,6 +11,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 from shared.aws.error_map import aws_errors
+from shared.aws.kcl_table import KclTableAdapter
 from shared.aws.kinesis import KinesisAdapter
 from shared.aws.leases import LeaseAdapter
 from shared.aws.objects import ObjectAdapter
@@ -62,6 +63,10 @@ class Aws:
     async def objects(self, bucket: str) -> ObjectAdapter:
         """Return the object store over one bucket."""
         return ObjectAdapter(await self._client("s3", bucket), bucket, self._call_timeout_seconds)
+
+    async def kcl_table(self, table: str) -> KclTableAdapter:
+        """Return the items of a lease table that the Kinesis Client Library made."""
+        return KclTableAdapter(await self._client("dynamodb", table), table)
 
     async def _client(self, service: str, resource: str) -> Any:
         if service not in self._clients:
