@@ -9,12 +9,14 @@ from consumer.archive import Archive
 from consumer.core.object_key import ObjectNames
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
+from consumer.registration import Registration
 from consumer.retrier import Retrier
-from consumer.shard_consumer import ShardSettings
-from consumer.shard_reader import ReadSettings
+from consumer.shard_parts import ShardSettings
+from consumer.shard_reader import ReadPorts, ReadSettings
 from shared.errors import ConfigurationError
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, Checkpoint, CheckpointKind
-from shared.ports import ObjectStore, Telemetry
+from shared.ports import Clock, FanOut, Kinesis, ObjectStore, Random, Telemetry
+from shared.retry import Backoff
 from shared.settings import Compression, ConsumerSettings
 
 _RECORDS_UNBOUNDED: Final = 1 << 62
@@ -77,3 +79,20 @@ def shard_settings_of(settings: ConsumerSettings, start_timestamp: float, *, has
             start_timestamp=start_timestamp,
         ),
     )
+
+
+def read_ports_of(
+    settings: ConsumerSettings,
+    kinesis: Kinesis,
+    fan_out: FanOut | None,
+    retrier: Retrier,
+    clock: Clock,
+    random: Random,
+    telemetry: Telemetry,
+    backoff: Backoff,
+) -> ReadPorts:
+    """Return what readers need; with `fan_out` they read as the registered consumer of the application."""
+    registration = None
+    if fan_out is not None:
+        registration = Registration(fan_out, kinesis, retrier, stream=settings.source_stream, name=settings.app)
+    return ReadPorts(kinesis, retrier, clock, random, telemetry, backoff, registration)

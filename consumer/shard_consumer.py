@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from consumer.archive import Archive
-from consumer.budget import Budget
 from consumer.core.batch import Batch
 from consumer.core.chunk import CHUNK_RECORDS, Chunk, cut
 from consumer.core.circuit_breaker import CircuitBreaker
@@ -15,46 +12,23 @@ from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher, timestamp_text
 from consumer.core.flush_format import FlushFormat
 from consumer.core.object_key import STREAM_DELIVERY_FAILED, error_slot, position_text
-from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
 from consumer.core.transform import Transform
 from consumer.delivery import Delivery
 from consumer.failure import first_failure
+from consumer.fan_out_reader import Reader, open_reader
 from consumer.flusher import Flusher
 from consumer.lease_table import HeldLease
-from consumer.retention import Retention, ShardRetention
-from consumer.shard_reader import ReadPorts, ReadSettings, ShardReader, start_of
-from consumer.status import Counters, ShardState, ShardStatus
+from consumer.retention import ShardRetention
+from consumer.shard_parts import ShardParts, ShardSettings
+from consumer.shard_reader import start_of
+from consumer.status import ShardState, ShardStatus
 from shared.errors import ConfigurationError, ShardHaltedError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
-from shared.ports import RecordSink
 from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
 _TIP_PAGES_MAX = 5  # empty pages at the tip after which a replay stops waiting for records that were trimmed
-
-
-@dataclass(frozen=True, slots=True)
-class ShardSettings:
-    """How a shard is processed."""
-
-    roll: RollPolicy
-    breaker_window_records: int
-    breaker_failed_percent: float
-    read: ReadSettings
-
-
-@dataclass(frozen=True, slots=True)
-class ShardParts:
-    """What the shards of a worker share."""
-
-    ports: ReadPorts
-    sinks: Mapping[str, RecordSink]
-    archive: Archive | None
-    router: Router
-    budget: Budget
-    counters: Counters
-    retention: Retention
 
 
 class ShardConsumer:
@@ -204,7 +178,8 @@ class ShardConsumer:
         transform = Transform(self._enricher, router, self._marks)
         first, last = pending.first, pending.last
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=first.sequence_number)
-        reader = self._reader(start)
+        # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
+        reader = self._reader(start, polls=True)
         after = Position(first.sequence_number, first.sub_sequence_number - 1)
         tip_pages = 0
         while tip_pages < _TIP_PAGES_MAX:
@@ -236,27 +211,30 @@ class ShardConsumer:
         row = self._held.row
         reader = self._reader_after(self._through) or self._reader(start_of(row, self._settings.read.start_timestamp))
         transform = Transform(self._enricher, self._parts.router, self._marks)
-        while not self._is_stopping:
-            try:
-                if self._is_paused:
-                    await self._rest(reader)
-                    reader = self._reader_after(self._through) or reader
-                    continue
-                page = await reader.read()
-            except asyncio.CancelledError:
-                if not self._is_stopping:
-                    raise
-                break
-            self._behind_milliseconds = page.behind_milliseconds
-            is_all_stored = self._open.last is None and self._closed is None
-            await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
-            if page.records:
-                await self._process(page.records, transform)
-            if page.next_iterator is None and not self._is_stopping:
-                self._end(page)
-                break
+        try:
+            while not self._is_stopping:
+                try:
+                    if self._is_paused:
+                        await self._rest(reader)
+                        reader = self._reader_after(self._through) or reader
+                        continue
+                    page = await reader.read()
+                except asyncio.CancelledError:
+                    if not self._is_stopping:
+                        raise
+                    break
+                self._behind_milliseconds = page.behind_milliseconds
+                is_all_stored = self._open.last is None and self._closed is None
+                await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
+                if page.records:
+                    await self._process(page.records, transform)
+                if page.next_iterator is None and not self._is_stopping:
+                    self._end(page)
+                    break
+        finally:
+            await reader.aclose()
 
-    async def _rest(self, reader: ShardReader) -> None:
+    async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
         self.state = ShardState.PAUSED
         self._wake()
@@ -361,12 +339,11 @@ class ShardConsumer:
 
     # Small parts.
 
-    def _reader(self, start: Start) -> ShardReader:
-        return ShardReader(
-            self._held.shard_id, start, settings=self._settings.read, ports=self._parts.ports, account=self._account
-        )
+    def _reader(self, start: Start, *, polls: bool = False) -> Reader:
+        read, ports = self._settings.read, self._parts.ports
+        return open_reader(self._held.shard_id, start, settings=read, ports=ports, account=self._account, polls=polls)
 
-    def _reader_after(self, position: Position | None) -> ShardReader | None:
+    def _reader_after(self, position: Position | None) -> Reader | None:
         """Return a reader that begins AT a record that was read before, which shows whether the stream still has it."""
         if position is None:
             return None

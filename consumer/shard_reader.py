@@ -8,6 +8,7 @@ from typing import Final
 
 from consumer.budget import Account
 from consumer.core.read_pacer import ReadPacer
+from consumer.registration import Registration
 from consumer.retrier import Retrier
 from shared.errors import IteratorExpiredError, ServiceError, ThrottledError
 from shared.lease import CheckpointKind, Lease
@@ -41,6 +42,7 @@ class ReadPorts:
     random: Random
     telemetry: Telemetry
     backoff: Backoff
+    registration: Registration | None = None  # of the consumer for enhanced fan-out; None: shards are polled
 
 
 def start_of(row: Lease, application_timestamp: float) -> Start:
@@ -66,7 +68,7 @@ class ShardReader:
         self, shard_id: str, start: Start, *, settings: ReadSettings, ports: ReadPorts, account: Account
     ) -> None:
         self._shard_id = shard_id
-        self._start = start
+        self.start = start  # where the next page begins
         self._settings = settings
         self._ports = ports
         self._account = account
@@ -91,7 +93,7 @@ class ShardReader:
         self._iterator = page.next_iterator
         self.behind_milliseconds = page.behind_milliseconds
         if page.records:
-            self._start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
+            self.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
         self._pacer.take_page(
             self._ports.clock.monotonic(),
             page_bytes=size,
@@ -100,6 +102,9 @@ class ShardReader:
         )
         return page
 
+    async def aclose(self) -> None:
+        """Give nothing back: an iterator expires by itself."""
+
     async def _pace(self) -> None:
         delay = self._pacer.next_deadline() - self._ports.clock.monotonic()
         if delay > 0:
@@ -107,20 +112,20 @@ class ShardReader:
 
     async def look(self) -> int:
         """Return the age of the oldest unread record, in milliseconds, without reading it."""
-        place, now = self._start, self._ports.clock.wall()
+        place, now = self.start, self._ports.clock.wall()
         if place.kind is StartKind.LATEST:
             # LATEST moves on while nobody reads: what comes during a pause belongs to this shard's part, too.
-            place = self._start = Start(StartKind.AT_TIMESTAMP, timestamp=now - _CLOCK_SKEW_SECONDS)
+            place = self.start = Start(StartKind.AT_TIMESTAMP, timestamp=now - _CLOCK_SKEW_SECONDS)
         elif place.kind is StartKind.AT_SEQUENCE_NUMBER:
             place = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=place.sequence_number)
-        kept, self._start, self._iterator = self._start, place, None
+        kept, self.start, self._iterator = self.start, place, None
         await self._pace()
         await self._account.reserve(self._reserve)
         try:
             page = await self._get(1)
         finally:
             self._account.settle()
-            self._start, self._iterator = kept, None
+            self.start, self._iterator = kept, None
         self._pacer.take_page(self._ports.clock.monotonic(), page_bytes=0, record_count=1, behind_milliseconds=0)
         ages = [int(1000 * (self._ports.clock.wall() - record.arrival_timestamp)) for record in page.records]
         return max(0, page.behind_milliseconds, *ages)
@@ -149,4 +154,4 @@ class ShardReader:
                     await asyncio.sleep(delay)
 
     async def _get_iterator(self) -> str:
-        return await self._ports.kinesis.get_shard_iterator(self._settings.stream, self._shard_id, self._start)
+        return await self._ports.kinesis.get_shard_iterator(self._settings.stream, self._shard_id, self.start)

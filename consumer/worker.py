@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from consumer.assembly import archive_of, initial_checkpoint, shard_settings_of
+from consumer.assembly import archive_of, initial_checkpoint, read_ports_of, shard_settings_of
 from consumer.budget import Budget
 from consumer.core.lease_planner import LeasePlanner
 from consumer.core.route import Router
@@ -16,12 +16,12 @@ from consumer.failure import first_failure
 from consumer.lease_table import HeldLease, LeaseTable
 from consumer.retention import Retention
 from consumer.retrier import Retrier
-from consumer.shard_consumer import ShardConsumer, ShardParts
-from consumer.shard_reader import ReadPorts
+from consumer.shard_consumer import ShardConsumer
+from consumer.shard_parts import ShardParts
 from consumer.status import Counters, ShardState, WorkerState, WorkerStatus
 from shared.errors import HeadraceError, LeaseLostError, ShardHaltedError
 from shared.lease import Lease, LeaseChange
-from shared.ports import Clock, Kinesis, LeaseStore, ObjectStore, Random, RecordSink, Telemetry
+from shared.ports import Clock, FanOut, Kinesis, LeaseStore, ObjectStore, Random, RecordSink, Telemetry
 from shared.retry import Backoff
 from shared.settings import ConsumerSettings
 
@@ -57,8 +57,12 @@ class Worker:
         clock: Clock,
         random: Random,
         telemetry: Telemetry,
+        fan_out: FanOut | None = None,
     ) -> None:
-        """Check the settings; ConfigurationError names what does not fit. `sinks`: destination name -> its stream."""
+        """Check the settings; ConfigurationError names what does not fit.
+
+        `sinks`: destination name -> its stream. With `fan_out`, shards are pushed rather than polled.
+        """
         self.worker_id = settings.worker_id or f"worker-{random.getrandbits(48):012x}"
         self._settings = settings
         self._leases = leases
@@ -73,7 +77,7 @@ class Worker:
         router = Router(settings.dest_streams)
         self._kinesis = kinesis
         self._parts = ShardParts(
-            ports=ReadPorts(kinesis, self._retrier, clock, random, telemetry, backoff),
+            ports=read_ports_of(settings, kinesis, fan_out, self._retrier, clock, random, telemetry, backoff),
             sinks=sinks,
             archive=archive_of(settings, objects, router, self._retrier, telemetry),
             router=router,
@@ -143,6 +147,8 @@ class Worker:
     async def _open(self) -> None:
         summary = await self._retrier.call("describe_stream", lambda: self._kinesis.describe_stream(self._stream))
         self._parts.retention.set_hours(summary.retention_hours)
+        if self._parts.ports.registration is not None:
+            await self._parts.ports.registration.consumer_arn()
         description = self._describe()
         await self._retrier.call("write_application", lambda: self._leases.write_application(description))
         self._telemetry.info(

@@ -37,6 +37,15 @@ StartOption = Annotated[
         variable="START_FROM",
     ),
 ]
+FanOutOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--fan-out",
+        help="Read by enhanced fan-out, as a registered consumer.",
+        envvar="HEADRACE_FAN_OUT",
+        show_default=False,
+    ),
+]
 WorkerOption = Annotated[str | None, setting("--worker-id", "Name of this worker.")]
 FlushSecondsOption = Annotated[
     float | None, setting("--flush-seconds", "Age at which an S3 batch is closed.", default="60")
@@ -173,6 +182,7 @@ def consume(
     bucket: BucketOption = None,
     application: AppOption = None,
     start_from: StartOption = None,
+    fan_out: FanOutOption = None,
     worker_id: WorkerOption = None,
     flush_seconds: FlushSecondsOption = None,
     flush_bytes_max: FlushBytesOption = None,
@@ -193,6 +203,7 @@ def consume(
         bucket=bucket,
         app=application,
         start_from=start_from,
+        fan_out=fan_out,
         worker_id=worker_id,
         flush_seconds=flush_seconds,
         flush_bytes_max=flush_bytes_max,

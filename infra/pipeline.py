@@ -65,6 +65,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     kinesis = await aws.kinesis()
     leases = await aws.leases(named.app)
     objects = await aws.objects(named.bucket) if named.bucket else None
+    fan_out = await aws.fan_out(named.source_stream) if named.fan_out else None
     async with AsyncExitStack() as stack:
         by_stream: dict[str, RecordSink] = {}
         for stream in dict.fromkeys(named.dest_streams.values()):
@@ -89,4 +90,5 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
             clock=SystemClock(),
             random=new_random(),
             telemetry=telemetry,
+            fan_out=fan_out,
         )

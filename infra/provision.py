@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from infra.delivery import DeliveryStream, Role, delivery_names, role_name
-from infra.resource import Bucket, Report, Resource, Stream, Table
+from infra.resource import TAG, Bucket, Report, Resource, Stream, Table
 from shared.aws.control import ControlAdapter, open_control
 from shared.aws.delivery import DeliveryAdapter, open_delivery
 from shared.errors import ConfigurationError, ServiceError, ThrottledError
@@ -23,7 +23,6 @@ DEST_STREAMS: Final[Mapping[str, str]] = {
 }
 APP: Final = "headrace"
 SHARDS: Final = 2
-TAG: Final = "headrace:app"
 """The tag that says which application provisioned a resource; without it nothing is ever removed."""
 
 _BUCKET_PREFIX: Final = "headrace-archive-"

@@ -9,6 +9,7 @@ from shared.aws.control import ControlAdapter, StreamState, Tags
 from shared.errors import AccessDeniedError, ConfigurationError
 
 Report = Callable[[str], None]
+TAG: Final = "headrace:app"
 READY: Final = frozenset({"ACTIVE", "UPDATING"})
 
 
@@ -65,7 +66,9 @@ class Stream:
             self.is_kept = True
             self._report(f"Stream `{self.name}`: left alone, it was not made for this application")
             return True
-        await self._control.delete_stream(self.name)
+        # `consume --fan-out` registers one under the application's name; those of others keep the stream.
+        if not await self._control.deregister_consumer(self.name, self._tags[TAG]):
+            await self._control.delete_stream(self.name)
         return False
 
     def _describe_existing(self, state: StreamState) -> str:

@@ -18,6 +18,7 @@ HeadraceError
 |  +- ServiceUnavailableError         (retryable; the call did not land)
 |  +- AmbiguousCallError              (retryable; the call may have landed)
 |  +- IteratorExpiredError            (retryable: take a new iterator)
+|  +- ConsumerRefusedError            the stream takes no more registered consumers
 |  +- InvalidRequestError             our own mistake: never retried
 +- LeaseLostError                     another owner holds the shard: stop, do not checkpoint
 +- DeliveryFailedError                records are left undelivered
@@ -135,6 +136,10 @@ class IteratorExpiredError(ServiceError):
     """The shard iterator is older than five minutes; take a new one at the last position."""
 
     retryable = True
+
+
+class ConsumerRefusedError(ServiceError):
+    """A consumer could not be registered for enhanced fan-out: the stream has as many as it may have."""
 
 
 class InvalidRequestError(ServiceError):

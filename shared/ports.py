@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from shared.lease import Lease, LeaseChange, LeaseExpectation, Presence, TableRows
-from shared.records import PutEntry, PutResult, RecordPage, Shard, Start, StreamSummary
+from shared.records import PutEntry, PutResult, RecordPage, Shard, Start, StreamConsumer, StreamSummary
 
 
 class Clock(Protocol):
@@ -94,6 +94,48 @@ class Kinesis(Protocol):
 
     async def get_records(self, stream: str, iterator: str, limit: int) -> RecordPage:
         """Read up to `limit` records, at most 10 MiB."""
+        ...
+
+
+class Subscription(Protocol):
+    """An open SubscribeToShard call, read by one reader; the service ends it after five minutes at the latest."""
+
+    async def next_event(self) -> RecordPage | None:
+        """Wait for the next event, which may be empty; None once the service has ended the subscription.
+
+        Raises a `ServiceError`. After an error or a cancelled wait the subscription is only good to be closed.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back; a second call does nothing."""
+        ...
+
+
+class FanOut(Protocol):
+    """Enhanced fan-out: registered consumers, to which shards are pushed at a throughput of their own.
+
+    Errors as in `Kinesis`; no method retries by itself.
+    """
+
+    async def describe_consumer(self, stream_arn: str, name: str) -> StreamConsumer | None:
+        """Look for a consumer (DescribeStreamConsumer)."""
+        ...
+
+    async def register_consumer(self, stream_arn: str, name: str) -> StreamConsumer:
+        """Register a consumer (RegisterStreamConsumer).
+
+        ThrottledError with the code ResourceInUseException if it is there already, with LimitExceededException if the
+        stream has 20.
+        """
+        ...
+
+    async def subscribe_to_shard(self, consumer_arn: str, shard_id: str, start: Start) -> Subscription:
+        """Take over the one subscription that a consumer may have to a shard.
+
+        ThrottledError with the code ResourceInUseException within five seconds of the subscription before, whoever
+        made it.
+        """
         ...
 
 

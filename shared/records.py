@@ -128,8 +128,19 @@ LATEST = Start(StartKind.LATEST)
 
 
 @dataclass(frozen=True, slots=True)
+class StreamConsumer:
+    """A registered consumer of a stream (enhanced fan-out); `status` is the API's word."""
+
+    consumer_arn: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordPage:
-    """One GetRecords answer; `next_iterator` is None at the end of a closed shard."""
+    """One GetRecords answer, or one event of a subscription.
+
+    `next_iterator` is None at the end of a closed shard; of an event, it is the continuation sequence number.
+    """
 
     records: tuple[StreamRecord, ...] = ()
     next_iterator: str | None = None

@@ -152,6 +152,10 @@ class ConsumerSettings(BaseSettings):
         default=10, ge=1, le=600, description="a lease whose heartbeat stands still this long may be taken, seconds"
     )
     shard_sync_seconds: float = Field(default=10, ge=0.2, le=600, description="how often shards are listed, seconds")
+    fan_out: bool = Field(
+        default=False,
+        description="read by enhanced fan-out, as the registered consumer `app`; it is charged for and not removed",
+    )
     read_records_max: int = Field(
         default=GET_RECORDS_COUNT_MAX, ge=1, le=GET_RECORDS_COUNT_MAX, description="records per GetRecords call"
     )

@@ -82,6 +82,21 @@ class ControlAdapter:
             answer = await self._kinesis.list_tags_for_stream(StreamName=name)
         return tags_from_wire(answer["Tags"])
 
+    async def deregister_consumer(self, stream: str, name: str) -> bool:
+        """Start removing a registered consumer (DeregisterStreamConsumer); return whether there is one still."""
+        try:
+            with aws_errors("kinesis", "DescribeStreamSummary", stream):
+                answer = await self._kinesis.describe_stream_summary(StreamName=stream)
+            consumer = {"StreamARN": answer["StreamDescriptionSummary"]["StreamARN"], "ConsumerName": name}
+            with aws_errors("kinesis", "DescribeStreamConsumer", stream):
+                found = await self._kinesis.describe_stream_consumer(**consumer)
+            if found["ConsumerDescription"]["ConsumerStatus"] != "DELETING":
+                with aws_errors("kinesis", "DeregisterStreamConsumer", stream):
+                    await self._kinesis.deregister_stream_consumer(**consumer)
+        except StreamNotFoundError:
+            return False
+        return True
+
     async def delete_stream(self, name: str) -> None:
         """Start removing a stream and its records; a stream with registered consumers is refused."""
         with aws_errors("kinesis", "DeleteStream", name):

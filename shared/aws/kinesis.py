@@ -110,8 +110,8 @@ class KinesisAdapter:
             if direct.is_ready:
                 return parse_record_page(await direct.send(get_records_body(iterator, limit)))
             if direct.is_possible:
-                return _page_from_wire(await direct.learn(ordinary, get_records_body(iterator, limit)))
-            return _page_from_wire(await ordinary())
+                return page_from_wire(await direct.learn(ordinary, get_records_body(iterator, limit)))
+            return page_from_wire(await ordinary())
 
 
 def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:
@@ -121,7 +121,8 @@ def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:
     return wire
 
 
-def _page_from_wire(answer: Any) -> RecordPage:
+def page_from_wire(answer: Any) -> RecordPage:
+    """Return a GetRecords answer, or an event in its form, as botocore parsed it."""
     records = (
         StreamRecord(
             each["Data"],

@@ -11,12 +11,15 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
 
 from shared.aws.error_map import aws_errors
+from shared.aws.fan_out import FanOutAdapter
 from shared.aws.kcl_table import KclTableAdapter
 from shared.aws.kinesis import KinesisAdapter
 from shared.aws.leases import LeaseAdapter
 from shared.aws.objects import ObjectAdapter
+from shared.limits import SHARDS_PER_STREAM_MAX, SUBSCRIPTION_SILENCE_SECONDS_MAX
 
 _CONNECT_TIMEOUT_SECONDS: Final = 5
+_SILENCE_MARGIN_SECONDS: Final = 15  # so that the reader's own patience ends first
 
 
 def _timestamp(value: Any) -> Any:
@@ -56,6 +59,25 @@ class Aws:
         """Return the Kinesis port."""
         return KinesisAdapter(await self._client("kinesis", "stream"))
 
+    async def fan_out(self, stream: str) -> FanOutAdapter:
+        """Return the port of enhanced fan-out."""
+        return FanOutAdapter(await self._fan_out_client(stream), stream, self._call_timeout_seconds)
+
+    async def _fan_out_client(self, stream: str) -> Any:
+        """Return a client that is made for subscriptions.
+
+        A subscription keeps its connection, and one more than the pool has would wait without a time-out until
+        another ends: so the pool has room for any stream. A read time-out below the silence between two events would
+        end subscriptions that are well.
+        """
+        config = self._config.merge(
+            AioConfig(
+                read_timeout=SUBSCRIPTION_SILENCE_SECONDS_MAX + _SILENCE_MARGIN_SECONDS,
+                max_pool_connections=SHARDS_PER_STREAM_MAX,
+            )
+        )
+        return await self._client("kinesis", stream, name="fan_out", config=config)
+
     async def leases(self, table: str) -> LeaseAdapter:
         """Return the lease store over one DynamoDB table."""
         return LeaseAdapter(await self._client("dynamodb", table), table)
@@ -68,12 +90,16 @@ class Aws:
         """Return the items of a lease table that the Kinesis Client Library made."""
         return KclTableAdapter(await self._client("dynamodb", table), table)
 
-    async def _client(self, service: str, resource: str) -> Any:
-        if service not in self._clients:
+    async def _client(self, service: str, resource: str, *, name: str = "", config: AioConfig | None = None) -> Any:
+        """Return the client of a service, or another one of it under a `name` and with a `config` of its own."""
+        key = name or service
+        if key not in self._clients:
             with aws_errors(service, "CreateClient", resource):
-                context = self._session.create_client(service, region_name=region_of(os.environ), config=self._config)
-                self._clients[service] = await self._stack.enter_async_context(context)
-        return self._clients[service]
+                context = self._session.create_client(
+                    service, region_name=region_of(os.environ), config=config or self._config
+                )
+                self._clients[key] = await self._stack.enter_async_context(context)
+        return self._clients[key]
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ import pytest_asyncio
 from tests.contract.sites import Sites, open_sites
 
 # Scripts by kind in an ordinary run; `--contract-seeds N` runs N of each kind instead.
-SEEDS: Final = {"reshard_seed": 120, "plain_seed": 30, "lease_seed": 50, "object_seed": 40}
+SEEDS: Final = {"reshard_seed": 120, "plain_seed": 30, "lease_seed": 50, "object_seed": 40, "fan_out_seed": 40}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

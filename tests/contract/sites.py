@@ -15,8 +15,9 @@ from infra.cloud.server import LocalCloud
 from shared.aws.error_map import aws_errors
 from shared.aws.session import Aws, open_aws
 from shared.limits import RETENTION_HOURS_DEFAULT
-from shared.ports import Kinesis, LeaseStore, ObjectStore
+from shared.ports import FanOut, Kinesis, LeaseStore, ObjectStore
 from tests.support.cloud_clock import HandClock
+from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_leases import FakeLeases
 from tests.support.fake_objects import FakeObjects
@@ -42,6 +43,14 @@ class Site(Protocol):
 
     async def kinesis(self) -> Kinesis:
         """Return the port."""
+        ...
+
+    async def fan_out(self, stream: str) -> FanOut:
+        """Return the port of a stream's registered consumers."""
+        ...
+
+    async def deregister_consumer(self, stream: str, name: str) -> None:
+        """Remove a registered consumer."""
         ...
 
     async def create_stream(self, name: str, shard_count: int) -> None:
@@ -90,12 +99,21 @@ class FakeSite:
     def __init__(self, wall: float) -> None:
         self._network = PerfectNetwork(wall=wall)
         self._kinesis = FakeKinesis(self._network)
+        self._fan_out = FakeFanOut(self._kinesis)
         self._buckets: dict[str, FakeObjects] = {}
         self._closed_at: dict[tuple[str, str], float] = {}
 
     async def kinesis(self) -> Kinesis:
         """Return the port."""
         return self._kinesis
+
+    async def fan_out(self, stream: str) -> FanOut:
+        """Return the port."""
+        return self._fan_out
+
+    async def deregister_consumer(self, stream: str, name: str) -> None:
+        """Remove a registered consumer."""
+        self._fan_out.deregister(stream, name)
 
     async def create_stream(self, name: str, shard_count: int) -> None:
         """Make a stream."""
@@ -158,6 +176,16 @@ class WireSite:
     async def kinesis(self) -> Kinesis:
         """Return the port."""
         return await self.aws.kinesis()
+
+    async def fan_out(self, stream: str) -> FanOut:
+        """Return the port."""
+        return await self.aws.fan_out(stream)
+
+    async def deregister_consumer(self, stream: str, name: str) -> None:
+        """Remove a registered consumer."""
+        kinesis = self.clients["kinesis"]
+        arn = (await kinesis.describe_stream_summary(StreamName=stream))["StreamDescriptionSummary"]["StreamARN"]
+        await kinesis.deregister_stream_consumer(StreamARN=arn, ConsumerName=name)
 
     async def create_stream(self, name: str, shard_count: int) -> None:
         """Make a stream."""
@@ -249,6 +277,7 @@ async def _reach(
         aws = await stack.enter_async_context(open_aws())
         # The adapters' own clients, opened by the call that opens them in the product.
         clients = {each: await aws._client(each, name) for each in ("kinesis", "dynamodb", "s3")}
+        await aws._fan_out_client(name)
     for place, (parameter, size) in _PAGE_SIZES.items():
         service = place.partition(".")[0]
         if service in services:

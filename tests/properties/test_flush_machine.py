@@ -21,7 +21,8 @@ from consumer.core.route import Router
 from consumer.lease_table import LeaseTable
 from consumer.retention import Retention
 from consumer.retrier import Retrier
-from consumer.shard_consumer import ShardConsumer, ShardParts, ShardSettings
+from consumer.shard_consumer import ShardConsumer
+from consumer.shard_parts import ShardParts, ShardSettings
 from consumer.shard_reader import ReadPorts, ReadSettings
 from consumer.status import Counters
 from shared.aggregation import Aggregate

@@ -3,6 +3,7 @@
 from tests.simulation.planted import (  # noqa: F401 - importing them registers their bugs
     checkpoint_bugs,
     duplicate_bugs,
+    fan_out_bugs,
     lease_bugs,
     object_bugs,
     sending_bugs,

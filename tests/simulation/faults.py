@@ -37,6 +37,8 @@ RATES_MAX: Final = {
     "torn_write": 0.50,
     "read_failed": 0.05,
 }
+# Drawn beside these in worlds whose workers read by fan-out.
+FAN_OUT_RATES_MAX: Final = {"subscription_silent": 0.02, "subscription_ended": 0.10}
 _RECORD_FAULTS: Final = {
     "record_throttled": "ProvisionedThroughputExceededException",
     "record_failed": "InternalFailure",

@@ -88,5 +88,7 @@ class WorkerLife:
                 )
                 for destination, stream in settings.dest_streams.items()
             }
-            worker = Worker(settings, leases=world.leases, objects=world.objects, sinks=sinks, **shared)
+            worker = Worker(
+                settings, leases=world.leases, objects=world.objects, sinks=sinks, fan_out=world.fan_out, **shared
+            )
             await worker.run(stop)

@@ -22,12 +22,13 @@ from tests.simulation.arrival import SourceIndex
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
 from tests.simulation.draw import CHAOS_SECONDS, DEST_STREAMS, SOURCE, draw_consumer_settings
-from tests.simulation.faults import FaultPlan, SimulatedNetwork
+from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
 from tests.simulation.lives import ProducerLife, WorkerLife
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.story import Story
 from tests.simulation.truth import audit_lines, missing_bad_lines
 from tests.simulation.web_log import DEAD_LETTERS, WebLog
+from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_objects import FakeObjects
@@ -35,6 +36,7 @@ from tests.support.fake_objects import FakeObjects
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
 _EVENTS: Final = 160
+_FAN_OUT_SHARE: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class World:
         )
         self.crash_sites = CrashSites(self.story)
         self.kinesis = FakeKinesis(self.network)
+        self.fan_out = self._draw_fan_out()
         self.leases = NamedLeases(self.network, self.network.name_call, self.crash_sites.lease_written)
         self.objects = FakeObjects(self.network)
         self.logs: list[WebLog] = []
@@ -75,6 +78,14 @@ class World:
         self._build()
         if plant is not None:
             plant(self)
+
+    def _draw_fan_out(self) -> FakeFanOut | None:
+        """Draw whether workers read by fan-out, from a chance of its own: the other worlds stay as they were."""
+        chance = random.Random(f"fan-out {self.seed}")
+        if chance.random() >= _FAN_OUT_SHARE:
+            return None
+        self.plan.rates |= {kind: chance.uniform(0, highest) for kind, highest in FAN_OUT_RATES_MAX.items()}
+        return FakeFanOut(self.kinesis, creating_seconds=chance.uniform(0, 3))
 
     def _build(self) -> None:
         chance = self.chance

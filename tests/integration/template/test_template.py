@@ -33,6 +33,9 @@ ACTIONS = {
     "list_shards": "kinesis:ListShards",
     "get_shard_iterator": "kinesis:GetShardIterator",
     "get_records": "kinesis:GetRecords",
+    "describe_consumer": "kinesis:DescribeStreamConsumer",
+    "register_consumer": "kinesis:RegisterStreamConsumer",
+    "subscribe_to_shard": "kinesis:SubscribeToShard",
     "list_leases": "dynamodb:Scan",
     "list_rows": "dynamodb:Scan",
     "read_lease": "dynamodb:GetItem",
@@ -249,7 +252,7 @@ def test_roles_name_their_resources(template: dict[str, Any]) -> None:
 def test_the_table_of_actions_knows_every_call_of_the_adapters() -> None:
     """Each SDK method that an adapter calls has its action in this file's table, and the table has no other."""
     called: set[str] = set()
-    for file in ("kinesis.py", "leases.py", "objects.py"):
+    for file in ("fan_out.py", "kinesis.py", "leases.py", "objects.py"):
         for node in ast.walk(ast.parse((ROOT / "shared" / "aws" / file).read_text())):
             if (
                 isinstance(node, ast.Attribute)
@@ -273,8 +276,12 @@ def test_producer_role_is_what_the_producer_calls(template: dict[str, Any]) -> N
 def test_consumer_role_is_what_the_consumer_calls(template: dict[str, Any]) -> None:
     """The consumer's role has exactly what consumer and stream sink call, each on its own resource."""
     called = _called("consumer")
+    fan_out = {"kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"}
+    registering = {"kinesis:RegisterStreamConsumer"}
     assert _grants(template, "ConsumerRole") == {
-        "ReadSource": _of(called, "kinesis"),
+        "ReadSource": _of(called, "kinesis") - fan_out - registering,
+        "RegisterForFanOut": registering,
+        "ReadByFanOut": fan_out,
         "WriteDestinations": _called("producer/producer.py", "producer/stream_watch.py"),
         "KeepLeases": _of(called, "dynamodb"),
         "WriteObjects": _of(called, "s3"),

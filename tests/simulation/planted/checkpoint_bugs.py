@@ -93,7 +93,7 @@ def expired_iterator_restarts_at_latest(patch: Patch) -> None:
 
     async def get_iterator(self: Any) -> str:
         if getattr(self, "had_one", False):
-            self._start = LATEST
+            self.start = LATEST
         self.had_one = True
         return await original(self)
 

@@ -18,6 +18,7 @@ from shared.records import PutEntry
 from shared.settings import ConsumerSettings
 from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import PROCESS, Process, SimulationLoop
+from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_leases import FakeLeases
 from tests.support.fake_objects import FakeObjects
@@ -157,7 +158,7 @@ class SmallCloud:
         telemetry = SilentTelemetry()
         return cls(loop, network, kinesis, FakeLeases(network), FakeObjects(network), telemetry, sinks)
 
-    def worker(self, *, with_bucket: bool = True, **settings: Any) -> Worker:
+    def worker(self, *, with_bucket: bool = True, fan_out: FakeFanOut | None = None, **settings: Any) -> Worker:
         """Make a worker with quick settings."""
         self.workers += 1
         chosen: dict[str, Any] = {
@@ -179,6 +180,7 @@ class SmallCloud:
             clock=VirtualClock(self.loop),
             random=random.Random(self.workers),
             telemetry=self.telemetry,
+            fan_out=fan_out,
         )
 
     def start(self, worker: Worker) -> tuple[asyncio.Event, Any, Process]:

@@ -23,6 +23,7 @@ class _FakeControl:
         self.calls: list[str] = []
         self.throttles = 0
         self.foreign_buckets: set[str] = set()
+        self.consumers: dict[tuple[str, str], bool] = {}
 
     async def read_account(self) -> str:
         return "123456789012"
@@ -58,6 +59,10 @@ class _FakeControl:
 
     async def read_stream_tags(self, name: str) -> Mapping[str, str]:
         return self.streams[name]["tags"]
+
+    async def deregister_consumer(self, stream: str, name: str) -> bool:
+        self.calls.append(f"deregister {name}")
+        return self.consumers.pop((stream, name), False)
 
     async def delete_stream(self, name: str) -> None:
         self._throttle(f"delete {name}")
@@ -208,6 +213,18 @@ async def test_deprovision_removes_what_was_made() -> None:
         done = await deprovision(Plan(), control=control, report=lambda _: None, poll_seconds=0)
         assert (len(done.gone), done.kept) == (5, ())
     assert (control.streams, control.tables, control.buckets) == ({}, {}, {})
+
+
+async def test_a_consumer_of_the_application_goes_before_its_stream() -> None:
+    """A stream with a registered consumer can't be deleted, so the application's own one is removed first."""
+    control = _FakeControl()
+    await make(control)
+    name, app = Plan().source_stream, Plan().app
+    control.consumers[name, app] = True
+    await deprovision(Plan(), control=control, report=lambda _: None, poll_seconds=0)
+    assert name not in control.streams
+    assert control.calls.index(f"deregister {app}") < control.calls.index(f"delete {name}")
+    assert control.calls.count(f"delete {name}") == 1
 
 
 @pytest.mark.parametrize("tags", [{}, {TAG: "another"}])
