@@ -2,7 +2,8 @@
 
 Pages of 10,000 events of about 307 bytes. headrace goes the worker's way: records are de-aggregated and cut into
 chunks, decoded, checked for duplicates, enriched, routed, added to the objects to be, and their positions tracked;
-left out is what waits on purpose (pacing, leases, the flush to S3).
+left out is what waits on purpose (pacing, leases, the flush to S3). In the rows that put, the enriched events go to a
+stream instead: with headrace in order per session, aggregated, until the last one is acknowledged.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import asyncio
 import json
 import os
+import random
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import boto3
@@ -28,10 +31,14 @@ from consumer.core.route import Router
 from consumer.core.transform import Transform
 from consumer.delivery import Delivery
 from consumer.status import Counters
+from producer.producer import Producer
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
+from shared.collector import tune_collector
 from shared.hash_key import FULL_RANGE
-from shared.limits import MIB
+from shared.limits import MIB, PUT_RECORDS_COUNT_MAX
+from shared.ports import Kinesis, RecordSink
+from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 
 _EVENTS_PER_RUN: Final = 100_000
@@ -42,6 +49,8 @@ CONTENDERS: Final = (
     Contender("default", "async-kinesis 3.0.1", share=0.5, is_foreign=True),
     Contender("boto3", "boto3, json", share=0.5),
     Contender("aiobotocore", "aiobotocore, orjson", share=0.5),
+    Contender("boto3_put", "boto3, json, then put_records x 500", share=0.5),
+    Contender("headrace_put", "headrace, then its producer", share=2),
     Contender("headrace", "headrace", share=3),
 )
 
@@ -56,14 +65,18 @@ def _enrich(event: dict[str, Any]) -> dict[str, Any]:
     return event
 
 
-def _boto3(endpoint: str, count: int) -> None:
+def _boto3(endpoint: str, count: int, *, puts: bool) -> None:
     client = boto3.client("kinesis", endpoint_url=endpoint)
     client.get_records(ShardIterator="A", Limit=_PAGE)
     meter = Meter()
     meter.start()
     for _ in range(count // _PAGE):
+        entries = []
         for record in client.get_records(ShardIterator="A", Limit=_PAGE)["Records"]:
-            json.dumps(_enrich(json.loads(record["Data"])))
+            event = _enrich(json.loads(record["Data"]))
+            entries.append({"Data": json.dumps(event).encode(), "PartitionKey": event["session_id"]})
+        for at in range(0, len(entries) if puts else 0, PUT_RECORDS_COUNT_MAX):
+            client.put_records(StreamName=STREAM, Records=entries[at : at + PUT_RECORDS_COUNT_MAX])
     meter.report()
 
 
@@ -78,46 +91,71 @@ async def _aiobotocore(endpoint: str, count: int) -> None:
         meter.report()
 
 
-async def _headrace(endpoint: str, count: int) -> None:
+async def _headrace(endpoint: str, count: int, *, puts: bool) -> None:
     os.environ["AWS_ENDPOINT_URL"] = endpoint
-    clock = SystemClock()
-    enricher, router = Enricher(STREAM, _SHARD_ID), Router(["USA", "International"])
-    async with open_aws() as aws:
+    async with open_aws() as aws, AsyncExitStack() as stack:
         kinesis = await aws.kinesis()
+        sinks: dict[str, RecordSink] = {}
+        if puts:
+            producer = await stack.enter_async_context(_producer(kinesis))
+            sinks = {"USA": producer, "International": producer}
         await kinesis.get_records(STREAM, "A", _PAGE)  # the first call of a process goes the ordinary way
+        tune_collector()
         meter = Meter()
         meter.start()
         for _ in range(count // _PAGE):
-            # The endpoint repeats its page: positions start anew, so do the books.
-            delivery = Delivery(
-                _SHARD_ID,
-                {},
-                keeps_dead_letters=True,
-                account=Budget(1024 * MIB).open(lambda: None),
-                counters=Counters(),
-                clock=clock,
-                telemetry=SilentTelemetry(),
-                on_progress=lambda: None,
-            )
-            batch = Batch(clock.monotonic(), keeps_lines=True)
-            transform = Transform(enricher, router, DuplicateMarks({}))
-            page = await kinesis.get_records(STREAM, "A", _PAGE)
-            timestamp = timestamp_text(clock.wall()).encode()
-            for chunk in cut(page.records, FULL_RANGE):
-                await delivery.take(chunk, batch, transform, timestamp=timestamp)
-            if batch.count != _PAGE:
-                message = f"{batch.count} of {_PAGE} events came through"
-                raise RuntimeError(message)
+            await _process_page(kinesis, sinks)
         meter.report()
 
 
+def _producer(kinesis: Kinesis) -> Producer:
+    # The endpoint's stream has one shard, whose rate would be the measure.
+    settings = ProducerSettings(shard_rate_percent=0)
+    return Producer(
+        STREAM,
+        kinesis=kinesis,
+        clock=SystemClock(),
+        random=random.Random(),  # noqa: S311 - jitter
+        telemetry=SilentTelemetry(),
+        settings=settings,
+    )
+
+
+async def _process_page(kinesis: Kinesis, sinks: dict[str, RecordSink]) -> None:
+    """Read a page, until everything in it is delivered. The endpoint repeats its page: so the books start anew."""
+    clock, done = SystemClock(), asyncio.Event()
+    delivery = Delivery(
+        _SHARD_ID,
+        sinks,
+        keeps_dead_letters=True,
+        account=Budget(1024 * MIB).open(lambda: None),
+        counters=Counters(),
+        clock=clock,
+        telemetry=SilentTelemetry(),
+        on_progress=done.set,
+    )
+    batch = Batch(clock.monotonic(), keeps_lines=not sinks)
+    transform = Transform(Enricher(STREAM, _SHARD_ID), Router(["USA", "International"]), DuplicateMarks({}))
+    page = await kinesis.get_records(STREAM, "A", _PAGE)
+    timestamp = timestamp_text(clock.wall()).encode()
+    for chunk in cut(page.records, FULL_RANGE):
+        await delivery.take(chunk, batch, transform, timestamp=timestamp)
+    while not delivery.tracker.covers(chunk.last):
+        done.clear()
+        await done.wait()
+    if batch.records != _PAGE or (batch.count != _PAGE and not sinks):
+        message = f"{batch.count} of {_PAGE} events came through"
+        raise RuntimeError(message)
+
+
 def _run(options: argparse.Namespace) -> None:
-    if options.run == "boto3":
-        _boto3(options.endpoint, options.events)
+    puts = options.run.endswith("_put")
+    if options.run.startswith("boto3"):
+        _boto3(options.endpoint, options.events, puts=puts)
     elif options.run == "aiobotocore":
         asyncio.run(_aiobotocore(options.endpoint, options.events))
     else:
-        asyncio.run(_headrace(options.endpoint, options.events))
+        asyncio.run(_headrace(options.endpoint, options.events, puts=puts))
 
 
 def main() -> None:

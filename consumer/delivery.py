@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from consumer.budget import Account
@@ -12,22 +12,13 @@ from consumer.core.checkpoint_tracker import CheckpointTracker, Unit
 from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.object_key import STREAM_DELIVERY_FAILED
-from consumer.core.transform import Transform
+from consumer.core.transform import Transform, Transformed, partition_key_of
 from consumer.status import Counters
 from shared.event import decode_event, event_id_of
 from shared.ports import Clock, Outcome, RecordSink, Telemetry, Undeliverable
-from shared.records import UserRecord
 
 # What a receipt brings back: the unit it counts for, and all that a dead letter would need.
-_Token = tuple[Unit, Batch, UserRecord, str]
-
-
-@dataclass(slots=True)
-class _Lines:
-    """The lines of one chunk for one destination; joined at once, which is cheaper than one by one."""
-
-    oldest_arrival: float
-    lines: list[bytes] = field(default_factory=list)
+_Token = tuple[Unit, Batch, Chunk, int, str]
 
 
 class Delivery:
@@ -70,50 +61,46 @@ class Delivery:
             batch.open(chunk.first, self._clock.monotonic())
         size_before = batch.size
         unit = self.tracker.begin()
-        sinks = self._sinks if to_streams else {}
-        duplicates = failed = 0
-        routed: dict[str, _Lines] = {}
-        for item in chunk.items:
-            outcome = item if isinstance(item, DeadLetter) else transform.apply(item, timestamp)
-            if outcome is None:
-                duplicates += 1
-            elif isinstance(outcome, DeadLetter):
-                failed += 1
-                self._refuse(outcome, batch)
-            else:
-                destination = outcome[1]
-                found = routed.get(destination)
-                if found is None:
-                    found = routed[destination] = _Lines(item.arrival_timestamp)
-                found.oldest_arrival = min(found.oldest_arrival, item.arrival_timestamp)
-                found.lines.append(outcome[0])
-                sink = sinks.get(destination)
-                if sink is not None:
-                    self.tracker.expect(unit)
-                    await sink.put(outcome[0], outcome[2], self._receive, (unit, batch, item, destination))
-        for destination, found in routed.items():
-            batch.append(destination, found.lines, found.oldest_arrival)
-        batch.extend(chunk.last, len(chunk.items))
+        found = transform.apply(chunk, timestamp)
+        for letter in found.dead_letters:
+            self._refuse(letter, batch)
+        routed: defaultdict[str, list[bytes]] = defaultdict(list)
+        for line, destination in zip(found.lines, found.destinations, strict=True):
+            routed[destination].append(line)
+        if to_streams and self._sinks:
+            await self._put(found, unit, batch, chunk)
+        oldest = _oldest(found, chunk)
+        for destination, lines in routed.items():
+            batch.append(destination, lines, oldest[destination])
+        batch.extend(chunk.last, len(chunk))
         held = chunk.size + batch.size - size_before
         batch.charged += held
         self._account.hold(held)
-        self._count(len(chunk.items), duplicates, routed)
+        self._count(len(chunk), found.duplicates, routed)
         if self.tracker.seal(unit, chunk.last):
             self._on_progress()
-        return failed
+        return len(found.dead_letters)
+
+    async def _put(self, found: Transformed, unit: Unit, batch: Batch, chunk: Chunk) -> None:
+        """Put the events to their sinks in reading order: two destinations may share a stream."""
+        for line, event, destination, index in zip(
+            found.lines, found.events, found.destinations, found.indexes, strict=True
+        ):
+            sink = self._sinks.get(destination)
+            if sink is not None:
+                key = partition_key_of(event, chunk.keys[index])
+                self.tracker.expect(unit)
+                await sink.put(line, key, self._receive, (unit, batch, chunk, index, destination))
 
     def _receive(self, token: Any, outcome: Outcome) -> None:
-        unit, batch, record, destination = cast("_Token", token)
+        unit, batch, chunk, index, destination = cast("_Token", token)
         if isinstance(outcome, Undeliverable):
-            letter = DeadLetter(
+            letter = chunk.dead_letter(
+                index,
                 error_type=STREAM_DELIVERY_FAILED,
                 error_code=outcome.error_code,
                 error_message=outcome.error_message,
-                data=record.data,
-                partition_key=record.partition_key,
-                position=record.position,
-                arrival_timestamp=record.arrival_timestamp,
-                event_id=_event_id(record.data),
+                event_id=event_id_of(decode_event(chunk.datas[index])),
                 destination=destination,
             )
             self._refuse(letter, batch)
@@ -135,20 +122,27 @@ class Delivery:
                 code=letter.error_code,
             )
 
-    def _count(self, read: int, duplicates: int, routed: Mapping[str, _Lines]) -> None:
+    def _count(self, read: int, duplicates: int, routed: Mapping[str, list[bytes]]) -> None:
         counters, telemetry = self._counters, self._telemetry
         counters.read += read
         telemetry.count("records_read", read)
         if duplicates:
             counters.duplicates += duplicates
             telemetry.count("duplicates_dropped", duplicates)
-        for destination, found in routed.items():
-            count = len(found.lines)
+        for destination, lines in routed.items():
+            count = len(lines)
             counters.enriched += count
             counters.destinations[destination] = counters.destinations.get(destination, 0) + count
             telemetry.count("events_routed", count, destination=destination)
 
 
-def _event_id(data: bytes) -> str | None:
-    """Return the id of an event that was decoded once already."""
-    return event_id_of(decode_event(data))
+def _oldest(found: Transformed, chunk: Chunk) -> dict[str, float]:
+    """Return the arrival of the oldest record of each destination."""
+    arrivals = (
+        chunk.arrivals if isinstance(found.indexes, range) else [chunk.arrivals[index] for index in found.indexes]
+    )
+    oldest: dict[str, float] = {}
+    for destination, arrival in zip(found.destinations, arrivals, strict=True):
+        if arrival < oldest.setdefault(destination, arrival):
+            oldest[destination] = arrival
+    return oldest

@@ -260,12 +260,12 @@ class ShardConsumer:
 
     async def _take(self, chunk: Chunk, transform: Transform, timestamp: bytes) -> None:
         roll = self._settings.roll
-        if self._open.records and len(chunk.items) > roll.room(self._open.records):
+        if self._open.records and len(chunk) > roll.room(self._open.records):
             await self._close_batch()
         failed = await self._delivery.take(chunk, self._open, transform, timestamp=timestamp)
         self._through = chunk.last
-        self._records += len(chunk.items)
-        self._check_breaker(len(chunk.items), failed)
+        self._records += len(chunk)
+        self._check_breaker(len(chunk), failed)
         if self._is_due():
             await self._close_batch()
 

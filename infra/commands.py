@@ -15,6 +15,7 @@ from infra.audit.reading import audit_application
 from infra.pipeline import check_streams, new_random, open_worker
 from infra.provision import DEST_STREAMS, SOURCE_STREAM, Plan, deprovision, provision
 from shared.aws.session import open_aws
+from shared.collector import tune_collector
 from shared.errors import AuditFailedError, ConfigurationError, SourceError
 from shared.lifecycle import ExitCode, stop_on_signals
 from shared.limits import MIB
@@ -85,6 +86,7 @@ async def _consume(settings: ConsumerSettings) -> int:
     ):
         if server.url:
             say(f"Live page: {server.url}")
+        tune_collector()
         await worker.run(stop.requested, stop.hurried)
         totals = worker.status().totals
     say(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ _INTEGER_CHARACTERS_MAX: Final = 20
 _KEYS_BYTES_MIN: Final = 4 * EVENT_KEYS_MAX  # as short a key and value as can be is `"":0`
 _DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
+_SEPARATOR: Final = b"\0"  # JSON holds no NUL
+_NOT_OPENING: Final = bytes(code for code in range(256) if code not in b"[{" + _SEPARATOR)
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _INTEGER: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
 _NOT_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]{}")
@@ -58,6 +61,39 @@ def decode_event(data: bytes) -> dict[str, Any]:
     if len(data) > _KEYS_BYTES_MIN and data.count(b":") > EVENT_KEYS_MAX:
         _check_keys(event)
     return event
+
+
+def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[int, MalformedEventError]]:
+    """Decode many events as decode_event does; for one that is refused, an empty event and its error, by index.
+
+    The checks look at all of them at once. Only where one of them finds something, each event is decoded by itself.
+    """
+    if max(map(len, datas), default=0) <= _KEYS_BYTES_MIN:
+        try:
+            events = list(map(orjson.loads, datas))
+        except orjson.JSONDecodeError:
+            return _decode_each(datas)
+        text = _SEPARATOR.join(datas)
+        brackets = text.translate(None, _NOT_OPENING).split(_SEPARATOR)
+        if (
+            {*map(type, events)} <= {dict}
+            and max(map(len, brackets)) <= EVENT_DEPTH_MAX
+            and _DIGIT_RUN not in text.translate(_DIGITS_AS_ZEROS)
+        ):
+            return events, {}
+    return _decode_each(datas)
+
+
+def _decode_each(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[int, MalformedEventError]]:
+    events: list[dict[str, Any]] = []
+    refused: dict[int, MalformedEventError] = {}
+    for index, data in enumerate(datas):
+        try:
+            events.append(decode_event(data))
+        except MalformedEventError as error:
+            events.append({})
+            refused[index] = error
+    return events, refused
 
 
 def _malformed(message: str, hint: str = "") -> MalformedEventError:

@@ -2,51 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Final
 
 from consumer.core.dead_letter import DeadLetter
-from consumer.core.object_key import PROCESSING_FAILED
-from shared.aggregation import Deaggregated, deaggregate
+from shared.aggregation import MAGIC, split
 from shared.hash_key import HashKeyRange
 from shared.limits import KIB
-from shared.records import Position, StreamRecord, UserRecord
+from shared.records import Position, StreamRecord
 
 # Chunks of 256 stay in the processor's cache; to keep a page's decoded events costs as much again as to parse them.
 CHUNK_RECORDS: Final = 256
 CHUNK_BYTES_MAX: Final = 256 * KIB
 
 
-Item = UserRecord | DeadLetter
+@dataclass(slots=True)
+class _Members:
+    """What a stream record holds; `start` and `stop` bound what is wanted of it."""
+
+    datas: list[bytes]
+    keys: list[str]
+    sequence_number: int
+    arrival: float
+    refused: tuple[str, str] | None  # why the last one, which is the whole stream record, is refused
+    start: int
+    stop: int
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Neighbouring records in reading order, with dead letters in the places of members that can't be had."""
+    """Neighbouring records in reading order, in columns: an object per record costs more than most of what is done.
 
-    items: list[Item] = field(default_factory=list)
+    Where members of an aggregate can't be had, the whole stream record stands in their place, as a refused one.
+    """
+
+    datas: list[bytes] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    sequence_numbers: list[int] = field(default_factory=list)
+    sub_sequence_numbers: list[int] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)  # seconds since the epoch
+    refused: dict[int, tuple[str, str]] = field(default_factory=dict)  # by index: error code and message
     last: Position = Position(0)
     size: int = 0  # bytes of data
 
-    def extend(self, items: list[Item], last: Position, size: int) -> None:
-        """Add records that end at `last` and have `size` bytes of data; there may be none."""
-        self.items += items
-        self.last = last
-        self.size += size
-
-    def is_full(self, records_max: int) -> bool:
-        """Whether nothing more is to be added."""
-        return len(self.items) >= records_max or self.size >= CHUNK_BYTES_MAX
+    def __len__(self) -> int:
+        return len(self.datas)
 
     @property
     def first(self) -> Position:
         """The position of its first record."""
-        return self.items[0].position if self.items else self.last
+        return self.position(0) if self.datas else self.last
+
+    def position(self, index: int) -> Position:
+        """Return the place of a record."""
+        return Position(self.sequence_numbers[index], self.sub_sequence_numbers[index])
+
+    def dead_letter(
+        self,
+        index: int,
+        *,
+        error_type: str,
+        error_code: str,
+        error_message: str,
+        event_id: str | None = None,
+        destination: str | None = None,
+    ) -> DeadLetter:
+        """Return the dead letter of a record."""
+        return DeadLetter(
+            error_type=error_type,
+            error_code=error_code,
+            error_message=error_message,
+            data=self.datas[index],
+            partition_key=self.keys[index],
+            position=self.position(index),
+            arrival_timestamp=self.arrivals[index],
+            event_id=event_id,
+            destination=destination,
+        )
+
+    def extend(self, members: _Members, start: int, stop: int) -> None:
+        """Add members `start` to `stop` of one stream record; there may be none."""
+        count = stop - start
+        datas = members.datas[start:stop]
+        if members.refused is not None and stop == len(members.datas) and count:
+            self.refused[len(self.datas) + count - 1] = members.refused
+        self.datas += datas
+        self.keys += members.keys[start:stop]
+        self.sequence_numbers += [members.sequence_number] * count
+        self.sub_sequence_numbers += range(start, stop)
+        self.arrivals += [members.arrival] * count
+        self.last = Position(members.sequence_number, max(0, stop - 1))
+        self.size += sum(map(len, datas))
+
+    def fit(self, members: _Members, start: int, records_max: int) -> int:
+        """Return where the part of `members` from `start` on ends that still goes in: one record does in any case."""
+        stop = min(members.stop, start + records_max - len(self.datas))
+        left = CHUNK_BYTES_MAX - self.size
+        sizes = list(map(len, members.datas[start:stop]))
+        if sum(sizes) < left:
+            return stop
+        return next((at for at, size in enumerate(accumulate(sizes), start + 1) if size >= left), stop)
 
 
 def cut(
-    records: Iterable[StreamRecord],
+    records: Sequence[StreamRecord],
     hash_key_range: HashKeyRange | None,
     *,
     after: Position | None = None,
@@ -55,67 +116,68 @@ def cut(
 ) -> Iterator[Chunk]:
     """De-aggregate a page and yield it in chunks, leaving out what lies at or before `after` or beyond `through`.
 
-    A chunk has at most `records_max` records and ends once it has 256 KiB. A chunk without items only moves the
+    A chunk has at most `records_max` records and ends once it has 256 KiB. A chunk without records only moves the
     position: an aggregate can be empty.
     """
     chunk = Chunk()
-    for items, last, size in _between(records, hash_key_range, after, through):
-        if not items or (len(items) <= records_max - len(chunk.items) and size <= CHUNK_BYTES_MAX):
-            chunk.extend(items, last, size)
-            if chunk.is_full(records_max):
-                yield chunk
-                chunk = Chunk()
+    for at in range(0, len(records), records_max):
+        part = records[at : at + records_max]
+        plain = _plain_chunk(part, after, through) if not chunk.last.sequence_number else None
+        if plain is not None:
+            yield plain
             continue
-        for item in items:
-            chunk.extend([item], item.position, len(item.data))
-            if chunk.is_full(records_max):
-                yield chunk
-                chunk = Chunk()
+        for record in part:
+            members = _members(record, hash_key_range, after, through)
+            if members is None:
+                continue
+            start = members.start
+            while True:
+                stop = chunk.fit(members, start, records_max)
+                chunk.extend(members, start, stop)
+                if len(chunk) >= records_max or chunk.size >= CHUNK_BYTES_MAX:
+                    yield chunk
+                    chunk = Chunk()
+                start = stop
+                if start >= members.stop:
+                    break
     if chunk.last.sequence_number:
         yield chunk
 
 
-def _between(
-    records: Iterable[StreamRecord],
-    hash_key_range: HashKeyRange | None,
-    after: Position | None,
-    through: Position | None,
-) -> Iterator[tuple[list[Item], Position, int]]:
-    """Yield what each stream record holds between the bounds, its last position there, and its bytes."""
-    for record in records:
-        number = record.sequence_number
-        if after is not None and number < after.sequence_number:
-            continue
-        if through is not None and number > through.sequence_number:
-            return
-        items, last = _items(record, deaggregate(record, hash_key_range))
-        is_first = after is not None and number == after.sequence_number
-        is_last = through is not None and number == through.sequence_number
-        if is_first or is_last:
-            items = [item for item in items if _lies_between(item.position, after, through)]
-            if not items:
-                continue
-            last = items[-1].position
-        yield items, last, len(record.data)
+def _plain_chunk(records: Sequence[StreamRecord], after: Position | None, through: Position | None) -> Chunk | None:
+    """Return records as a chunk at once; None if an aggregate or a bound is among them, or too many bytes."""
+    first, last = records[0].sequence_number, records[-1].sequence_number
+    if (after is not None and first <= after.sequence_number) or (
+        through is not None and last >= through.sequence_number
+    ):
+        return None
+    datas, keys, numbers, arrivals = map(list, zip(*records, strict=True))
+    size = sum(map(len, datas))
+    if size > CHUNK_BYTES_MAX or MAGIC in [data[: len(MAGIC)] for data in datas]:
+        return None
+    return Chunk(datas, keys, numbers, [0] * len(datas), arrivals, last=Position(last), size=size)
 
 
-def _lies_between(position: Position, after: Position | None, through: Position | None) -> bool:
-    return (after is None or position > after) and (through is None or position <= through)
-
-
-def _items(record: StreamRecord, found: Deaggregated) -> tuple[list[Item], Position]:
-    """Return what a stream record holds, and its last position (an aggregate can be empty)."""
-    items: list[Item] = list(found.records)
-    if found.dropped_reason is not None:
-        items.append(
-            DeadLetter(
-                error_type=PROCESSING_FAILED,
-                error_code=found.dropped_reason.value,
-                error_message=f"{found.dropped_count:,} members of the aggregate can't be delivered",
-                data=record.data,
-                partition_key=record.partition_key,
-                position=Position(record.sequence_number, len(found.records)),
-                arrival_timestamp=record.arrival_timestamp,
-            )
-        )
-    return items, items[-1].position if items else Position(record.sequence_number)
+def _members(
+    record: StreamRecord, hash_key_range: HashKeyRange | None, after: Position | None, through: Position | None
+) -> _Members | None:
+    """Return what a stream record holds between the bounds; None if nothing of it lies there."""
+    number = record.sequence_number
+    if (after is not None and number < after.sequence_number) or (
+        through is not None and number > through.sequence_number
+    ):
+        return None
+    datas, keys, _, reason, dropped = split(record, hash_key_range)
+    refused = None
+    if reason is not None:
+        refused = (reason.value, f"{dropped:,} members of the aggregate can't be delivered")
+        datas, keys = [*datas, record.data], [*keys, record.partition_key]
+    start, stop = 0, len(datas)
+    if after is not None and number == after.sequence_number:
+        start = after.sub_sequence_number + 1
+    if through is not None and number == through.sequence_number:
+        stop = min(stop, through.sub_sequence_number + 1)
+    is_whole = (start, stop) == (0, len(datas))
+    if start >= stop and not (is_whole and not datas):
+        return None
+    return _Members(datas, keys, number, record.arrival_timestamp, refused, start, stop)

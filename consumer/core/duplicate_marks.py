@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from shared.event import OFFSET_MAX, EventId
@@ -34,6 +35,37 @@ class DuplicateMarks:
         for key, offset in marks.items():
             self._add(key, offset)
 
+    def repeated(self, event_ids: Sequence[object]) -> set[int]:
+        """Return which of these events, by index, were seen; all of them are from now on. What is no text is no id."""
+        found: set[int] = set()
+        offsets = self._offsets
+        key = prefix = source = ""
+        highest = 0
+        for index, event_id in enumerate(event_ids):
+            if type(event_id) is not str:
+                continue
+            digits = event_id[len(prefix) :]
+            # Neighbours mostly come from one source and lane. Only what needs no more looking at is judged here.
+            if not (
+                key
+                and event_id.startswith(prefix)
+                and len(digits) < _OFFSET_DIGITS_MAX
+                and digits.isascii()
+                and digits.isdecimal()
+                and digits[0] != "0"
+            ):
+                if self.is_duplicate(event_id):
+                    found.add(index)
+                key = event_id.rpartition(".")[0]
+                highest = offsets.get(key, -1)
+                key, prefix, source = (key, key + ".", key[:-3]) if highest >= 0 else ("", "", "")
+            elif int(digits) <= highest:
+                found.add(index)
+            else:
+                offsets[key] = highest = int(digits)
+                self._renew(source)
+        return found
+
     def is_duplicate(self, event_id: str) -> bool:
         """Whether the event was seen; if not, it is from now on."""
         key, _, digits = event_id.rpartition(".")
@@ -47,16 +79,19 @@ class DuplicateMarks:
         if offset <= self._offsets[key]:
             return True
         self._offsets[key] = offset
-        source = key[:-3]
-        if source != self._newest:
-            self._sources[source] = self._sources.pop(source)
-            self._newest = source
+        self._renew(key[:-3])
         return False
 
     def snapshot(self) -> Marks:
         """Return the marks as they are now, sources in the order in which they are forgotten."""
         offsets = self._offsets
         return {key: offsets[key] for keys in self._sources.values() for key in keys}
+
+    def _renew(self, source: str) -> None:
+        """Take note that the source had something new."""
+        if source != self._newest:
+            self._sources[source] = self._sources.pop(source)
+            self._newest = source
 
     def _is_new(self, event_id: str, key: str) -> bool:
         if key.endswith(_NO_LANE):

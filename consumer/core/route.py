@@ -33,5 +33,10 @@ class Router:
 
     def destination_of(self, event: Mapping[str, Any]) -> str:
         """Return the destination of an event; one without a country, or with a strange one, is International."""
-        country = event.get("country")
-        return self._by_country.get(country, INTERNATIONAL) if isinstance(country, str) else INTERNATIONAL
+        return self.destinations_of((event,))[0]
+
+    def destinations_of(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the destination of each event."""
+        by_country = self._by_country
+        countries = [event.get("country") for event in events]
+        return [by_country.get(each, INTERNATIONAL) if type(each) is str else INTERNATIONAL for each in countries]

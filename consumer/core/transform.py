@@ -1,27 +1,37 @@
-"""One user record to one enriched, routed event, or to nothing if it was seen before, or to a dead letter."""
+"""A chunk of records to enriched, routed events, without what was seen before, and to dead letters."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher
 from consumer.core.object_key import PROCESSING_FAILED
 from consumer.core.route import Router
 from shared.errors import MalformedEventError
-from shared.event import decode_event, event_id_of
+from shared.event import EVENT_ID_FIELD, decode_events, event_id_of
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
-from shared.records import UserRecord
 
 _INTERNAL_ERROR = "internal-error"
+ValueT = TypeVar("ValueT")
 
 
-# An event ready to be delivered: one line of JSON without a newline, its destination, its partition key. A plain tuple,
-# as one is made per event.
-Enriched = tuple[bytes, str, str]
+class Transformed(NamedTuple):
+    """What became of a chunk: events ready to be delivered, in columns and in reading order, and the rest of it."""
+
+    lines: list[bytes]  # each one line of JSON without a newline
+    events: Sequence[dict[str, Any]]  # what they were made of
+    destinations: list[str]
+    indexes: Sequence[int]  # of the records in the chunk
+    dead_letters: list[DeadLetter]
+    duplicates: int
 
 
 class Transform:
-    """Everything that happens to a record between the source stream and its destinations; deterministic."""
+    """Everything that happens to records between the source stream and their destinations; deterministic."""
 
     __slots__ = ("_enricher", "_marks", "_router")
 
@@ -30,38 +40,54 @@ class Transform:
         self._router = router
         self._marks = marks
 
-    def apply(self, record: UserRecord, timestamp: bytes) -> Enriched | DeadLetter | None:
-        """Return what becomes of a record; None if it is a duplicate. `timestamp` is the processing timestamp.
-
-        The partition key is the event's `session_id`, as in the lab, else the key that the record came with.
-        """
-        event_id = None
-        try:
-            event = decode_event(record.data)
-            event_id = event_id_of(event)
-            if event_id is not None and self._marks.is_duplicate(event_id):
-                return None
-            line = self._enricher.enrich(record.data, event, record.position, timestamp)
-            session_id = event.get("session_id")
-            key = record.partition_key
-            if type(session_id) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX:
-                key = session_id
-            return line, self._router.destination_of(event), key
-        except MalformedEventError as error:
-            return self._refuse(record, error.error_code, str(error), event_id)
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a pure function that fails on a record fails on it at every attempt
-            return self._refuse(record, _INTERNAL_ERROR, f"enrichment failed: {type(error).__name__}", event_id)
-
-    def _refuse(self, record: UserRecord, code: str, message: str, event_id: str | None) -> DeadLetter:
-        return DeadLetter(
-            error_type=PROCESSING_FAILED,
-            error_code=code,
-            error_message=message,
-            data=record.data,
-            partition_key=record.partition_key,
-            position=record.position,
-            arrival_timestamp=record.arrival_timestamp,
-            event_id=event_id,
+    def apply(self, chunk: Chunk, timestamp: bytes) -> Transformed:
+        """Return what becomes of the records of a chunk. `timestamp` is the processing timestamp."""
+        events, malformed = decode_events(chunk.datas)
+        failures: dict[int, Exception] = {**malformed}
+        repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events])
+        kept = _without(range(len(chunk)), failures.keys() | chunk.refused.keys() | repeated)
+        columns = (chunk.datas, events, chunk.sequence_numbers, chunk.sub_sequence_numbers)
+        rows = zip(*(_pick(column, kept) for column in columns), strict=True)
+        lines, failed = self._enricher.enrich_all(rows, timestamp)
+        if failed:
+            failures.update((kept[at], error) for at, error in failed.items())
+            lines = [line for at, line in enumerate(lines) if at not in failed]
+            kept = _without(kept, failures)
+        left = _pick(events, kept)
+        return Transformed(
+            lines=lines,
+            events=left,
+            destinations=self._router.destinations_of(left),
+            indexes=kept,
+            dead_letters=[
+                _dead_letter(chunk, index, failures.get(index), events[index])
+                for index in sorted(failures.keys() | chunk.refused.keys())
+            ],
+            duplicates=len(repeated),
         )
+
+
+def _without(indexes: Sequence[int], left_out: Collection[int]) -> Sequence[int]:
+    return [index for index in indexes if index not in left_out] if left_out else indexes
+
+
+def _pick(column: Sequence[ValueT], indexes: Sequence[int]) -> Sequence[ValueT]:
+    return column if isinstance(indexes, range) else [column[index] for index in indexes]
+
+
+def partition_key_of(event: Mapping[str, Any], key: str) -> str:
+    """Return an event's key in its destination stream: its `session_id`, as in the lab, else the record's own key."""
+    session_id = event.get("session_id")
+    return session_id if type(session_id) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX else key
+
+
+def _dead_letter(chunk: Chunk, index: int, error: Exception | None, event: dict[str, Any]) -> DeadLetter:
+    if index in chunk.refused:
+        code, message = chunk.refused[index]
+    elif isinstance(error, MalformedEventError):
+        code, message = error.error_code, str(error)
+    else:
+        code, message = _INTERNAL_ERROR, f"enrichment failed: {type(error).__name__}"
+    return chunk.dead_letter(
+        index, error_type=PROCESSING_FAILED, error_code=code, error_message=message, event_id=event_id_of(event)
+    )

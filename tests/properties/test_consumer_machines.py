@@ -193,6 +193,30 @@ def test_marks_continue_from_their_stored_form(
     assert list(old.snapshot().items()) == list(new.snapshot().items())
 
 
+_NO_IDS = st.sampled_from(
+    (None, 7, "", ".", "a.00.", "a.00.x", "a.00.07", "a.00.\u0663", "order-17", "a.-.3", "a.00.1.2")
+)
+_ANY_IDS = st.builds(
+    "{}.{:02x}.{}".format,
+    st.sampled_from("abc"),
+    st.integers(0, 2),
+    st.integers(0, 30) | st.sampled_from((10**18 - 1, 10**18, 2**63 - 1, 2**63)),
+)
+
+
+@given(st.lists(st.lists(_NO_IDS | _ANY_IDS, max_size=12), max_size=4))
+def test_marks_judge_a_chunk_as_they_judge_one_by_one(chunks: list[list[object]]) -> None:
+    """Which events are duplicates, and what is forgotten, does not depend on how they are cut into chunks."""
+    one_by_one, together = (DuplicateMarks({}, bytes_max=120) for _ in range(2))
+    for chunk in chunks:
+        expected = {
+            index for index, each in enumerate(chunk) if isinstance(each, str) and one_by_one.is_duplicate(each)
+        }
+        assert expected == together.repeated(chunk)
+        assert list(one_by_one.snapshot().items()) == list(together.snapshot().items())
+        assert one_by_one.forgotten == together.forgotten
+
+
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=12), st.integers(1, 7), st.data())
 def test_a_page_cut_anywhere_loses_and_repeats_nothing(
     sizes: list[int], chunk_records: int, data: st.DataObject
@@ -206,8 +230,14 @@ def test_a_page_cut_anywhere_loses_and_repeats_nothing(
         page.append(StreamRecord(aggregate.encode().data, "k", number, 1.0))
     whole = [Position(number, index) for number, size in enumerate(sizes, 1) for index in range(size)]
     at = data.draw(st.sampled_from(whole))
-    first = [item.position for each in cut(page, None, through=at, records_max=chunk_records) for item in each.items]
-    rest = [item.position for each in cut(page, None, after=at, records_max=chunk_records) for item in each.items]
+    first, rest = (
+        [
+            each.position(index)
+            for each in cut(page, None, **bound, records_max=chunk_records)
+            for index in range(len(each))
+        ]
+        for bound in ({"through": at}, {"after": at})
+    )
     assert first + rest == whole
     assert first[-1] == at
 

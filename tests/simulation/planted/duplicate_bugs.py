@@ -15,19 +15,22 @@ from tests.simulation.planted.registry import Patch, bug
 @bug("an event at or below its mark is dropped")
 def duplicates_not_dropped(patch: Patch) -> None:
     """Let everything through."""
-    patch.setattr(DuplicateMarks, "is_duplicate", lambda self, event_id: False)
+    patch.setattr(DuplicateMarks, "repeated", lambda self, event_ids: set())
 
 
 @bug("marks are kept per source and lane")
 def marks_per_source(patch: Patch) -> None:
     """Forget the lane."""
-    original = DuplicateMarks.is_duplicate
+    original = DuplicateMarks.repeated
 
-    def is_duplicate(self: Any, event_id: str) -> bool:
-        parts = event_id.split(".")
-        return original(self, f"{parts[0]}.00.{parts[2]}" if len(parts) == 3 else event_id)
+    def forget(event_id: Any) -> Any:
+        parts = event_id.split(".") if isinstance(event_id, str) else ()
+        return f"{parts[0]}.00.{parts[2]}" if len(parts) == 3 else event_id
 
-    patch.setattr(DuplicateMarks, "is_duplicate", is_duplicate)
+    def repeated(self: Any, event_ids: Any) -> set[int]:
+        return original(self, [forget(each) for each in event_ids])
+
+    patch.setattr(DuplicateMarks, "repeated", repeated)
 
 
 @bug("marks are stored with the checkpoint")

@@ -8,7 +8,6 @@ import pytest
 from consumer.core.checkpoint_tracker import CheckpointTracker
 from consumer.core.chunk import CHUNK_BYTES_MAX, cut
 from consumer.core.circuit_breaker import CircuitBreaker
-from consumer.core.dead_letter import DeadLetter
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.lease_planner import LeasePlanner
 from consumer.core.read_pacer import ReadPacer
@@ -224,20 +223,20 @@ def test_chunks_are_bounded_and_complete() -> None:
     """Chunks hold every record once, in order, within count and (but for the last record) bytes."""
     page = [stream_record(1, aggregate(600)), stream_record(2, b"x"), stream_record(3, aggregate(40, 20_000))]
     chunks = list(cut(page, None))
-    positions = [item.position for chunk in chunks for item in chunk.items]
+    positions = [chunk.position(index) for chunk in chunks for index in range(len(chunk))]
     assert positions == [Position(1, n) for n in range(600)] + [Position(2)] + [Position(3, n) for n in range(40)]
-    assert all(len(chunk.items) <= 256 for chunk in chunks)
-    assert all(sum(len(item.data) for item in chunk.items) < CHUNK_BYTES_MAX + 20_000 for chunk in chunks)
-    assert [chunk.last for chunk in chunks] == [chunk.items[-1].position for chunk in chunks]
+    assert all(len(chunk) <= 256 for chunk in chunks)
+    assert all(sum(map(len, chunk.datas)) < CHUNK_BYTES_MAX + 20_000 for chunk in chunks)
+    assert [chunk.last for chunk in chunks] == [chunk.position(len(chunk) - 1) for chunk in chunks]
 
 
 def test_chunks_leave_out_what_is_done_and_what_is_beyond() -> None:
     """Bounds are positions: an aggregate is cut inside."""
     page = [stream_record(1, b"x"), stream_record(2, aggregate(5)), stream_record(3, b"y"), stream_record(4, b"z")]
     found = [
-        item.position
+        chunk.position(index)
         for chunk in cut(page, None, after=Position(2, 1), through=Position(3), records_max=2)
-        for item in chunk.items
+        for index in range(len(chunk))
     ]
     assert found == [Position(2, 2), Position(2, 3), Position(2, 4), Position(3)]
     assert list(cut(page, None, after=Position(4))) == []
@@ -246,9 +245,11 @@ def test_chunks_leave_out_what_is_done_and_what_is_beyond() -> None:
 def test_an_aggregate_of_another_shard_is_one_dead_letter() -> None:
     """Members outside the shard are not delivered one by one."""
     low, high = even_ranges(2)
-    found = [next(iter(cut([stream_record(1, aggregate(3))], each))).items for each in (low, high)]
-    kinds = sorted(len(items) if not isinstance(items[0], DeadLetter) else -1 for items in found)
-    assert kinds == [-1, 3]
+    found = [next(iter(cut([stream_record(1, aggregate(3))], each))) for each in (low, high)]
+    assert sorted((len(chunk), len(chunk.refused)) for chunk in found) == [(1, 1), (3, 0)]
+    refused = next(chunk for chunk in found if chunk.refused)
+    assert refused.refused[0][0] == "member-outside-shard"
+    assert refused.datas == [aggregate(3)]
 
 
 def test_marks_drop_repetitions_per_lane() -> None:

@@ -7,15 +7,19 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from consumer.core.dead_letter import DeadLetter
+from consumer.core import enrichment
+from consumer.core.chunk import Chunk
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher, timestamp_text, totals_of
 from consumer.core.route import Router
-from consumer.core.transform import Transform
+from consumer.core.transform import Transform, partition_key_of
 from shared.errors import ConfigurationError, MalformedEventError
-from shared.limits import BROWSE_HISTORY_ITEMS_MAX
-from shared.records import Position, UserRecord
+from shared.event import decode_event, decode_events
+from shared.limits import BROWSE_HISTORY_ITEMS_MAX, EVENT_BYTES_MAX
+from shared.records import Position
 
 STAMP = b"2026-11-21T02:27:00.123456Z"
 PLACE = Position(49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898, 3)
@@ -32,7 +36,9 @@ ADDED = {
 
 def enrich(data: bytes) -> bytes:
     """Enrich bytes as shard 0 of `src` would."""
-    return Enricher("src", "shardId-000000000000").enrich(data, orjson.loads(data), PLACE, STAMP)
+    lines, failures = Enricher("src", "shardId-000000000000").enrich_all([(data, orjson.loads(data), *PLACE)], STAMP)
+    assert not failures
+    return lines[0]
 
 
 def history(*items: dict[str, Any]) -> dict[str, Any]:
@@ -86,6 +92,29 @@ def test_a_sum_that_would_be_a_guess_is_refused(item: Any) -> None:
     """What is no number from 0 to 10^15, or no boolean, fails the event and does not count as 0."""
     with pytest.raises(MalformedEventError):
         totals_of({"browse_history": [item]})
+
+
+_ITEMS = st.dictionaries(
+    st.sampled_from(("quantity", "in_shopping_cart", "x")),
+    st.integers(-1, 9) | st.sampled_from((True, False, None, "2", "x", 1.5, 10**15, 10**15 + 1, [])),
+)
+
+
+@given(st.lists(_ITEMS | st.sampled_from(([], "x", 7, None)), max_size=4) | _ITEMS | st.text(max_size=2) | st.none())
+def test_sums_are_the_same_whether_read_the_quick_way_or_not(value: Any) -> None:
+    """Every history has one outcome: the same three sums in the line, or the same refusal."""
+    event = {"browse_history": value}
+    try:
+        expected: Any = totals_of(event)
+    except MalformedEventError as error:
+        expected = str(error)
+    lines, failures = Enricher("src", "shard").enrich_all([(orjson.dumps(event), event, 7, 0)], STAMP)
+    if failures:
+        assert expected == str(failures[0])
+    else:
+        line = orjson.loads(lines[0])
+        sums = [line[name] for name in sorted(ADDED) if name.startswith(("overall", "total"))]
+        assert [(each, type(each)) for each in sums] == [(expected[at], type(expected[at])) for at in (1, 0, 2)]
 
 
 @pytest.mark.parametrize("value", ["[]", {}, 3, [{"quantity": 1}] * (BROWSE_HISTORY_ITEMS_MAX + 1)])
@@ -172,9 +201,11 @@ def test_destinations_that_would_break_keys_are_refused(name: str) -> None:
         Router([name, "International"])
 
 
-def record(data: bytes, key: str = "k") -> UserRecord:
-    """Return a user record."""
-    return UserRecord(data, key, None, PLACE, 1.7e9, is_last=True)
+def chunk_of(*datas: bytes, key: str = "k") -> Chunk:
+    """Return a chunk of records at PLACE and behind it."""
+    count = len(datas)
+    numbers, subs = [PLACE.sequence_number] * count, list(range(3, 3 + count))
+    return Chunk(list(datas), [key] * count, numbers, subs, [1.7e9] * count, last=Position(numbers[0], subs[-1]))
 
 
 def transform() -> Transform:
@@ -188,17 +219,15 @@ def transform() -> Transform:
 )
 def test_partition_key_is_the_session_id(data: bytes, key: str) -> None:
     """The destination's partition key is the session id, or else the key that the record came with."""
-    outcome = transform().apply(record(data), STAMP)
-    assert isinstance(outcome, tuple)
-    assert outcome[2] == key
+    assert partition_key_of(orjson.loads(data), "k") == key
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"null", b"{", b'{"browse_history":3}', b'{"a":NaN}'])
 def test_bad_input_becomes_a_dead_letter_with_its_bytes(data: bytes) -> None:
     """What is no event is kept with its bytes, its place and a reason that does not repeat the data."""
-    outcome = transform().apply(record(data), STAMP)
-    assert isinstance(outcome, DeadLetter)
-    line = orjson.loads(outcome.encode("shardId-000000000000", 1.7e9 + 1))
+    found = transform().apply(chunk_of(data), STAMP)
+    assert (found.lines, len(found.dead_letters)) == ([], 1)
+    line = orjson.loads(found.dead_letters[0].encode("shardId-000000000000", 1.7e9 + 1))
     assert base64.b64decode(line["rawData"]) == data
     assert line["sequenceNumber"] == str(PLACE.sequence_number)
     assert (line["subSequenceNumber"], line["attemptsMade"], line["arrivalTimestamp"]) == (3, 1, 1_700_000_000_000)
@@ -209,10 +238,78 @@ def test_bad_input_becomes_a_dead_letter_with_its_bytes(data: bytes) -> None:
 def test_a_defect_of_ours_is_a_dead_letter_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected exception of the pure function does not stop the shard for ever."""
 
-    def fail(*_: object) -> bytes:
-        raise ZeroDivisionError
+    def fail(event: dict[str, Any]) -> Any:
+        if event["event_id"] == "b":
+            raise ZeroDivisionError
+        return (0, 0, 0)
 
-    monkeypatch.setattr(Enricher, "enrich", fail)
-    outcome = transform().apply(record(b'{"event_id":"e"}'), STAMP)
-    assert isinstance(outcome, DeadLetter)
-    assert (outcome.error_code, outcome.event_id) == ("internal-error", "e")
+    monkeypatch.setattr(enrichment, "totals_of", fail)
+    found = transform().apply(chunk_of(*(b'{"event_id":"%b"}' % name for name in (b"a", b"b", b"c"))), STAMP)
+    assert [orjson.loads(line)["event_id"] for line in found.lines] == ["a", "c"]
+    assert [(each.error_code, each.event_id) for each in found.dead_letters] == [("internal-error", "b")]
+    assert found.dead_letters[0].position == (PLACE.sequence_number, 4)
+
+
+def test_a_chunk_falls_apart_into_events_dead_letters_and_duplicates() -> None:
+    """Each record ends in exactly one place, those that are left in reading order with their own columns."""
+    chunk = chunk_of(
+        b'{"event_id":"web.00.5","country":"USA"}',
+        b"not JSON",
+        b'{"event_id":"web.00.5","browse_history":7}',
+        b'{"event_id":"web.00.6","country":["USA"],"session_id":"s"}',
+        b'{"event_id":"web.00.7","browse_history":7}',
+        b'{"country":"USA"}',
+        b'{"event_id":"web.00.7"}',
+        b"\xf3\x89\x9a\xc2 and so on",
+    )
+    chunk.refused[7] = ("bad-explicit-hash-key", "2 members")
+    found = transform().apply(chunk, STAMP)
+    assert [orjson.loads(line)["source"]["sub_sequence_number"] for line in found.lines] == [3, 6, 8]
+    assert found.destinations == ["USA", "International", "USA"]
+    assert [each.get("session_id") for each in found.events] == [None, "s", None]
+    assert list(found.indexes) == [0, 3, 5]
+    codes = [(each.position.sub_sequence_number, each.error_code, each.event_id) for each in found.dead_letters]
+    assert codes == [
+        (4, "malformed-event", None),
+        (7, "malformed-event", "web.00.7"),
+        (10, "bad-explicit-hash-key", None),
+    ]
+    assert found.duplicates == 2
+
+
+_HOSTILE = st.sampled_from(
+    (
+        b"",
+        b"[]",
+        b"7",
+        b"{",
+        b"\xff",
+        b"\0",
+        b"{}",
+        b'{"a":NaN}',
+        b'{"a":18446744073709551616}',
+        b'{"a":1844674407370955161}',
+        b'{"a":"18446744073709551616000"}',
+        b"[" * 65 + b"]" * 65,
+        b'{"a":' + b"[" * 64 + b"]" * 64 + b"}",
+        b'{"a":' + b"[" * 63 + b"]" * 63 + b"}",
+        b'{"a":"' + b"[" * 99 + b'"}',
+        b"[" * 5_000 + b"]" * 5_000,
+        b'{"a":"' + b"x" * 5_000 + b'"}',
+        b"{" + b",".join(b'"%d":0' % number for number in range(1_001)) + b"}",
+        b'{"a":"' + b"x" * EVENT_BYTES_MAX + b'"}',
+    )
+)
+
+
+@given(st.lists(st.binary(max_size=9) | _HOSTILE | st.just(b'{"a":1}'), max_size=8))
+def test_events_are_decoded_alike_together_and_one_by_one(datas: list[bytes]) -> None:
+    """What is refused, and with which message, does not depend on the neighbours in a chunk."""
+    expected: list[tuple[dict[str, Any], str]] = []
+    for data in datas:
+        try:
+            expected.append((decode_event(data), ""))
+        except MalformedEventError as error:
+            expected.append(({}, str(error)))
+    events, refused = decode_events(datas)
+    assert expected == [(event, str(refused.get(index, ""))) for index, event in enumerate(events)]
