@@ -82,15 +82,19 @@ class Delivery:
         return len(found.dead_letters)
 
     async def _put(self, found: Transformed, unit: Unit, batch: Batch, chunk: Chunk) -> None:
-        """Put the events to their sinks in reading order: two destinations may share a stream."""
+        """Put the events to their sinks, each in reading order: two destinations may share a stream."""
+        taken: dict[int, tuple[RecordSink, list[tuple[bytes, str, _Token]]]] = {}
+        by_destination = {name: taken.setdefault(id(sink), (sink, []))[1] for name, sink in self._sinks.items()}
         for line, event, destination, index in zip(
             found.lines, found.events, found.destinations, found.indexes, strict=True
         ):
-            sink = self._sinks.get(destination)
-            if sink is not None:
+            records = by_destination.get(destination)
+            if records is not None:
                 key = partition_key_of(event, chunk.keys[index])
-                self.tracker.expect(unit)
-                await sink.put(line, key, self._receive, (unit, batch, chunk, index, destination))
+                records.append((line, key, (unit, batch, chunk, index, destination)))
+        for sink, records in taken.values():
+            self.tracker.expect(unit, len(records))
+            await sink.put_all(records, self._receive)
 
     def _receive(self, token: Any, outcome: Outcome) -> None:
         unit, batch, chunk, index, destination = cast("_Token", token)

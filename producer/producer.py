@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -180,6 +180,15 @@ class Producer:
                 await self.wait_for_room()
         if self._wake.is_set():
             await asyncio.sleep(0)  # let the send loop run: a caller that never waits would hold it up
+
+    async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
+        """Accept many records (data, partition key, token) in their order, each as `put` does.
+
+        The data are kept as they are, not copied.
+        """
+        for data, partition_key, token in records:
+            if self.is_busy or not self.try_put(data, partition_key, receipt, token):
+                await self.put(data, partition_key, receipt, token)
 
     async def offer(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -291,6 +291,10 @@ class RecordSink(Protocol):
 
     async def put(self, data: bytes, partition_key: str, receipt: Receipt, token: Any) -> None:
         """Accept one record, waiting for room; `receipt(token, outcome)` is called once, later, from the loop."""
+        ...
+
+    async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
+        """Accept many records (data, partition key, token) in their order, each as `put` does."""
         ...
 
     async def flush(self, deadline_seconds: float) -> int:

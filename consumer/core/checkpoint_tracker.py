@@ -42,10 +42,10 @@ class CheckpointTracker:
         self._units.append(unit)
         return unit
 
-    def expect(self, unit: Unit) -> None:
-        """One more receipt will come for the unit."""
+    def expect(self, unit: Unit, count: int = 1) -> None:
+        """So many more receipts will come for the unit."""
         assert unit.last is None, "a sealed unit expects nothing more"
-        unit.outstanding += 1
+        unit.outstanding += count
 
     def seal(self, unit: Unit, last: Position) -> bool:
         """Say that the unit ends with the record at `last`; return whether the watermark moved."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
@@ -15,7 +15,8 @@ from shared.errors import MalformedEventError
 from shared.event import EVENT_ID_FIELD, decode_events, event_id_of
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 
-_INTERNAL_ERROR = "internal-error"
+_INTERNAL_ERROR: Final = "internal-error"
+_NO_KEY: Final = "-"
 ValueT = TypeVar("ValueT")
 
 
@@ -76,9 +77,14 @@ def _pick(column: Sequence[ValueT], indexes: Sequence[int]) -> Sequence[ValueT]:
 
 
 def partition_key_of(event: Mapping[str, Any], key: str) -> str:
-    """Return an event's key in its destination stream: its `session_id`, as in the lab, else the record's own key."""
+    """Return an event's key in its destination stream: its `session_id`, as in the lab, else the record's own key.
+
+    The key of a member of a foreign aggregate may be one that no stream takes: empty, or too long.
+    """
     session_id = event.get("session_id")
-    return session_id if type(session_id) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX else key
+    if type(session_id) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX:
+        return session_id
+    return key[:PARTITION_KEY_CHARACTERS_MAX] or _NO_KEY
 
 
 def _dead_letter(chunk: Chunk, index: int, error: Exception | None, event: dict[str, Any]) -> DeadLetter:

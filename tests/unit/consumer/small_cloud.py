@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -126,6 +126,11 @@ class LateSink:
             outcome = Delivered(result.shard_id, result.sequence_number)
         if self.is_open:
             asyncio.get_running_loop().call_later(0.05, receipt, token, outcome)
+
+    async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
+        """Take one after the other."""
+        for data, partition_key, token in records:
+            await self.put(data, partition_key, receipt, token)
 
     async def flush(self, deadline_seconds: float) -> int:
         """Nothing waits here."""

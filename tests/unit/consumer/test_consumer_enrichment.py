@@ -222,6 +222,12 @@ def test_partition_key_is_the_session_id(data: bytes, key: str) -> None:
     assert partition_key_of(orjson.loads(data), "k") == key
 
 
+@pytest.mark.parametrize(("key", "expected"), [("", "-"), ("k" * 257, "k" * 256), ("k" * 256, "k" * 256)])
+def test_a_key_that_no_stream_takes_does_not_stop_the_shard(key: str, expected: str) -> None:
+    """A member of a foreign aggregate may have any key; equal ones stay equal, so that their order is kept."""
+    assert partition_key_of({"session_id": "s" * 257}, key) == expected
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"null", b"{", b'{"browse_history":3}', b'{"a":NaN}'])
 def test_bad_input_becomes_a_dead_letter_with_its_bytes(data: bytes) -> None:
     """What is no event is kept with its bytes, its place and a reason that does not repeat the data."""
