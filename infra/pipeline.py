@@ -63,7 +63,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     check_streams(settings)
     named = name_worker(settings)
     kinesis = await aws.kinesis()
-    leases = await aws.leases(named.app)
+    leases = await aws.leases(named.app, telemetry)
     objects = await aws.objects(named.bucket) if named.bucket else None
     fan_out = await aws.fan_out(named.source_stream) if named.fan_out else None
     async with AsyncExitStack() as stack:

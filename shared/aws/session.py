@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from shared.aws.kinesis import KinesisAdapter
 from shared.aws.leases import LeaseAdapter
 from shared.aws.objects import ObjectAdapter
 from shared.limits import SHARDS_PER_STREAM_MAX, SUBSCRIPTION_SILENCE_SECONDS_MAX
+from shared.ports import Telemetry
 
 _CONNECT_TIMEOUT_SECONDS: Final = 5
 _SILENCE_MARGIN_SECONDS: Final = 15  # so that the reader's own patience ends first
@@ -25,6 +26,15 @@ _SILENCE_MARGIN_SECONDS: Final = 15  # so that the reader's own patience ends fi
 def _timestamp(value: Any) -> Any:
     """Keep epoch seconds as they are: botocore's own parser costs more than the rest of GetRecords together."""
     return float(value) if isinstance(value, (int, float)) else value
+
+
+def _counter_of(telemetry: Telemetry) -> Callable[..., None]:
+    """Return what counts each request of a client just before it is made, a scan's every page for itself."""
+
+    def count(model: Any, **_: Any) -> None:
+        telemetry.count("dynamodb_requests", operation=model.name)
+
+    return count
 
 
 def region_of(environment: Mapping[str, str]) -> str | None:
@@ -78,9 +88,12 @@ class Aws:
         )
         return await self._client("kinesis", stream, name="fan_out", config=config)
 
-    async def leases(self, table: str) -> LeaseAdapter:
-        """Return the lease store over one DynamoDB table."""
-        return LeaseAdapter(await self._client("dynamodb", table), table)
+    async def leases(self, table: str, telemetry: Telemetry | None = None) -> LeaseAdapter:
+        """Return the lease store over one DynamoDB table; `telemetry` counts the requests that are made."""
+        client = await self._client("dynamodb", table)
+        if telemetry is not None:
+            client.meta.events.register("before-call.dynamodb", _counter_of(telemetry), unique_id="requests-counted")
+        return LeaseAdapter(client, table)
 
     async def objects(self, bucket: str) -> ObjectAdapter:
         """Return the object store over one bucket."""

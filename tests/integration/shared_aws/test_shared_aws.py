@@ -28,6 +28,7 @@ from shared.hash_key import even_ranges
 from shared.lease import AT_TRIM_HORIZON, SHARD_END, Checkpoint, Lease, LeaseChange, LeaseExpectation, PendingFlush
 from shared.ports import ConditionFailedError
 from shared.records import LATEST, TRIM_HORIZON, Distribution, Position, PutEntry, Start, StartKind
+from shared.telemetry import SilentTelemetry
 
 
 @pytest.fixture
@@ -177,6 +178,21 @@ async def test_a_lease_is_created_once(provisioned: Provisioned, aws: Aws) -> No
     assert refusal.value.current == lease
     assert await leases.read_lease(lease.shard_id) == lease
     assert await leases.read_lease("shardId-000000000099") is None
+
+
+async def test_requests_to_the_table_are_counted_by_operation(provisioned: Provisioned, aws: Aws) -> None:
+    """What a group costs in DynamoDB is a metric: every request counts once, refused ones too."""
+    telemetry = SilentTelemetry()
+    for _ in range(2):
+        leases = await aws.leases(provisioned.table, telemetry)
+    await leases.create_lease(_lease())
+    with pytest.raises(ConditionFailedError):
+        await leases.create_lease(_lease())
+    await leases.list_leases()
+    assert telemetry.counters == {
+        ("dynamodb_requests", "operation=PutItem"): 2,
+        ("dynamodb_requests", "operation=Scan"): 1,
+    }
 
 
 async def test_an_update_needs_its_expectation(provisioned: Provisioned, aws: Aws) -> None:
