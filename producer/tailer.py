@@ -56,7 +56,6 @@ class Tailer:
         self._framer = LineFramer(line_bytes_max, bookmark.offset)
         self._held: list[tuple[FileMark, ReadableFile]] = []  # came after the present file, oldest first
         self._looked_at = float("-inf")
-        self._was_idle = False
         self._quiet_since = 0.0  # since when the file has had no new data
 
     def stop(self) -> None:
@@ -85,7 +84,6 @@ class Tailer:
                 try:
                     chunk = await self._read()
                 except (OSError, SourceError) as error:
-                    self._was_idle = True  # time passes until the next read: the file may be cut and grow meanwhile
                     self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
                     chunk = self._chunk([], 0)
                     await self._pause()
@@ -187,7 +185,6 @@ class Tailer:
         self._file = file
         self._mark = mark
         self._framer = LineFramer(self._line_bytes_max, offset)
-        self._was_idle = False
         self._quiet_since = self._clock.monotonic()
 
     async def _open(self, name: str) -> bool:
@@ -253,14 +250,11 @@ class Tailer:
         data = await file.read_at(self._framer.next_offset, CHUNK_BYTES)
         if not data:
             return await self._rest(is_last_look=is_last_look)
-        if self._was_idle and await self._fingerprint(file, self._mark) != self._mark.fingerprint:
-            return await self._begin_again()
-        self._was_idle = False
+        head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+        if not head.startswith(self._mark.fingerprint):
+            return await self._begin_again()  # cut since, and grown past where we were
         self._quiet_since = self._clock.monotonic()
-        if len(self._mark.fingerprint) < FINGERPRINT_BYTES_MAX:
-            head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
-            if not head.startswith(self._mark.fingerprint):
-                return await self._begin_again()  # cut since, and grown past where we were
+        if len(head) > len(self._mark.fingerprint):
             await self._remember(FileMark(self._mark.generation, self._mark.device, self._mark.inode, head))
             self._mark = self.bookmark.file(self._mark.generation) or self._mark
         return self._chunk(self._framer.feed(data), len(data))
@@ -272,7 +266,6 @@ class Tailer:
         is_cut = identity.size < self._framer.next_offset
         if is_cut or await self._fingerprint(self._opened, self._mark) != self._mark.fingerprint:
             return await self._begin_again()
-        self._was_idle = True
         if is_last_look:
             return await self._go_on()
         await self._hold_successors()

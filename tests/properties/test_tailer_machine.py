@@ -200,7 +200,7 @@ class TailerMachine(RuleBasedStateMachine):
             return
         if self.life is not None:
             self.read(2)
-            if self.life.tailer._file is None or not self.life.tailer._was_idle:
+            if self.life.tailer._file is None:
                 return
         current.ended = bytes(current.inode.data)
         self.disk.truncate(LOG)

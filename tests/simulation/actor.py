@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from shared.errors import HeadraceError
+from shared.lifecycle import StopSignal
 from tests.simulation.loop import WORLD_CONTEXT, Process, SimulationLoop
 from tests.simulation.story import Story
 
 _CRASHES_MAX: Final = 60  # of one actor, by errors that the product declares; more is a crash loop
 
-# Given its clock and the event that asks it to stop, runs one life of a process.
-Life = Callable[["Machine", asyncio.Event], Coroutine[Any, Any, None]]
+# Given its clock and the signal that asks it to stop, runs one life of a process.
+Life = Callable[["Machine", StopSignal], Coroutine[Any, Any, None]]
 
 
 class Machine:
@@ -53,7 +53,7 @@ class Actor:
         self._loop = loop
         self._chance = chance
         self._story = story
-        self._stop: asyncio.Event | None = None
+        self._stop: StopSignal | None = None
         self._crashes = 0
 
     def start(self) -> None:
@@ -63,7 +63,7 @@ class Actor:
         self.machine.lives += 1
         process = self.process = Process(f"{self.name}.{self.machine.lives}")
         process.on_exit = self._on_exit
-        self._stop = asyncio.Event()
+        self._stop = StopSignal()
         self._story.tell(process.name, "starts")
         if self.on_start is not None:
             self.on_start(process.name)
@@ -81,7 +81,7 @@ class Actor:
             self._crash(process, group, is_declared=False)
         else:
             self._story.tell(process.name, "ends")
-            if not stop.is_set():
+            if not stop.requested.is_set():
                 self.violations.append(f"{process.name} ended without being asked")
         self._loop.kill(process)
 
@@ -126,13 +126,18 @@ class Actor:
             self._loop.kill(process)
 
     def stop(self) -> bool:
-        """SIGTERM."""
+        """SIGTERM; a second one hurries."""
         process = self._running
         if process is None or self._stop is None:
             return False
-        self._story.tell(process.name, "is asked to stop")
-        self._stop.set()
+        self._story.tell(process.name, "is asked to hurry" if self._stop.requested.is_set() else "is asked to stop")
+        self._stop.notify()
         return True
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a process runs that was asked to stop."""
+        return self._running is not None and self._stop is not None and self._stop.requested.is_set()
 
     def freeze(self, seconds: float) -> bool:
         """SIGSTOP for a while."""

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from shared.aggregation import deaggregate
-from shared.records import StreamRecord
+from shared.records import Position, StreamRecord
+from tests.simulation.web_log import number_of
 from tests.support.fake_kinesis import FakeStream
 
 
+@dataclass(slots=True)
+class Arrival:
+    """Where the first copy of an event lies, and when copies came: seconds since the epoch."""
+
+    shard_id: str
+    position: Position
+    first: float
+    last: float
+    is_single: bool = True
+
+
 class SourceIndex:
-    """The numbers of the events that arrived, and the last position in each shard."""
+    """The events that arrived, by number, and the last position in each shard, with the time of its arrival."""
 
     def __init__(self, stream: FakeStream, on_repetition: Callable[[int], None]) -> None:
-        self.numbers: set[int] = set()
-        self.last: dict[str, tuple[int, int]] = {}
+        self.numbers: dict[int, Arrival] = {}
+        self.last: dict[str, tuple[Position, float]] = {}
         self._stream = stream
         self._on_repetition = on_repetition
         self._seen: Counter[str] = Counter()
@@ -32,11 +45,17 @@ class SourceIndex:
 
     def _take(self, shard_id: str, hash_key_range: Any, record: StreamRecord) -> None:
         users = deaggregate(record, hash_key_range).records
+        at = record.arrival_timestamp
         for each in users:
-            number = orjson.loads(each.data).get("n") if each.data.startswith(b"{") else None
-            if number in self.numbers:
+            number = number_of(orjson.loads(each.data)) if each.data.startswith(b"{") else None
+            if number is None:
+                continue
+            known = self.numbers.get(number)
+            if known is None:
+                self.numbers[number] = Arrival(shard_id, each.position, at, at)
+            else:
+                known.last = max(known.last, at)
+                known.is_single = False
                 self._on_repetition(number)
-            elif number is not None:
-                self.numbers.add(number)
         if users:
-            self.last[shard_id] = users[-1].position
+            self.last[shard_id] = users[-1].position, at

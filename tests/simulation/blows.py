@@ -6,13 +6,9 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
 from tests.simulation.crash_sites import ENDINGS, PHASES, PROVOKED_BY, SITES, CallBlow
-from tests.simulation.draw import CHAOS_SECONDS, DEST_STREAMS, SOURCE
+from tests.simulation.draw import CHAOS_SECONDS, SOURCE
 from tests.simulation.loop import Process
-from tests.simulation.truth import missing_bad_lines
-from tests.simulation.web_log import BOOKMARKS, DEAD_LETTERS
 
 if TYPE_CHECKING:
     from tests.simulation.actor import Actor
@@ -41,8 +37,8 @@ class Blows:
             "reshard": self._reshard,
             "kill_worker": lambda: chance.choice(world.workers).kill("at random"),
             "kill_producer": lambda: chance.choice(world.producers).kill("at random"),
-            "stop_worker": lambda: chance.choice(world.workers).stop(),
-            "stop_producer": lambda: chance.choice(world.producers).stop(),
+            "stop_worker": lambda: self._stop(world.workers),
+            "stop_producer": lambda: self._stop(world.producers),
             "freeze_worker": lambda: self._freeze(world.workers, _WORKER_FREEZE_SECONDS_MAX),
             "freeze_producer": lambda: self._freeze(world.producers, _PRODUCER_FREEZE_SECONDS_MAX),
             "clock_jump": self._jump,
@@ -83,11 +79,9 @@ class Blows:
         world = self._world
         name = process.name.partition(".")[0]
         world.index.update()
-        numbers = world.logs[int(name.removeprefix("producer"))].numbers if blow.role == "producer" else ()
+        numbers = world.logs[int(name.removeprefix("producer"))].numbers if blow.role == "producer" else set()
         shards = {row.shard_id for row in world.leases.rows.values() if row.owner in {name, process.name}}
-        world.crash_sites.struck(
-            process, blow, shards=shards, events=frozenset(world.index.numbers.intersection(numbers))
-        )
+        world.crash_sites.struck(process, blow, shards=shards, events=frozenset(world.index.numbers.keys() & numbers))
         world.story.tell(process.name, f"{blow.ending} at {blow.site}")
         if blow.ending == "freeze":
             world.loop.freeze(process, blow.seconds)
@@ -96,6 +90,13 @@ class Blows:
         world.loop.kill(process)
         if blow.ending == "power":
             world.logs[int(name.removeprefix("producer"))].disk.lose_power()
+
+    def _stop(self, actors: list[Actor]) -> bool:
+        actor = self._chance.choice(actors)
+        if self._chance.random() < 0.5:
+            when = self._world.loop.time() + self._chance.uniform(0, 2)
+            self._world.at(when, self._blow, "second_signal", lambda: actor.is_stopping and actor.stop())
+        return actor.stop()
 
     def _freeze(self, actors: list[Actor], seconds_max: float) -> bool:
         return self._chance.choice(actors).freeze(self._chance.uniform(1, seconds_max))
@@ -115,10 +116,9 @@ class Blows:
 
     def _rotate(self) -> bool:
         world = self._world
+        world.index.update()
         log = self._chance.choice(world.logs)
-        if not log.disk.has_folder(BOOKMARKS):
-            return False  # what was rotated away before a producer first saw the log is nobody's promise
-        if not log.rotate():
+        if not log.rotate(world.index.numbers):
             return False
         world.story.tell("web", f"rotates {log.path}")
         world.at(world.loop.time() + self._chance.uniform(0, 0.4), log.reopen)
@@ -129,7 +129,7 @@ class Blows:
         world.index.update()
         log = self._chance.choice(world.logs)
         size = log.size
-        if missing_bad_lines(log, log.disk, DEAD_LETTERS) or not log.cut(world.index.numbers):
+        if not log.cut(world.index.numbers):
             return False
         world.story.tell("web", f"cuts {log.path} of {size:,} bytes")
         if size < _BURST_BYTES_MAX and self._chance.random() < 0.5:
@@ -144,21 +144,17 @@ class Blows:
     def _remove_logs(self) -> bool:
         world = self._world
         world.index.update()
-        removed = 0
-        for log in world.logs:
-            if missing_bad_lines(log, log.disk, DEAD_LETTERS):
-                continue  # they are not in the stream, and their file may be one of those
-            bookmarks = [orjson.loads(log.disk.content(each) or b"{}") for each in log.disk.paths(BOOKMARKS)]
-            held = {mark[2] for each in bookmarks for mark in each["files"]}
-            if bookmarks:
-                removed += log.remove_read(world.index.numbers, held)
+        log = self._chance.choice(world.logs)
+        is_early = self._chance.random() < 0.5
+        removed = (log.remove_oldest if is_early else log.remove_read)(world.index.numbers)
         if removed:
-            world.story.tell("web", f"removes {removed} rotated files that have arrived")
+            world.story.count("log_removed_early" if is_early else "log_removed_read")
+            world.story.tell("web", f"removes {removed} rotated files, {'read or not' if is_early else 'all read'}")
         return removed > 0
 
     def _reshard(self) -> bool:
         chance, world = self._chance, self._world
-        stream = chance.choice([SOURCE, SOURCE, SOURCE, *DEST_STREAMS.values()])
+        stream = chance.choice([SOURCE, SOURCE, SOURCE, *world.usage.dest_streams.values()])
         shards = [each.shard for each in world.kinesis.streams[stream].open_shards()]
         pairs = list(pairwise(shards))
         if pairs and chance.random() < 0.5:

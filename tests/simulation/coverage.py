@@ -18,9 +18,9 @@ FAULT_KINDS: Final = (
     "split",
     "merge",
     "burst",
+    "second_signal",
     "stranger",
 )
-_RARE: Final = ("log_removed", "log_cut", "burst")  # by the restrictions that the worlds still have
 
 
 def gaps(counts: Counter[str]) -> list[str]:
@@ -28,6 +28,6 @@ def gaps(counts: Counter[str]) -> list[str]:
     rare = [
         f"{kind} struck {counts[kind]:,} times, fewer than {HITS_MIN:,}"
         for kind in FAULT_KINDS
-        if kind not in _RARE and counts[kind] < HITS_MIN
+        if counts[kind] < HITS_MIN
     ]
     return rare + [f"never seen: {name}" for name in possible_pairs() if not counts[name]]

@@ -59,9 +59,9 @@ BLOWS: Final = {
     "freeze_producer": (0, 1, 1, 2),
     "clock_jump": (0, 0, 1, 2),
     "power_loss": (0, 0, 1, 2),
-    "log_rotated": (0, 0, 1, 2, 4),
-    "log_removed": (0, 0, 2, 4),
-    "log_cut": (0, 0, 0, 1, 3),
+    "log_rotated": (0, 1, 2, 4),
+    "log_removed": (0, 1, 2, 4),
+    "log_cut": (0, 0, 1, 2),
 }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from producer.core.line_format import LineFormat
 from producer.producer import Producer
 from producer.run import SourceOptions, run_source
 from shared.lifecycle import StopSignal
@@ -33,32 +31,23 @@ class ProducerLife:
     def __init__(self, world: World, log: WebLog) -> None:
         self._world = world
         self._log = log
-        self._settings = draw_producer_settings(world.chance)
+        self._settings = draw_producer_settings(world.chance, world.usage, is_ordered=world.usage.is_ordered)
 
-    async def live(self, machine: Machine, stop: asyncio.Event) -> None:
+    async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""
         world = self._world
-        signal = StopSignal()
-        async with asyncio.TaskGroup() as group:
-            forward = group.create_task(_forward(stop, signal))
-            summary = await run_source(
-                SourceOptions(self._log.path, LineFormat.JSON, is_followed=True),
-                stream=SOURCE,
-                kinesis=world.kinesis,
-                files=self._log.disk,
-                clock=machine,
-                random=random.Random(world.chance.getrandbits(64)),
-                telemetry=StoryTelemetry(world.story, _process_name()),
-                settings=self._settings,
-                stop=signal,
-            )
-            forward.cancel()
+        summary = await run_source(
+            SourceOptions(self._log.path, self._log.line_format, is_followed=True),
+            stream=SOURCE,
+            kinesis=world.kinesis,
+            files=self._log.disk,
+            clock=machine,
+            random=random.Random(world.chance.getrandbits(64)),
+            telemetry=StoryTelemetry(world.story, _process_name()),
+            settings=self._settings,
+            stop=stop,
+        )
         world.story.tell(_process_name(), f"summary {summary}")
-
-
-async def _forward(stop: asyncio.Event, signal: StopSignal) -> None:
-    await stop.wait()
-    signal.notify()
 
 
 class WorkerLife:
@@ -69,9 +58,10 @@ class WorkerLife:
         self._name = name
         self._keeps_id = world.chance.random() < 0.5
         self._settings = world.consumer_settings
-        self._producer_settings = draw_producer_settings(world.chance)
+        usage = world.usage
+        self._producer_settings = draw_producer_settings(world.chance, usage, is_ordered=usage.keeps_order_in_streams)
 
-    async def live(self, machine: Machine, stop: asyncio.Event) -> None:
+    async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""
         from consumer.worker import Worker  # noqa: PLC0415
 
@@ -82,13 +72,13 @@ class WorkerLife:
         telemetry = StoryTelemetry(world.story, name)
         shared: dict[str, Any] = {"kinesis": world.kinesis, "clock": machine, "random": chance, "telemetry": telemetry}
         async with AsyncExitStack() as stack:
-            sinks = {
-                destination: await stack.enter_async_context(
-                    Producer(stream, settings=self._producer_settings, **shared)
-                )
-                for destination, stream in settings.dest_streams.items()
+            by_stream = {
+                stream: await stack.enter_async_context(Producer(stream, settings=self._producer_settings, **shared))
+                for stream in dict.fromkeys(settings.dest_streams.values())
             }
+            sinks = {destination: by_stream[stream] for destination, stream in settings.dest_streams.items()}
+            objects = world.objects if settings.bucket else None
             worker = Worker(
-                settings, leases=world.leases, objects=world.objects, sinks=sinks, fan_out=world.fan_out, **shared
+                settings, leases=world.leases, objects=objects, sinks=sinks, fan_out=world.fan_out, **shared
             )
-            await worker.run(stop)
+            await worker.run(stop.requested, stop.hurried)

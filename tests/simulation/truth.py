@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,8 +14,7 @@ from infra.audit.core.lineage import lineage_order
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import object_place
 from shared.aggregation import deaggregate
-from tests.simulation.web_log import WebLog
-from tests.support.fake_files import FakeFiles
+from tests.simulation.web_log import number_of
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_objects import FakeObjects
 
@@ -23,36 +22,52 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 def audit_lines(
-    logs: Sequence[WebLog], kinesis: FakeKinesis, objects: FakeObjects, source: str, destinations: Sequence[str]
+    written: Sequence[int],
+    promised: Collection[int | None],
+    forbidden: Collection[int | None],
+    kinesis: FakeKinesis,
+    objects: FakeObjects | None,
+    source: str,
+    destinations: Sequence[str],
 ) -> AuditReport:
-    """Compare what was written into the logs with what is in S3 and in the destination streams."""
-    auditor = Auditor(has_bucket=True, has_destinations=True)
-    for log in logs:
-        for number, _ in log.written:
+    """Compare what was written into the logs with what is in S3 and in the destination streams.
+
+    `written` are all numbers in the order of writing. Those that are neither `promised` nor `forbidden` may be there
+    or not; a forbidden one that is there counts as unknown.
+    """
+    auditor = Auditor(has_bucket=objects is not None, has_destinations=bool(destinations), source_is_whole=False)
+    for number in written:
+        if number in promised:
             auditor.acknowledge(str(number))
     for stream in destinations:
         for event in _events(kinesis, stream):
-            if "n" in event:
-                auditor.deliver(stream, str(event["n"]), event["session_id"])
-    ranks = {shard: rank for rank, shard in enumerate(_lineage(kinesis, source))}
-    archived = [key for key in objects.objects if key.startswith("archive/")]
-    for place in sorted(object_place(key, ranks) for key in archived):
-        for line in _body(objects, place.key).splitlines():
-            event = orjson.loads(line)
-            if "n" in event:
-                auditor.store(str(event["n"]), event["session_id"], generation=place.generation)
+            number = number_of(event)
+            if number in promised or number in forbidden:
+                auditor.deliver(stream, str(number), event["session_id"])
+    for event in _archived(kinesis, objects, source) if objects is not None else ():
+        number = number_of(event)
+        if number in promised or number in forbidden:
+            auditor.store(str(number), event["session_id"])
     return auditor.report()
 
 
-def missing_bad_lines(log: WebLog, disk: FakeFiles, path: str) -> list[bytes]:
-    """Return the bad lines of a log that are not in the producer's dead letters as whole, readable lines."""
-    kept: set[bytes] = set()
-    for line in (disk.content(path) or b"").splitlines():
-        try:
-            kept.add(base64.b64decode(orjson.loads(line)["raw_data"]))
-        except (ValueError, KeyError, TypeError):
-            continue  # a torn append
-    return [line for line in log.bad_lines if line not in kept]
+def delivered_numbers(
+    kinesis: FakeKinesis, objects: FakeObjects | None, source: str, streams: Sequence[str]
+) -> set[int]:
+    """Return the numbers of the lines that are in S3 or in a destination stream."""
+    events = itertools.chain(
+        *(_events(kinesis, stream) for stream in streams),
+        _archived(kinesis, objects, source) if objects is not None else (),
+    )
+    return {number for each in events if (number := number_of(each)) is not None}
+
+
+def _archived(kinesis: FakeKinesis, objects: FakeObjects, source: str) -> Iterator[dict[str, Any]]:
+    ranks = {shard: rank for rank, shard in enumerate(_lineage(kinesis, source))}
+    keys = [key for key in objects.objects if key.startswith("archive/")]
+    for key in sorted(keys, key=lambda each: object_place(each, ranks)):
+        for line in _body(objects, key).splitlines():
+            yield orjson.loads(line)
 
 
 def _lineage(kinesis: FakeKinesis, stream: str) -> list[str]:

@@ -16,18 +16,21 @@ from infra.audit.core.report import AuditReport
 from infra.audit.reading import AuditReader, AuditScope
 from shared.errors import HeadraceError
 from shared.hash_key import hash_key_of
+from shared.lease import Lease
 from shared.records import PutEntry
 from tests.simulation.actor import Actor
 from tests.simulation.arrival import SourceIndex
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
-from tests.simulation.draw import CHAOS_SECONDS, DEST_STREAMS, SOURCE, draw_consumer_settings
+from tests.simulation.draw import CHAOS_SECONDS, SOURCE, Usage, draw_consumer_settings
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
+from tests.simulation.ledgers import Ledgers
 from tests.simulation.lives import ProducerLife, WorkerLife
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
+from tests.simulation.promises import Promises
 from tests.simulation.story import Story
-from tests.simulation.truth import audit_lines, missing_bad_lines
-from tests.simulation.web_log import DEAD_LETTERS, WebLog
+from tests.simulation.truth import audit_lines, delivered_numbers
+from tests.simulation.web_log import WebLog, missing_lines
 from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
@@ -65,10 +68,13 @@ class World:
         self.network = SimulatedNetwork(
             self.loop, self.chance, self.plan, self.story, timeout_seconds=self.chance.uniform(2, 4)
         )
+        self.usage = Usage.draw(seed, self.network.epoch)
         self.crash_sites = CrashSites(self.story)
+        self.promises = Promises(self)
+        self.ledgers = Ledgers(self.story)
         self.kinesis = FakeKinesis(self.network)
         self.fan_out = self._draw_fan_out()
-        self.leases = NamedLeases(self.network, self.network.name_call, self.crash_sites.lease_written)
+        self.leases = NamedLeases(self.network, self.network.name_call, self._lease_written)
         self.objects = FakeObjects(self.network)
         self.logs: list[WebLog] = []
         self.producers: list[Actor] = []
@@ -89,20 +95,26 @@ class World:
 
     def _build(self) -> None:
         chance = self.chance
-        self.consumer_settings = draw_consumer_settings(chance, DEST_STREAMS)
+        self.consumer_settings = draw_consumer_settings(chance, self.usage)
         source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]))
         self.index = SourceIndex(source, self._tell_repetition)
-        for stream in DEST_STREAMS.values():
+        for stream in dict.fromkeys(self.usage.dest_streams.values()):
             self.kinesis.create_stream(stream, chance.choice([1, 2]))
+        for stream, distribution in self.usage.distributions.items():
+            self.kinesis.streams[stream].distribution = distribution
         for number in range(chance.choice([1, 1, 2])):
             disk = FakeFiles(self.network)
             sessions = [f"session-{number}-{index}" for index in range(chance.randint(1, 12))]
-            log = WebLog(disk, "/var/log/web.log", chance, sessions)
+            log = WebLog(disk, "/var/log/web.log", chance, sessions, self.usage.line_format)
             log.create()
             self.logs.append(log)
             self.producers.append(self._actor(f"producer{number}", ProducerLife(self, log).live))
         for number in range(chance.choice([1, 2, 3])):
             self.workers.append(self._actor(f"worker{number}", WorkerLife(self, f"worker{number}").live))
+
+    def _lease_written(self, before: Lease, after: Lease) -> None:
+        self.crash_sites.lease_written(before, after)
+        self.promises.lease_written(before, after)
 
     def _tell_repetition(self, number: int) -> None:
         for index, log in enumerate(self.logs):
@@ -125,13 +137,15 @@ class World:
         gc.collect(0)
         gc.disable()
         try:
-            self.loop.run(self._main())
+            with self.ledgers.watching():
+                self.loop.run(self._main())
         except SimulationError as error:
             self.violations.append(f"{type(error).__name__}: {error}")
         finally:
             gc.enable()
         for actor in self.actors:
             self.violations += actor.violations
+        self.violations += self.ledgers.violations
         if self.story.counts["product: shard_halted"]:
             self.violations.append("a shard was halted")
         self.violations += [f"unhandled: {each}" for each in self.loop.failures]
@@ -150,7 +164,9 @@ class World:
 
     async def _main(self) -> None:
         for actor in self.actors:
-            self.at(self.chance.uniform(0, 3), actor.start)
+            late = self.usage.consumers_start_seconds if actor in self.workers else 0.0
+            self.at(late + self.chance.uniform(0, 3), actor.start)
+        self.at(_LOOK_SECONDS, self._look)
         self._schedule_events()
         self._schedule_strangers()
         Blows(self).schedule()
@@ -177,7 +193,9 @@ class World:
     def _schedule_strangers(self) -> None:
         """Let other producers put records of theirs: without an id, no JSON at all, or an event that makes no sense."""
         chance = self.chance
-        for index in range(chance.choice([0, 0, 0, 2, 6])):
+        # Without a bucket, what can't be processed is only logged with its place.
+        count = chance.choice([0, 0, 0, 2, 6])
+        for index in range(count if self.usage.has_bucket else 0):
             key = f"stranger-{chance.randint(0, 5)}"
             event = {"session_id": key, "country": chance.choice(["USA", "Peru"]), "stranger": index}
             data = chance.choice(
@@ -199,7 +217,7 @@ class World:
         """Wait until everything written has arrived; tell what is stuck after a long while."""
         deadline = self.loop.time() + DRAIN_SECONDS_MAX
         while True:
-            missing = self._missing()
+            missing = self.promises.missing()
             if not missing:
                 return True
             if self.loop.time() > deadline:
@@ -210,39 +228,30 @@ class World:
                 return False
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _missing(self) -> str:
-        self.index.update()
-        written = {number for log in self.logs for number, _ in log.written}
-        if absent := sorted(written - self.index.numbers):
-            return f"{len(absent)} events are not in the source stream: {absent[:5]}"
-        for shard_id, shard in self.kinesis.streams[SOURCE].shards.items():
-            row = self.leases.rows.get(shard_id)
-            if row is None:
-                return f"{shard_id} has no lease row"
-            if row.pending is not None:
-                return f"{shard_id} has a pending flush"
-            if not shard.shard.is_open and not row.checkpoint.is_shard_end:
-                return f"{shard_id} is closed and not finished"
-            last = self.index.last.get(shard_id)
-            if shard.shard.is_open and last is not None and row.checkpoint.position < last:
-                return f"{shard_id} is read up to {row.checkpoint} of {last}"
-        return ""
+    def _look(self) -> None:
+        """Look at what has to hold at every instant, and look again a little later."""
+        self.ledgers.look()
+        self.at(self.loop.time() + _LOOK_SECONDS, self._look)
 
     async def _audit(self) -> None:
-        reader = AuditReader(kinesis=self.kinesis, objects=self.objects, random=self.chance, sleep=asyncio.sleep)
+        objects = self.objects if self.usage.has_bucket else None
+        streams = self.usage.dest_streams
+        reader = AuditReader(kinesis=self.kinesis, objects=objects, random=self.chance, sleep=asyncio.sleep)
         try:
-            self.report = await reader.audit(AuditScope(SOURCE, DEST_STREAMS))
+            self.report = await reader.audit(AuditScope(SOURCE, streams, has_bucket=objects is not None))
         except HeadraceError as error:
             self.violations.append(f"the audit failed: {error}")
             return
-        if not self.report.is_ok:
-            self.violations.append(self.report.verdict)
-        truth = audit_lines(self.logs, self.kinesis, self.objects, SOURCE, tuple(DEST_STREAMS.values()))
-        if not truth.is_ok:
-            self.violations.append(f"by line: {truth.verdict}")
-            self.story.tell("world", f"by line: {truth.as_mapping()}")
+        self.violations += self.promises.broken(self.report, by_line=False)
+        written = [number for log in self.logs for number, _ in log.written]
+        names = tuple(dict.fromkeys(streams.values()))
+        found = delivered_numbers(self.kinesis, objects, SOURCE, names)
+        promised, forbidden = self.promises.delivered(found), self.promises.before_start()
+        truth = audit_lines(written, promised, forbidden, self.kinesis, objects, SOURCE, names)
+        self.violations += [f"by line: {each}" for each in self.promises.broken(truth, by_line=True)]
+        self.story.tell("world", f"by line: {truth.as_mapping()}")
         for log in self.logs:
-            if missing := missing_bad_lines(log, log.disk, DEAD_LETTERS):
+            if missing := missing_lines(log.disk, log.bad_lines):
                 self.violations.append(f"{len(missing)} bad lines are not in the dead letters, e.g. {missing[0]!r}")
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")

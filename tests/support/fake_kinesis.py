@@ -267,7 +267,11 @@ class FakeKinesis:
 
     def _put(self, stream: FakeStream, entry: PutEntry, operation: str) -> PutResult:
         explicit = entry.explicit_hash_key
-        shard = stream.shard_for(hash_key_of(entry.partition_key) if explicit is None else explicit)
+        if stream.distribution is Distribution.AUTO:
+            shards = stream.open_shards()
+            shard = shards[self.network.part(len(shards) - 1)]  # whatever the keys say
+        else:
+            shard = stream.shard_for(hash_key_of(entry.partition_key) if explicit is None else explicit)
         name = shard.shard.shard_id
         code = self.network.entry_error(operation, name)
         if code:

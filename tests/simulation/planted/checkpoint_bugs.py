@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from consumer import shard_consumer
 from consumer.core.checkpoint_tracker import CheckpointTracker, Unit
 from consumer.delivery import Delivery
+from consumer.flusher import Flusher
 from consumer.shard_consumer import ShardConsumer
-from consumer.shard_reader import ShardReader
-from shared.records import LATEST, RecordPage
+from consumer.shard_reader import ShardReader, start_of
+from shared.lease import Checkpoint
+from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
 from tests.simulation.planted.registry import Patch, bug
 
 
@@ -108,3 +111,24 @@ def dead_letters_dropped(patch: Patch) -> None:
         """Forget."""
 
     patch.setattr(Delivery, "_refuse", refuse)
+
+
+@bug("a shard that starts at LATEST is fixed at the first record seen")
+def latest_not_fixed(patch: Patch) -> None:
+    """Leave it at LATEST, which moves on, until the first checkpoint."""
+
+    async def anchor(self: Any, before: Any) -> None:
+        """Do nothing."""
+
+    patch.setattr(Flusher, "anchor", anchor)
+
+
+@bug("nothing from before the start is read")
+def start_time_ignored(patch: Patch) -> None:
+    """Start at TRIM_HORIZON."""
+
+    def from_the_beginning(checkpoint: Checkpoint, timestamp: float) -> Start:
+        start = start_of(checkpoint, timestamp)
+        return TRIM_HORIZON if start.kind is StartKind.AT_TIMESTAMP else start
+
+    patch.setattr(shard_consumer, "start_of", from_the_beginning)

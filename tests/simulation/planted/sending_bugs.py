@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from producer.core import batcher, put_outcome
 from producer.core.batcher import Batcher
+from producer.core.lanes import LaneQueues
 from producer.core.put_outcome import Verdict
 from producer.producer import Producer
+from producer.source_run import SourceRun
 from shared.errors import AmbiguousCallError
-from shared.records import PutResult
+from shared.records import Distribution, PutResult
 from tests.simulation.planted.registry import Patch, bug
+from tests.support.fake_kinesis import FakeKinesis
 
 
 @bug("a lane has one stream record in flight")
@@ -82,3 +86,42 @@ def misplaced_aggregate_taken_for_success(patch: Patch) -> None:
         return Verdict.FAILED if result.error_code else Verdict.DELIVERED
 
     patch.setattr(batcher, "judge", judge)
+
+
+@bug("accepted = acknowledged + dead-lettered + queued + spilled, at every instant")
+def ledger_off_by_one(patch: Patch) -> None:
+    """Count one record too few of every batch that is handed back to be sent again."""
+    original = LaneQueues.return_to_front
+
+    def return_to_front(self: Any, records: Any) -> None:
+        original(self, records)
+        self.queued -= 1
+        self.accepted -= 1
+        self.accepted += len(records) > 1
+
+    patch.setattr(LaneQueues, "return_to_front", return_to_front)
+
+
+@bug("a second signal leaves the bookmark at what is acknowledged")
+def bookmark_passes_what_is_pending_at_hurry(patch: Patch) -> None:
+    """Take what is pending for done when the drain is cut short."""
+    original = SourceRun._move_bookmark
+
+    async def move_bookmark(self: Any) -> None:
+        if self._producer._is_hurried:
+            for segment in self._barriers._segments:
+                segment.pending = 0
+        await original(self)
+
+    patch.setattr(SourceRun, "_move_bookmark", move_bookmark)
+
+
+@bug("a stream in AUTO mode takes no aggregates: their members' keys would be ignored")
+def auto_mode_ignored(patch: Patch) -> None:
+    """Take every stream for one that keeps to the keys."""
+    original = FakeKinesis.describe_stream
+
+    async def describe_stream(self: Any, stream: str) -> Any:
+        return replace(await original(self, stream), distribution=Distribution.USER_PARTITION_KEY)
+
+    patch.setattr(FakeKinesis, "describe_stream", describe_stream)

@@ -1,0 +1,73 @@
+"""The books of every producer that lives in a world, looked at from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from infra.audit.core.auditor import Auditor
+from producer.core.lanes import LaneQueues
+from producer.producer import Producer
+from tests.simulation.loop import PROCESS, Process
+from tests.simulation.story import Story
+
+_FAILURE: Final = "a ledger does not balance: "
+
+
+class _Book:
+    """One producer, and what was seen of it by counting calls: what it took, and for how much it gave receipts."""
+
+    def __init__(self, producer: Producer, process: Process | None) -> None:
+        self.producer = producer
+        self.process = process
+
+
+class Ledgers:
+    """Opens a book for every producer that is entered, and balances those of living processes."""
+
+    def __init__(self, story: Story) -> None:
+        self.violations: list[str] = []
+        self._story = story
+        self._books: list[_Book] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """See every producer that is opened inside the block."""
+        enter: Callable[[Producer], Any] = Producer.__aenter__
+
+        async def enter_seen(producer: Producer) -> Producer:
+            self._books.append(_Book(producer, PROCESS.get()))
+            entered: Producer = await enter(producer)
+            return entered
+
+        Producer.__aenter__ = enter_seen  # type: ignore[method-assign] - for the time of one world
+        try:
+            yield
+        finally:
+            Producer.__aenter__ = enter  # type: ignore[method-assign]
+
+    def look(self) -> None:
+        """Feed every living producer's books to an auditor; each failure is told once."""
+        self._books = [each for each in self._books if each.process is not None and each.process.alive]
+        for book in self._books:
+            self._story.count("ledger_looked_at")
+            ledger = book.producer.ledger
+            auditor = Auditor(has_bucket=False, has_destinations=False)
+            auditor.balance(
+                accepted=ledger.accepted,
+                acknowledged=ledger.acknowledged,
+                dead_lettered=ledger.undeliverable,
+                pending=ledger.queued + ledger.in_flight + ledger.spilled,
+            )
+            queued = _queued(book.producer)
+            if auditor.report().ledger_imbalance or queued != ledger.queued:
+                self.violations.append(f"{_FAILURE}{ledger}, of which {queued:,} lie in the lanes")
+                self._books.remove(book)
+                return
+
+
+def _queued(producer: Producer) -> int:
+    """Count the records in the lanes one by one."""
+    queues: LaneQueues = producer._queues
+    return sum(len(lane.queue) for lane in queues.lanes)

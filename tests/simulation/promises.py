@@ -1,0 +1,113 @@
+"""What a world has to keep: which events must arrive where, and which findings of an audit count against it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from shared.lease import CheckpointKind, Lease
+from shared.records import Position
+from tests.simulation.draw import SOURCE
+
+if TYPE_CHECKING:
+    from infra.audit.core.report import AuditReport
+    from tests.simulation.arrival import Arrival
+    from tests.simulation.world import World
+
+_COUNTS: Final = (
+    "lost_before_stream",
+    "lost_in_s3",
+    "lost_in_streams",
+    "duplicated_in_dead_letters",
+    "stored_and_dead_lettered",
+    "unknown",
+    "ledger_imbalance",
+)
+
+
+class Promises:
+    """The promises as they are for what the world has drawn."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._usage = world.usage
+        self._anchors: dict[str, Position] = {}  # where a shard that began at LATEST was fixed
+        self._whole: set[str] = set()  # shards that are read from their beginning
+
+    def lease_written(self, before: Lease, after: Lease) -> None:
+        """Take a write to a lease row: the first position stored is where a shard at LATEST begins."""
+        if before.checkpoint.kind is CheckpointKind.TRIM_HORIZON:
+            self._whole.add(after.shard_id)
+        if before.checkpoint.kind is CheckpointKind.LATEST and after.checkpoint.kind is CheckpointKind.NUMBER:
+            self._anchors[after.shard_id] = after.checkpoint.position
+
+    def missing(self) -> str:
+        """Say what has not arrived or been read yet; empty if nothing is left to wait for."""
+        world = self._world
+        world.index.update()
+        promised = {number for log in world.logs for number in log.numbers - log.lost}
+        if absent := sorted(promised - world.index.numbers.keys()):
+            return f"{len(absent)} events are not in the source stream: {absent[:5]}"
+        for shard_id, shard in world.kinesis.streams[SOURCE].shards.items():
+            if unread := self._unread(shard_id, is_open=shard.shard.is_open):
+                return unread
+        return ""
+
+    def _unread(self, shard_id: str, *, is_open: bool) -> str:
+        row = self._world.leases.rows.get(shard_id)
+        if row is None:
+            # Closed before anybody looked: nothing in it came after the start.
+            is_past = not is_open and self._usage.start_from == "LATEST"
+            return "" if is_past else f"{shard_id} has no lease row"
+        if row.pending is not None:
+            return f"{shard_id} has a pending flush"
+        if not is_open:
+            return "" if row.checkpoint.is_shard_end else f"{shard_id} is closed and not finished"
+        position, arrived_at = self._world.index.last.get(shard_id, (None, 0.0))
+        if position is None or arrived_at < self._usage.start_timestamp:
+            return ""
+        is_read = row.checkpoint.kind is CheckpointKind.LATEST or row.checkpoint.position >= position
+        return "" if is_read else f"{shard_id} is read up to {row.checkpoint} of {position}"
+
+    def delivered(self, found: set[int]) -> set[int]:
+        """Return the numbers that have to be in S3 and in the streams: what is in the source after the start.
+
+        `found` are those that are there. Where a shard began at LATEST, nothing may be missing after its first one.
+        """
+        arrivals = self._world.index.numbers
+        for number in found & arrivals.keys() if self._usage.start_from == "LATEST" else ():
+            arrival = arrivals[number]
+            anchor = self._anchors.get(arrival.shard_id)
+            if arrival.is_single and (anchor is None or arrival.position < anchor):
+                self._anchors[arrival.shard_id] = Position(arrival.position.sequence_number, -1)
+        return {number for number, arrival in arrivals.items() if self._is_after_start(arrival)}
+
+    def before_start(self) -> set[int]:
+        """Return the numbers that must not have been delivered: every copy came before the start."""
+        moment = self._usage.start_timestamp
+        return {number for number, arrival in self._world.index.numbers.items() if arrival.last < moment}
+
+    def _is_after_start(self, arrival: Arrival) -> bool:
+        if self._usage.start_from != "LATEST":
+            return arrival.first >= self._usage.start_timestamp
+        if arrival.shard_id in self._whole:
+            return True  # the child of a shard that was followed
+        anchor = self._anchors.get(arrival.shard_id)
+        return anchor is not None and arrival.position > anchor
+
+    def broken(self, report: AuditReport, *, by_line: bool) -> list[str]:
+        """Return the findings of an audit that count against this world."""
+        names = list(_COUNTS)
+        if self._usage.start_from != "TRIM_HORIZON" and not by_line:
+            # The auditor reads the whole source; the world's own audit knows where this application began.
+            names = [each for each in names if not each.startswith("lost_in")]
+        if by_line:
+            names = [each for each in names if each != "lost_before_stream"]
+        if self._usage.source_keeps_order:
+            names.append("out_of_order_in_s3")
+        if self._usage.streams_keep_order:
+            names.append("out_of_order_in_streams")
+        found = [f"{getattr(report, name):,} {name}" for name in names if getattr(report, name)]
+        copies = report.duplicated_in_s3
+        if copies and (self._usage.source_keeps_order or (not by_line and copies > report.duplicated_in_source)):
+            found.append(f"{copies:,} duplicated_in_s3")
+        return found
