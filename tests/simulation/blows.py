@@ -129,7 +129,7 @@ class Blows:
         world.index.update()
         log = self._chance.choice(world.logs)
         size = log.size
-        if not log.cut(world.index.numbers):
+        if not log.may_lose_lines or not log.cut(world.index.numbers):
             return False
         world.story.tell("web", f"cuts {log.path} of {size:,} bytes")
         if size < _BURST_BYTES_MAX and self._chance.random() < 0.5:
@@ -145,7 +145,7 @@ class Blows:
         world = self._world
         world.index.update()
         log = self._chance.choice(world.logs)
-        is_early = self._chance.random() < 0.5
+        is_early = self._chance.random() < 0.5 and log.may_lose_lines
         removed = (log.remove_oldest if is_early else log.remove_read)(world.index.numbers)
         if removed:
             world.story.count("log_removed_early" if is_early else "log_removed_read")

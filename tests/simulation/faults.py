@@ -60,8 +60,8 @@ BLOWS: Final = {
     "clock_jump": (0, 0, 1, 2),
     "power_loss": (0, 0, 1, 2),
     "log_rotated": (0, 1, 2, 4),
-    "log_removed": (0, 1, 2, 4),
-    "log_cut": (0, 0, 1, 2),
+    "log_removed": (0, 2, 3, 4),
+    "log_cut": (0, 1, 2, 3),
 }
 
 

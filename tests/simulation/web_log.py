@@ -75,6 +75,14 @@ class WebLog:
         """The bad lines that have to be in the dead letters."""
         return [line for part in self._parts.values() if not part.is_given_up for line in part.bad_lines]
 
+    @property
+    def may_lose_lines(self) -> bool:
+        """Whether a line stands for the same event without the lines before it.
+
+        A visit belongs to a session that they began: read again without them, it would be another event.
+        """
+        return self.line_format is LineFormat.JSON
+
     def create(self) -> None:
         """Make the empty file."""
         self.disk.write_log(self.path, b"")
