@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.simulation.actor import Actor
     from tests.simulation.world import World
 
-_BURST_BYTES_MAX: Final = 10_000
+_BURST_BYTES_MAX: Final = 40_000
 _BURST_NUMBERS: Final = 1_000_000  # above the numbers of all other events
 _WORKER_FREEZE_SECONDS_MAX: Final = 40
 _RARE_COUNTDOWN: Final = 2
@@ -93,7 +93,7 @@ class Blows:
 
     def _stop(self, actors: list[Actor]) -> bool:
         actor = self._chance.choice(actors)
-        if self._chance.random() < 0.5:
+        if self._chance.random() < 0.9:
             when = self._world.loop.time() + self._chance.uniform(0, 2)
             self._world.at(when, self._blow, "second_signal", lambda: actor.is_stopping and actor.stop())
         return actor.stop()
@@ -132,7 +132,7 @@ class Blows:
         if not log.may_lose_lines or not log.cut(world.index.numbers):
             return False
         world.story.tell("web", f"cuts {log.path} of {size:,} bytes")
-        if size < _BURST_BYTES_MAX and self._chance.random() < 0.5:
+        if size < _BURST_BYTES_MAX and self._chance.random() < 0.9:
             # Grown past where a reader stands before it looks again: only the first bytes show that it was cut.
             world.story.count("burst")
             while log.size <= size:

@@ -100,11 +100,13 @@ class Promises:
         if self._usage.start_from != "TRIM_HORIZON" and not by_line:
             # The auditor reads the whole source; the world's own audit knows where this application began.
             names = [each for each in names if not each.startswith("lost_in")]
+        is_whole = by_line or self._usage.start_from == "TRIM_HORIZON"
         if by_line:
             names = [each for each in names if each != "lost_before_stream"]
-        if self._usage.source_keeps_order:
+        # A repetition whose first copy came before the start is a first one to this application.
+        if is_whole and self._usage.source_keeps_order:
             names.append("out_of_order_in_s3")
-        if self._usage.streams_keep_order:
+        if is_whole and self._usage.streams_keep_order:
             names.append("out_of_order_in_streams")
         found = [f"{getattr(report, name):,} {name}" for name in names if getattr(report, name)]
         copies = report.duplicated_in_s3
