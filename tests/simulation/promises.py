@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from shared.lease import CheckpointKind, Lease
 from shared.records import Position
 from tests.simulation.draw import SOURCE
+from tests.simulation.web_log import missing_lines
 
 if TYPE_CHECKING:
     from infra.audit.core.report import AuditReport
@@ -50,7 +51,8 @@ class Promises:
         for shard_id, shard in world.kinesis.streams[SOURCE].shards.items():
             if unread := self._unread(shard_id, is_open=shard.shard.is_open):
                 return unread
-        return ""
+        waiting = sum(len(missing_lines(log.disk, log.bad_lines)) for log in world.logs)
+        return f"{waiting} bad lines are not in the dead letters" if waiting else ""
 
     def _unread(self, shard_id: str, *, is_open: bool) -> str:
         row = self._world.leases.rows.get(shard_id)
