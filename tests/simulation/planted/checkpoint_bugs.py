@@ -8,7 +8,6 @@ from typing import Any
 from consumer import shard_consumer
 from consumer.core.checkpoint_tracker import CheckpointTracker, Unit
 from consumer.delivery import Delivery
-from consumer.flusher import Flusher
 from consumer.shard_consumer import ShardConsumer
 from consumer.shard_reader import ShardReader, start_of
 from shared.lease import Checkpoint
@@ -111,16 +110,6 @@ def dead_letters_dropped(patch: Patch) -> None:
         """Forget."""
 
     patch.setattr(Delivery, "_refuse", refuse)
-
-
-@bug("a shard that starts at LATEST is fixed at the first record seen")
-def latest_not_fixed(patch: Patch) -> None:
-    """Leave it at LATEST, which moves on, until the first checkpoint."""
-
-    async def anchor(self: Any, before: Any) -> None:
-        """Do nothing."""
-
-    patch.setattr(Flusher, "anchor", anchor)
 
 
 @bug("nothing from before the start is read")

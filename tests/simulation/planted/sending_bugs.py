@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from producer.core import batcher, put_outcome
@@ -12,9 +11,8 @@ from producer.core.put_outcome import Verdict
 from producer.producer import Producer
 from producer.source_run import SourceRun
 from shared.errors import AmbiguousCallError
-from shared.records import Distribution, PutResult
+from shared.records import PutResult
 from tests.simulation.planted.registry import Patch, bug
-from tests.support.fake_kinesis import FakeKinesis
 
 
 @bug("a lane has one stream record in flight")
@@ -114,14 +112,3 @@ def bookmark_passes_what_is_pending_at_hurry(patch: Patch) -> None:
         await original(self)
 
     patch.setattr(SourceRun, "_move_bookmark", move_bookmark)
-
-
-@bug("a stream in AUTO mode takes no aggregates: their members' keys would be ignored")
-def auto_mode_ignored(patch: Patch) -> None:
-    """Take every stream for one that keeps to the keys."""
-    original = FakeKinesis.describe_stream
-
-    async def describe_stream(self: Any, stream: str) -> Any:
-        return replace(await original(self, stream), distribution=Distribution.USER_PARTITION_KEY)
-
-    patch.setattr(FakeKinesis, "describe_stream", describe_stream)

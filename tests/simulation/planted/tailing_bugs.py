@@ -7,7 +7,7 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-from producer.bookmark import BookmarkStore, FileMark
+from producer.bookmark import BookmarkStore
 from producer.core.barriers import Barriers
 from producer.core.line_framer import LineFramer
 from producer.dead_letters import DeadLetters
@@ -121,34 +121,3 @@ def producer_dead_letters_not_synced(patch: Patch) -> None:
                 await self._files.append(self.path, b"".join(waiting), durable=False)
 
     patch.setattr(DeadLetters, "flush", flush)
-
-
-@bug("the end of a renamed file is judged before the read that finds nothing")
-def old_answer_taken_for_the_end(patch: Patch) -> None:
-    """Judge it afterwards, by when the last line came."""
-
-    async def hold_successors(self: Any) -> None:
-        quiet_since = self._quiet_since
-        await original(self)
-        self._quiet_since = quiet_since
-
-    async def rest(self: Any, *, is_last_look: bool) -> Any:
-        await self._hold_successors()
-        return await judged(self, is_last_look=is_last_look or bool(self._held and not self._is_growing()))
-
-    original, judged = Tailer._hold_successors, Tailer._rest
-    patch.setattr(Tailer, "_hold_successors", hold_successors)
-    patch.setattr(Tailer, "_rest", rest)
-
-
-@bug("a chunk that says that nothing was read yet stands at the bookmark")
-def bookmark_set_back_before_the_start(patch: Patch) -> None:
-    """Let it stand at the beginning of the first file."""
-
-    def init(self: Any, *args: Any, **options: Any) -> None:
-        original(self, *args, **options)
-        self._mark = FileMark(0, 0, 0)
-        self._framer = LineFramer(options["line_bytes_max"])
-
-    original = Tailer.__init__
-    patch.setattr(Tailer, "__init__", init)
