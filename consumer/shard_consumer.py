@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from consumer.core.batch import Batch
 from consumer.core.chunk import CHUNK_RECORDS, Chunk, cut
@@ -18,6 +18,7 @@ from consumer.delivery import Delivery
 from consumer.failure import first_failure
 from consumer.fan_out_reader import Reader, open_reader
 from consumer.flusher import Flusher
+from consumer.handover import Handover
 from consumer.lease_table import HeldLease
 from consumer.retention import ShardRetention
 from consumer.shard_parts import ShardParts, ShardSettings
@@ -29,6 +30,8 @@ from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
 _TIP_PAGES_MAX = 5  # empty pages at the tip after which a replay stops waiting for records that were trimmed
+
+Carrier = Callable[[Chunk, Batch], Awaitable[int]]  # takes a chunk into a batch; how many records became dead letters
 
 
 class ShardConsumer:
@@ -210,7 +213,7 @@ class ShardConsumer:
     async def _read(self) -> None:
         row = self._held.row
         reader = self._reader_after(self._through) or self._reader(start_of(row, self._settings.read.start_timestamp))
-        transform = Transform(self._enricher, self._parts.router, self._marks)
+        carry = self._carrier()
         try:
             while not self._is_stopping:
                 try:
@@ -227,7 +230,7 @@ class ShardConsumer:
                 is_all_stored = self._open.last is None and self._closed is None
                 await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
                 if page.records:
-                    await self._process(page.records, transform)
+                    await self._process(page.records, carry)
                 if page.next_iterator is None and not self._is_stopping:
                     self._end(page)
                     break
@@ -246,23 +249,22 @@ class ShardConsumer:
         if not self._is_paused:
             self.state = ShardState.READING
 
-    async def _process(self, records: Sequence[StreamRecord], transform: Transform) -> None:
+    async def _process(self, records: Sequence[StreamRecord], carry: Carrier) -> None:
         self._is_processing = True
         if self._held.row.checkpoint.kind is CheckpointKind.LATEST and self._through is None:
             await self._flusher.anchor(Position(records[0].sequence_number))
-        timestamp = timestamp_text(self._clock.wall()).encode()
         for chunk in self._cut(records, self._through):
-            await self._take(chunk, transform, timestamp)
+            await self._take(chunk, carry)
             if self._is_stopping:
                 break
         self._is_processing = False
         self._wake()
 
-    async def _take(self, chunk: Chunk, transform: Transform, timestamp: bytes) -> None:
+    async def _take(self, chunk: Chunk, carry: Carrier) -> None:
         roll = self._settings.roll
         if self._open.records and len(chunk) > roll.room(self._open.records):
             await self._close_batch()
-        failed = await self._delivery.take(chunk, self._open, transform, timestamp=timestamp)
+        failed = await carry(chunk, self._open)
         self._through = chunk.last
         self._records += len(chunk)
         self._check_breaker(len(chunk), failed)
@@ -349,6 +351,15 @@ class ShardConsumer:
             return None
         self._retention.expect(position)
         return self._reader(Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number))
+
+    def _carrier(self) -> Carrier:
+        """Return what becomes of a chunk: the user's function handles it, or its events are enriched and delivered."""
+        parts, take, now = self._parts, self._delivery.take, self._clock.wall
+        if parts.handling is not None:
+            kept = (self._marks, self._delivery.tracker, self._account)
+            return Handover(self._held.shard_id, parts.handling, *kept, parts.counters, parts.ports).take
+        transform = Transform(self._enricher, parts.router, self._marks)
+        return lambda chunk, batch: take(chunk, batch, transform, timestamp=timestamp_text(now()).encode())
 
     def _cut(
         self, records: Sequence[StreamRecord], after: Position | None, through: Position | None = None

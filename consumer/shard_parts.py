@@ -9,6 +9,7 @@ from consumer.archive import Archive
 from consumer.budget import Budget
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
+from consumer.handover import Handling
 from consumer.retention import Retention
 from consumer.shard_reader import ReadPorts, ReadSettings
 from consumer.status import Counters
@@ -36,3 +37,4 @@ class ShardParts:
     budget: Budget
     counters: Counters
     retention: Retention
+    handling: Handling | None = None  # the user's function; None: events are enriched and delivered

@@ -13,6 +13,7 @@ from consumer.core.lease_planner import LeasePlanner
 from consumer.core.route import Router
 from consumer.core.shard_graph import rows_to_create
 from consumer.failure import first_failure
+from consumer.handover import Handling
 from consumer.lease_table import HeldLease, LeaseTable
 from consumer.retention import Retention
 from consumer.retrier import Retrier
@@ -28,8 +29,7 @@ from shared.settings import ConsumerSettings
 _ROUNDS_PER_LEASE: Final = 3  # renewals and planning rounds per lease duration, as in KCL
 _RELEASE_SECONDS_MAX: Final = 2.0
 _RETRY_SHARD_SECONDS: Final = 5.0
-# Of the drain time, what is kept for giving the leases back.
-_RELEASE_SHARE: Final = 0.1
+_RELEASE_SHARE: Final = 0.1  # of the drain time: what is kept for giving the leases back
 
 
 @dataclass(slots=True)
@@ -58,10 +58,11 @@ class Worker:
         random: Random,
         telemetry: Telemetry,
         fan_out: FanOut | None = None,
+        handling: Handling | None = None,
     ) -> None:
-        """Check the settings; ConfigurationError names what does not fit.
+        """Check the settings (ConfigurationError); `sinks`: destination name -> its stream.
 
-        `sinks`: destination name -> its stream. With `fan_out`, shards are pushed rather than polled.
+        With `fan_out`, shards are pushed, not polled; with `handling`, records go to the user's function.
         """
         self.worker_id = settings.worker_id or f"worker-{random.getrandbits(48):012x}"
         self._settings = settings
@@ -83,6 +84,7 @@ class Worker:
             router=router,
             budget=Budget(settings.budget_bytes_max),
             counters=Counters(),
+            handling=handling,
             retention=Retention(
                 objects, settings.error_prefix, retrier=self._retrier, clock=clock, telemetry=telemetry
             ),
@@ -158,7 +160,7 @@ class Worker:
             open_shards=summary.open_shard_count,
             retention_hours=summary.retention_hours,
         )
-        if self._parts.archive is None:
+        if self._parts.archive is None and self._parts.handling is None:
             self._telemetry.warning("no_bucket", consequence="dead letters are only logged with their place")
 
     def _describe(self) -> dict[str, Any]:

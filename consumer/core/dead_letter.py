@@ -23,6 +23,7 @@ class DeadLetter:
     arrival_timestamp: float
     event_id: str | None = None
     destination: str | None = None
+    attempts: int = 1
 
     def encode(self, shard_id: str, ended_at: float) -> bytes:
         """Return one line of JSON without a newline, in Firehose's fields and the place in the source stream.
@@ -31,7 +32,7 @@ class DeadLetter:
         """
         sequence_number, sub_sequence_number = self.position
         line = {
-            "attemptsMade": 1,
+            "attemptsMade": self.attempts,
             "arrivalTimestamp": int(self.arrival_timestamp * 1000),
             "errorCode": self.error_code,
             "errorMessage": self.error_message,
