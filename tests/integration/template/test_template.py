@@ -307,7 +307,8 @@ def test_athena_finds_the_archive_where_the_consumer_writes_it(template: dict[st
         "credit_limit": 1,
         "browse_history": [],
     }
-    line = Enricher("s", "shardId-0").enrich(orjson.dumps(event), event, Position(1), b"2026-11-21T05:00:00+00:00")
+    row = (orjson.dumps(event), event, 1, 0)
+    ((line,), _) = Enricher("s", "shardId-0").enrich_all([row], b"2026-11-21T05:00:00+00:00")
     table = _properties(template, "EventsTable")["TableInput"]
     assert {each["Name"] for each in table["StorageDescriptor"]["Columns"]} == set(orjson.loads(line))
     names = ObjectNames(
