@@ -11,6 +11,7 @@ import asyncio
 import gzip
 import itertools
 import json
+import os
 import random
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -23,6 +24,7 @@ from aiobotocore.session import get_session
 
 from benchmarks.contest import Contender, Meter, hold, parser_of
 from benchmarks.sample import EVENTS, STREAM, make_events
+from producer.api import EventProducer
 from producer.core.json_line import JsonLineParser
 from producer.core.line import LineParser
 from producer.core.site import DEFAULT
@@ -35,8 +37,6 @@ from producer.source_run import SourceRun
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.disk import LocalFiles
-from shared.event import with_event_id
-from shared.lanes import lane_of
 from shared.lifecycle import StopSignal
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
@@ -110,8 +110,6 @@ def _settings(**changes: Any) -> ProducerSettings:
 async def _with_producer(
     endpoint: str, settings: ProducerSettings, job: Callable[[Producer, Meter], Awaitable[None]]
 ) -> None:
-    import os  # noqa: PLC0415 - this process is the contender's own
-
     os.environ["AWS_ENDPOINT_URL"] = endpoint
     async with open_aws() as aws:
         parts: dict[str, Any] = {"clock": SystemClock(), "random": random.Random(1), "telemetry": SilentTelemetry()}  # noqa: S311 - jitter
@@ -119,23 +117,24 @@ async def _with_producer(
             meter = Meter()
             await job(producer, meter)
             meter.report()
-            if producer.ledger.pending or producer.failure:
-                raise RuntimeError(str(producer.failure or producer.ledger))
+            _check(producer)
+
+
+def _check(producer: Producer | EventProducer) -> None:
+    if producer.ledger.pending or producer.failure:
+        raise RuntimeError(str(producer.failure or producer.ledger))
 
 
 async def _headrace(endpoint: str, count: int, settings: ProducerSettings) -> None:
-    events = make_events()
-
-    async def job(producer: Producer, meter: Meter) -> None:
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    events, meter = make_events(), Meter()
+    async with EventProducer(STREAM, settings=settings, telemetry=SilentTelemetry()) as producer:
         meter.start()
         for number in range(count):
-            event = events[number % EVENTS]
-            key = event["session_id"]
-            event_id = f"bench.{lane_of(producer.hash_key_of(key)):02x}.{number}"
-            await producer.put(with_event_id(orjson.dumps(event), event_id), key)
+            await producer.put(events[number % EVENTS])
         await producer.flush(60)
-
-    await _with_producer(endpoint, settings, job)
+        meter.report()
+        _check(producer)
 
 
 async def _headrace_lines(endpoint: str, count: int, lines: list[bytes], parser: LineParser) -> None:

@@ -24,14 +24,16 @@ from shared.errors import (
     PartitionKeyError,
     RecordRejectedError,
 )
-from shared.event import EventId, decode_event, event_id_of, with_event_id
+from shared.event import EVENT_ID_FIELD, decode_event, event_id_heads, event_id_of, opening_count, with_numbered_id
 from shared.lanes import lane_of
+from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
 from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Receipt, Telemetry
 from shared.settings import Ordering, ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
 
 _SOURCE_ID_BITS: Final = 80
 _KEY_FIELD: Final = "session_id"
+_SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX  # no shorter event has more keys than are allowed
 
 
 class EventProducer:
@@ -66,17 +68,16 @@ class EventProducer:
         self._telemetry = telemetry
         self._stack = AsyncExitStack()
         self._inner: Producer | None = None
-        self._source_id = ""
+        self._heads: tuple[bytes, ...] = ()
         self._count = 0
-        self._has_lanes = True
         self._waiting: dict[asyncio.Future[Delivered], None] = {}
 
     async def __aenter__(self) -> Self:
         """Connect and look at the stream."""
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
-        self._source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
-        self._has_lanes = settings.ordering is Ordering.LANE
+        source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
+        self._heads = event_id_heads(source_id, has_lanes=settings.ordering is Ordering.LANE)
         async with AsyncExitStack() as stack:
             kinesis = self._kinesis
             if kinesis is None:
@@ -135,14 +136,20 @@ class EventProducer:
         The partition key is the event's `session_id` unless given. Raises MalformedEventError, RecordTooLargeError or
         PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed.
         """
-        await self._put(event, partition_key, None)
+        producer = self._producer
+        data, key, has_id = _encode(event, partition_key)
+        if has_id or not producer.try_put(self._tag(producer, data, key), key):
+            await self._put_slowly(data, key, None, has_id=has_id)
+        if producer.is_busy:
+            await producer.give_way()
 
     async def put_and_wait(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> Delivered:
         """Put an event and wait until Kinesis has it; return its shard and sequence number. Errors as in `put`."""
         future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self._waiting[future] = None
         try:
-            await self._put(event, partition_key, _Resolver(future))
+            data, key, has_id = _encode(event, partition_key)
+            await self._put_slowly(data, key, _Resolver(future), has_id=has_id)
             return await future
         finally:
             del self._waiting[future]
@@ -151,29 +158,19 @@ class EventProducer:
         """Send what is queued at once; return how many events are still pending at the deadline."""
         return await self._producer.flush(deadline_seconds)
 
-    async def _put(self, event: Mapping[str, Any] | bytes, partition_key: str | None, receipt: Receipt | None) -> None:
+    async def _put_slowly(self, data: bytes, key: str, receipt: Receipt | None, *, has_id: bool) -> None:
+        """Accept an event, waiting for room, in memory or on disk."""
         producer = self._producer
-        data, decoded = _encode(event)
-        key = decoded.get(_KEY_FIELD) if partition_key is None else partition_key
-        if not isinstance(key, str):
-            message = f"the event has no {_KEY_FIELD} that is a text"
-            raise PartitionKeyError(message, hint="Add one, or put it with `partition_key=`")
-        has_id = event_id_of(decoded) is not None
-        lane = lane_of(producer.hash_key_of(key)) if self._has_lanes else None
-        while True:
-            # The id is given in the step in which the record is queued: readers take one that comes after a higher
-            # one of its lane for a duplicate.
-            self._count += 1
-            tagged = (
-                bytes(memoryview(data))
-                if has_id
-                else with_event_id(data, str(EventId(self._source_id, lane, self._count)))
-            )
-            if await producer.offer(tagged, key, receipt):
-                break
+        while not await producer.offer(data if has_id else self._tag(producer, data, key), key, receipt):
             await producer.wait_for_room()
-        if producer.is_busy:
-            await asyncio.sleep(0)
+
+    def _tag(self, producer: Producer, data: bytes, key: str) -> bytes:
+        """Give an event its id, in the step in which it is queued.
+
+        Readers take one that comes after a higher one of its lane for a duplicate.
+        """
+        self._count += 1
+        return with_numbered_id(data, self._heads[lane_of(producer.hash_key_of(key))], self._count)
 
 
 class _Resolver:
@@ -194,13 +191,28 @@ class _Resolver:
             self._future.set_exception(RecordRejectedError(f"{outcome.error_code}: {outcome.error_message}"))
 
 
-def _encode(event: Mapping[str, Any] | bytes) -> tuple[bytes, dict[str, Any]]:
-    """Return an event's bytes and what a reader will decode from them."""
+def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, bool]:
+    """Return an event's bytes, its partition key, and whether it brings an id."""
     if isinstance(event, bytes):
-        data = event
+        data = b"".join((event, b""))  # see Producer.put: it may be a result of orjson
+        fields = decode_event(data)
     else:
         try:
             data = orjson.dumps(event if isinstance(event, dict) else dict(event))
         except orjson.JSONEncodeError as error:
             raise MalformedEventError(f"the event can't be written as JSON: {error}") from None
-    return data, decode_event(data)
+        key = event.get(_KEY_FIELD) if partition_key is None else partition_key
+        if (
+            type(key) is str
+            and EVENT_ID_FIELD not in event
+            and len(data) <= _SHORT_BYTES
+            and opening_count(data) <= EVENT_DEPTH_MAX
+        ):
+            return data, key, False  # a reader will decode it: orjson writes nothing else that would be refused
+        fields = decode_event(data)
+        data = b"".join((data, b""))
+    key = fields.get(_KEY_FIELD) if partition_key is None else partition_key
+    if not isinstance(key, str):
+        message = f"the event has no {_KEY_FIELD} that is a text"
+        raise PartitionKeyError(message, hint="Add one, or put it with `partition_key=`")
+    return data, key, event_id_of(fields) is not None

@@ -25,6 +25,7 @@ from shared.retry import Backoff
 from shared.settings import Ordering, ProducerSettings
 
 _WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
+_RECORDS_PER_TURN: Final = 256  # after so many, those who put let the event loop run
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
 
 
@@ -63,6 +64,7 @@ class Producer:
         self._refused_backoff = Backoff(seconds_min, max(seconds_min, settings.refused_backoff_seconds_max))
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
+        self.hash_key_of = self._queues.hash_key  # of a partition key
         self._batcher = self._new_batcher()
         self._spill = self._new_spill(files)
         self._watch = StreamWatch(
@@ -82,6 +84,7 @@ class Producer:
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
         self._progress = asyncio.Event()  # for those who wait for room or for the end
         self._listens = False  # whether the send loop wants to hear of new records
+        self.is_busy = False  # whether callers that never wait hold up the sending
         self._is_open = False
         self._is_hurried = False
         self._warned_at: dict[str, float] = {}
@@ -129,10 +132,6 @@ class Producer:
         """Return each open shard's load by this producer, its hottest keys and the split that helps; hottest first."""
         return self._heats.hot_shards()
 
-    def hash_key_of(self, partition_key: str) -> int:
-        """Return the hash key of a partition key, from a cache; PartitionKeyError if Kinesis would not take it."""
-        return self._queues.hash_key(partition_key)
-
     async def __aenter__(self) -> Self:
         """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
         await self._watch.start()
@@ -174,12 +173,13 @@ class Producer:
         that the stream would not take, DeliveryFailedError if the producer is closed, and a `failure` that is final.
         """
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
-        data = bytes(memoryview(data))
-        while not await self.offer(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
-            if self._is_open:
-                await self.wait_for_room()
-        if self._wake.is_set():
-            await asyncio.sleep(0)  # let the send loop run: a caller that never waits would hold it up
+        data = b"".join((data, b""))
+        if not self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
+            while not await self.offer(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
+                if self._is_open:
+                    await self.wait_for_room()
+        if self.is_busy:
+            await self.give_way()
 
     async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
         """Accept many records (data, partition key, token) in their order, each as `put` does.
@@ -218,14 +218,16 @@ class Producer:
 
         The object is kept as it is, not copied. A caller that calls this in a loop has to await something now and then.
         """
-        if not self._is_open or self._has_failed:
+        if not self._is_open or (self.failure is not None and self._fails_fast):
             raise self.failure or DeliveryFailedError(
                 f"the producer of stream {self.stream} is closed", hint="Put inside `async with Producer(...)`"
             )
-        queues = self._queues
-        if not queues.accept(data, partition_key, receipt, token, explicit_hash_key, self._clock.monotonic()):
+        if not self._queues.accept(data, partition_key, receipt, token, explicit_hash_key, self._clock.monotonic()):
             return False
-        self._notice_queued()
+        if self._listens:
+            self._notice_queued()
+        if not self._queues.accepted % _RECORDS_PER_TURN:
+            self.is_busy = True
         return True
 
     def _notice_queued(self) -> None:
@@ -238,11 +240,12 @@ class Producer:
         ):
             self._listens = False
             self._wake.set()
+            self.is_busy = True
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the send loop waits for its turn: a good moment for a caller of `try_put` to await."""
-        return self._wake.is_set()
+    async def give_way(self) -> None:
+        """Let senders and receivers run; callers of `try_put` do this when the producer `is_busy`."""
+        self.is_busy = False
+        await asyncio.sleep(0)
 
     async def wait_for_room(self) -> None:
         """Wait until `try_put` is worth another try (or `wake_waiters` is called)."""

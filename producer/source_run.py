@@ -20,8 +20,8 @@ from producer.dead_letters import DeadLetters
 from producer.producer import Producer
 from producer.source import Chunk, LineSource
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.event import EventId, event_id_of, with_event_id
-from shared.lanes import LANES, lane_of
+from shared.event import event_id_heads, event_id_of, with_numbered_id
+from shared.lanes import lane_of
 from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome
 from shared.settings import Ordering, ProducerSettings
@@ -105,6 +105,7 @@ class SourceRun:
         self._settings = settings
         self._dead_letters = dead_letters
         self._bookmarks = bookmarks
+        self._is_paced = events_per_second is not None
         self._pacer = Pacer(events_per_second)
         self._lines_max = lines_max
         self._on_receipt = on_receipt
@@ -116,8 +117,8 @@ class SourceRun:
         self._barriers: Barriers[_Place] = Barriers()
         self._cut_at = clock.monotonic()
         self._cut_place = (-1, -1)
-        self._prefixes: list[str] = []
-        self._prefixes_of = ""
+        self._heads: tuple[bytes, ...] = ()  # of event ids, per lane
+        self._heads_of = ""
 
     async def run(self, stop: StopSignal) -> RunSummary:
         """Read the source to its end or until stopped, then drain; a second signal ends the draining.
@@ -183,26 +184,36 @@ class SourceRun:
         if self._on_progress is not None:
             self._on_progress(summary)
 
-    async def _take_chunk(self, chunk: Chunk) -> None:
+    def _begin_chunk(self, chunk: Chunk) -> None:
         summary = self.summary
         summary.bytes_read += chunk.bytes_read
         for overlong in chunk.overlong:
             summary.lines += 1
             summary.rejected += 1
             self._dead_letters.add_overlong(overlong, self._settings.line_bytes_max)
-        if self._prefixes_of != chunk.source_id:
-            self._set_prefixes(chunk.source_id)
+        if self._heads_of != chunk.source_id:
+            self._heads = event_id_heads(chunk.source_id, has_lanes=self._settings.ordering is Ordering.LANE)
+            self._heads_of = chunk.source_id
         if chunk.generation != self._generation:
             self._generation = chunk.generation
             begin_file(self._parser)
-        parse = self._parser.parse
+
+    async def _take_chunk(self, chunk: Chunk) -> None:
+        self._begin_chunk(chunk)
+        summary = self.summary
         lines = chunk.lines
         if self._lines_max is not None:
             lines = lines[: max(0, self._lines_max - summary.lines)]
+        parse, producer = self._parser.parse, self._producer
         for offset, line in lines:
             result = parse(line)
             if type(result) is ParsedEvent:
-                await self._put(result, offset, line)
+                if not self._try_put(result, offset, line):
+                    await self._wait_and_put(result, offset, line)
+                if self._is_paced:
+                    await self._pace()
+                if producer.is_busy:
+                    await producer.give_way()
             elif type(result) is FilteredLine:
                 summary.filtered[result.reason] += 1
             elif type(result) is RejectedLine:
@@ -213,41 +224,44 @@ class SourceRun:
         if len(lines) < len(chunk.lines):
             raise _EndError
 
-    def _set_prefixes(self, source_id: str) -> None:
-        """Make the beginnings of the event ids, one per lane: the text form of an EventId without its offset."""
-        lanes: list[int | None] = [None] * LANES if self._settings.ordering is Ordering.NONE else list(range(LANES))
-        self._prefixes = [str(EventId(source_id, lane, 0)).removesuffix("0") for lane in lanes]
-        self._prefixes_of = source_id
-
-    async def _put(self, event: ParsedEvent, offset: int, line: bytes) -> None:
-        key = event.partition_key
+    def _try_put(self, event: ParsedEvent, offset: int, line: bytes) -> bool:
+        """Put an event if there is room for it; one that the stream would not take goes to the dead letters."""
+        data, key, has_event_id = event
         segment = self._barriers.current
+        token: Any = segment
         try:
-            if event.has_event_id:
-                event_id, data = "", event.data
+            if not has_event_id:
+                head = self._heads[lane_of(self._producer.hash_key_of(key))]
+                data = with_numbered_id(data, head, offset)
                 if self._on_receipt is not None:
-                    event_id = event_id_of(orjson.loads(data)) or ""
-            else:
-                event_id = f"{self._prefixes[lane_of(self._producer.hash_key_of(key))]}{offset}"
-                data = with_event_id(event.data, event_id)
-            token = segment if self._on_receipt is None else (segment, event_id, key)
-            while not self._producer.try_put(data, key, self._receipt, token):
-                if self._stop.is_set():
-                    raise _EndError
-                await self._producer.wait_for_room()
+                    token = segment, f"{head.decode()}{offset}", key
+            elif self._on_receipt is not None:
+                token = segment, event_id_of(orjson.loads(data)) or "", key
+            if not self._producer.try_put(data, key, self._receipt, token):
+                return False
         except RecordRejectedError as error:
             self.summary.rejected += 1
             self._dead_letters.add(offset, error.error_code, str(error), line)
-            return
+            return True
         segment.pending += 1
         self.summary.events += 1
+        return True
+
+    async def _wait_and_put(self, event: ParsedEvent, offset: int, line: bytes) -> None:
+        while True:
+            if self._stop.is_set():
+                raise _EndError
+            await self._producer.wait_for_room()
+            if self._try_put(event, offset, line):
+                return
+
+    async def _pace(self) -> None:
+        """Wait for the next event's time, or until stopped."""
         delay = self._pacer.delay(self._clock.monotonic())
         if delay:
             with suppress(TimeoutError):  # the ordinary case: nobody asked us to stop
                 async with asyncio.timeout(delay):
                     await self._stop.wait()
-        elif self._producer.is_busy:
-            await asyncio.sleep(0)
 
     def _take_outcome(self, token: Segment[_Place], _: Outcome, /) -> None:
         token.pending -= 1

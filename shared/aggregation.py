@@ -10,6 +10,7 @@ Sources: amazon-kinesis-producer `aggregation-format.md` and `messages.proto`; a
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -22,8 +23,9 @@ MAGIC: Final = b"\xf3\x89\x9a\xc2"
 OUTER_PARTITION_KEY: Final = "a"  # what KPL sends; no user's key, so that nobody mistakes it for one
 _DIGEST_BYTES: Final = 16
 _OVERHEAD_BYTES: Final = len(MAGIC) + _DIGEST_BYTES
-_KEY_OVERHEAD_BYTES: Final = 4  # tag and length of a table entry of up to 1,024 bytes, rounded up
-_RECORD_OVERHEAD_BYTES: Final = 24  # tags, lengths and two indexes of a record, rounded up
+AGGREGATE_OVERHEAD_BYTES: Final = _OVERHEAD_BYTES + len(OUTER_PARTITION_KEY)
+MEMBER_OVERHEAD_BYTES: Final = 20  # tags and lengths of a member and its key, and an index of up to 4 bytes
+HASH_KEY_OVERHEAD_BYTES: Final = 48  # what an explicit hash key adds
 _HASH_KEY_DIGITS_MAX: Final = 39
 
 _CONTINUED: Final = 0x80
@@ -38,98 +40,103 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-# The bytes around a short record without explicit hash key are the same for each length: made once.
+# The bytes around a short record without explicit hash key are the same for each length and index: made once.
 _SHORT_DATA_BYTES: Final = 2048
-_SHORT_INDEXES: Final = 128
-_SHORT_HEADS: Final = [
-    b"\x1a" + _varint(2 + 1 + len(_varint(size)) + size) + b"\x08" for size in range(_SHORT_DATA_BYTES)
-]
+_ONE_BYTE_INDEXES: Final = 128
+_SHORT_INDEXES: Final = 2048
 _SHORT_LENGTHS: Final = [b"\x1a" + _varint(size) for size in range(_SHORT_DATA_BYTES)]
-_SHORT_VARINTS: Final = [bytes((value,)) for value in range(_SHORT_INDEXES)]
+_HEADS_BY_INDEX_BYTES: Final = [
+    [b"\x1a" + _varint(1 + index_bytes + len(length) + size) + b"\x08" for size, length in enumerate(_SHORT_LENGTHS)]
+    for index_bytes in (1, 2)
+]
+_SHORT_KEY_BYTES: Final = 128
+_KEY_HEADS: Final = [b"\x0a" + _varint(size) for size in range(_SHORT_KEY_BYTES)]
+_SHORT_VARINTS: Final = [_varint(value) for value in range(_SHORT_INDEXES)]
 
 
 class Aggregate:
-    """Builds one stream record out of user records, in the order in which they are appended.
+    """Builds one stream record out of user records, in the order in which they are added.
 
     Keys are stored once; the explicit hash key table holds only what a user supplied, in normalised decimal.
     """
 
-    __slots__ = ("_first", "_hash_keys", "_keys", "_records", "_tables", "count")
+    __slots__ = ("_data", "_hash_keys", "_keys")
 
     def __init__(self) -> None:
-        self._keys: dict[str, int] = {}
-        self._hash_keys: dict[int, int] = {}
-        self._tables = bytearray()
-        self._records = bytearray()
-        self._first: PutEntry | None = None
-        self.count = 0
+        self._data: list[bytes] = []
+        self._keys: list[str] = []
+        self._hash_keys: dict[int, int] = {}  # explicit ones, by the place of their record
 
-    @property
-    def size(self) -> int:
-        """Bytes of the aggregate as it would be encoded now, without its outer partition key."""
-        return _OVERHEAD_BYTES + len(self._tables) + len(self._records)
-
-    def size_after(self, data: bytes, partition_key: str) -> int:
-        """Return what `size` is at most once a record is appended (never less than the truth)."""
-        size = self.size + len(data) + _RECORD_OVERHEAD_BYTES + _HASH_KEY_DIGITS_MAX
-        if partition_key in self._keys:
-            return size
-        return size + 4 * len(partition_key) + _KEY_OVERHEAD_BYTES
-
-    def append(self, data: bytes, partition_key: str, explicit_hash_key: int | None = None) -> int:
-        """Append a user record; return `size` afterwards."""
-        index = self._keys.get(partition_key)
-        if index is None:
-            index = self._add_key(partition_key)
-        if not self.count:
-            self._first = PutEntry(data, partition_key, explicit_hash_key)
-        self.count += 1
-        records = self._records
-        length = len(data)
-        if explicit_hash_key is None and index < _SHORT_INDEXES and length < _SHORT_DATA_BYTES:
-            records += _SHORT_HEADS[length] + _SHORT_VARINTS[index] + _SHORT_LENGTHS[length]
-            records += data
-        else:
-            self._append_long(index, explicit_hash_key, data)
-        return _OVERHEAD_BYTES + len(self._tables) + len(records)
-
-    def _add_key(self, partition_key: str) -> int:
-        index = len(self._keys)
-        self._keys[partition_key] = index
-        encoded = partition_key.encode()
-        self._tables += b"\x0a" + _varint(len(encoded)) + encoded
-        return index
-
-    def _append_long(self, index: int, explicit_hash_key: int | None, data: bytes) -> None:
-        head = b"\x08" + _varint(index)
+    def append(self, data: bytes, partition_key: str, explicit_hash_key: int | None = None) -> None:
+        """Add a user record."""
         if explicit_hash_key is not None:
-            hash_index = self._hash_keys.get(explicit_hash_key)
-            if hash_index is None:
-                hash_index = len(self._hash_keys)
-                self._hash_keys[explicit_hash_key] = hash_index
-                digits = str(explicit_hash_key).encode()
-                self._tables += b"\x12" + _varint(len(digits)) + digits
-            head += b"\x10" + _varint(hash_index)
-        head += b"\x1a" + _varint(len(data))
-        self._records += b"\x1a" + _varint(len(head) + len(data)) + head
-        self._records += data
+            self._hash_keys[len(self._data)] = explicit_hash_key
+        self._data.append(data)
+        self._keys.append(partition_key)
+
+    def extend(self, data: Iterable[bytes], partition_keys: Iterable[str]) -> None:
+        """Add user records without explicit hash keys; there are as many keys as data."""
+        self._data += data
+        self._keys += partition_keys
 
     def encode(self) -> PutEntry:
         """Return the stream record: unwrapped for a single user record, as KPL does; ValueError if there is none.
 
-        An aggregate goes to the shard of its first record, by an explicit hash key on the outside.
+        An aggregate goes to the shard of its first record, by an explicit hash key on the outside. Beyond data and
+        keys (in UTF-8) it has at most AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES for each member, and
+        HASH_KEY_OVERHEAD_BYTES for each explicit hash key.
         """
-        if self._first is None:
+        if not self._data:
             msg = "an aggregate needs at least 1 record, it has 0"
             raise ValueError(msg)
-        if self.count == 1:
-            return self._first
-        digest = hashlib.md5(self._tables, usedforsecurity=False)
-        digest.update(self._records)
-        data = b"".join((MAGIC, self._tables, self._records, digest.digest()))
-        first = self._first
-        hash_key = first.explicit_hash_key
-        return PutEntry(data, OUTER_PARTITION_KEY, hash_key_of(first.partition_key) if hash_key is None else hash_key)
+        key, hash_key = self._keys[0], self._hash_keys.get(0)
+        if len(self._data) == 1:
+            return PutEntry(self._data[0], key, hash_key)
+        parts: list[bytes] = []
+        indexes = self._write_keys(parts)
+        if self._hash_keys:
+            self._write_mixed(parts, indexes)
+        else:
+            self._write_plain(parts, indexes)
+        message = b"".join(parts)
+        digest = hashlib.md5(message, usedforsecurity=False).digest()
+        data = b"".join((MAGIC, message, digest))
+        return PutEntry(data, OUTER_PARTITION_KEY, hash_key_of(key) if hash_key is None else hash_key)
+
+    def _write_keys(self, parts: list[bytes]) -> dict[str, int]:
+        indexes = {key: index for index, key in enumerate(dict.fromkeys(self._keys))}
+        for key in indexes:
+            encoded = key.encode()
+            size = len(encoded)
+            parts += (_KEY_HEADS[size] if size < _SHORT_KEY_BYTES else b"\x0a" + _varint(size), encoded)
+        return indexes
+
+    def _write_plain(self, parts: list[bytes], indexes: dict[str, int]) -> None:
+        for data, key in zip(self._data, self._keys, strict=True):
+            index = indexes[key]
+            size = len(data)
+            if size < _SHORT_DATA_BYTES and index < _SHORT_INDEXES:
+                heads = _HEADS_BY_INDEX_BYTES[index >= _ONE_BYTE_INDEXES]
+                parts += (heads[size], _SHORT_VARINTS[index], _SHORT_LENGTHS[size], data)
+            else:
+                _write_member(parts, index, None, data)
+
+    def _write_mixed(self, parts: list[bytes], indexes: dict[str, int]) -> None:
+        hash_indexes = {hash_key: index for index, hash_key in enumerate(dict.fromkeys(self._hash_keys.values()))}
+        for hash_key in hash_indexes:
+            digits = b"%d" % hash_key
+            parts += (b"\x12", _varint(len(digits)), digits)
+        for place, (data, key) in enumerate(zip(self._data, self._keys, strict=True)):
+            explicit = self._hash_keys.get(place)
+            _write_member(parts, indexes[key], None if explicit is None else hash_indexes[explicit], data)
+
+
+def _write_member(parts: list[bytes], index: int, hash_index: int | None, data: bytes) -> None:
+    head = b"\x08" + _varint(index)
+    if hash_index is not None:
+        head += b"\x10" + _varint(hash_index)
+    head += b"\x1a" + _varint(len(data))
+    parts += (b"\x1a", _varint(len(head) + len(data)), head, data)
 
 
 class DropReason(Enum):

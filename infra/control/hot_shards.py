@@ -111,7 +111,8 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
 
 def _queued(record: UserRecord) -> QueuedRecord:
     key = record.partition_key
-    return (record.data, key, hash_key_of(key), record.explicit_hash_key, None, None)
+    size = len(record.data) + len(key.encode())
+    return (record.data, key, hash_key_of(key), record.explicit_hash_key, None, None, size)
 
 
 def sample_lines(stream: str, samples: Sequence[ShardSample]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from producer.core.lanes import Lane, QueuedRecord
-from shared.aggregation import Aggregate
+from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, HASH_KEY_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES, Aggregate
 from shared.ports import Delivered
 from shared.records import PutEntry
 
@@ -76,6 +76,11 @@ class Retry:
     records: list[OutgoingRecord]
 
 
+def member_bytes_max(record: QueuedRecord) -> int:
+    """Return what a record takes in an aggregate at most."""
+    return record[6] + MEMBER_OVERHEAD_BYTES + (0 if record[3] is None else HASH_KEY_OVERHEAD_BYTES)
+
+
 class Group:
     """An aggregate under construction for one shard."""
 
@@ -86,5 +91,26 @@ class Group:
         self.aggregate = Aggregate()
         self.members: list[QueuedRecord] = []
         self.lanes: list[Lane] = []
-        self.bytes = 0  # of the aggregate
+        self.bytes = AGGREGATE_OVERHEAD_BYTES  # that the aggregate takes at most
         self.size = 0  # of its members, as the queues count them
+
+    def take(self, lane: Lane, count: int) -> None:
+        """Move the first `count` records of a lane here."""
+        queue = lane.queue
+        if count == len(queue):
+            records, size = list(queue), lane.bytes
+            queue.clear()
+        else:
+            records = [queue.popleft() for _ in range(count)]
+            size = sum(record[6] for record in records)
+        lane.bytes -= size
+        self.bytes += size + count * MEMBER_OVERHEAD_BYTES
+        self.size += size
+        self.members += records
+        self.lanes.append(lane)
+        if lane.has_explicit:
+            for record in records:
+                self.aggregate.append(record[0], record[1], record[3])
+                self.bytes += 0 if record[3] is None else HASH_KEY_OVERHEAD_BYTES
+        else:
+            self.aggregate.extend([record[0] for record in records], [record[1] for record in records])

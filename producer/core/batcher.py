@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
-from producer.core.batch import Batch, FlushReason, Group, OutgoingRecord, Retry, Settlement
+from producer.core.batch import Batch, FlushReason, Group, OutgoingRecord, Retry, Settlement, member_bytes_max
 from producer.core.call_gate import CallGate
 from producer.core.lanes import Lane, LaneQueues, QueuedRecord, effective_hash_key
 from producer.core.ledger import Ledger
 from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
 from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
+from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.ports import Delivered, Random
 from shared.records import PutEntry, PutResult
 from shared.retry import Backoff
 
-_MEMBER_SLACK_BYTES: Final = 88  # what a member, or a stream record, takes at most beyond its data and key
 _NEVER: Final = float("inf")
 _GRACE_SECONDS: Final = 1.0  # after a success, a request that was throttled whole says something of its shards only
 
 
 def _bound(record: QueuedRecord) -> int:
-    """Return more bytes than the record can take in a request, in an aggregate of its own or in another's."""
-    return len(record[0]) + 4 * len(record[1]) + _MEMBER_SLACK_BYTES
+    """Return what the record takes in a request at most, in an aggregate of its own or unwrapped."""
+    return AGGREGATE_OVERHEAD_BYTES + member_bytes_max(record)
 
 
 class Batcher:
@@ -229,7 +230,7 @@ class Batcher:
                 if self._is_held(batch, {}, lane, shard_id):
                     return
             lane.queue.popleft()
-            size = len(record[0]) + len(record[1])
+            size = record[6]
             lane.bytes -= size
             entry = PutEntry(record[0], record[1], record[3])
             self._launch(batch, OutgoingRecord(entry, [record], [lane], shard_id, size))
@@ -239,40 +240,40 @@ class Batcher:
     def _fill(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str, *, is_whole: bool) -> None:
         """Move the longest prefix of a lane that goes to `shard_id` and fits into that shard's aggregate."""
         group = groups.get(shard_id)
-        queue = lane.queue
-        limit = self._group_limit(batch, group)
-        taken = 0
-        while queue:
-            record = queue[0]
-            data, key, _, explicit, _, _ = record
-            if (not is_whole or explicit is not None) and self._predict(record) != shard_id:
-                break
-            length = len(data) + len(key)
-            if group is not None and (
-                group.bytes + length + 3 * len(key) > limit or group.aggregate.count >= AGGREGATE_RECORDS_MAX
-            ):
+        count = 0
+        if group is not None:
+            count = self._prefix(batch, group, lane, is_whole=is_whole)
+            if not count:
                 self._close(batch, groups.pop(shard_id))
                 group = None
-                if taken or not self._has_room(batch, len(groups), _bound(record)):
-                    break
-            if group is None:
-                group = groups[shard_id] = Group(shard_id)
-                limit = self._group_limit(batch, group)
-            if not taken:
-                group.lanes.append(lane)
-            batch.bytes -= group.bytes
-            group.bytes = group.aggregate.append(data, key, explicit)
+        if group is None:
+            if not self._has_room(batch, len(groups), _bound(lane.queue[0])):
+                return
+            group = groups[shard_id] = Group(shard_id)
             batch.bytes += group.bytes
-            group.members.append(queue.popleft())
-            taken += length
-            group.size += length
-        lane.bytes -= taken
-        lane.is_blocked = self._keeps_order and taken > 0
+            count = max(1, self._prefix(batch, group, lane, is_whole=is_whole))  # one record may be larger than that
+        batch.bytes -= group.bytes
+        group.take(lane, count)
+        batch.bytes += group.bytes
+        lane.is_blocked = self._keeps_order
 
-    def _group_limit(self, batch: Batch, group: Group | None) -> int:
-        """Return up to how many bytes an aggregate may grow without bursting itself or the request."""
-        room = self._batch_bytes_max - batch.bytes + (group.bytes if group else 0)
-        return min(self._aggregate_bytes_max, room) - _MEMBER_SLACK_BYTES
+    def _prefix(self, batch: Batch, group: Group, lane: Lane, *, is_whole: bool) -> int:
+        """Count the first records of a lane that go to the group's shard and fit into its aggregate and the request."""
+        queue = lane.queue
+        room = min(self._aggregate_bytes_max - group.bytes, self._batch_bytes_max - batch.bytes)
+        count_max = AGGREGATE_RECORDS_MAX - len(group.members)
+        is_plain = is_whole and not lane.has_explicit
+        if is_plain and len(queue) <= count_max and lane.bytes + len(queue) * MEMBER_OVERHEAD_BYTES <= room:
+            return len(queue)
+        count = 0
+        for record in islice(queue, count_max):
+            room -= member_bytes_max(record)
+            if room < 0 or not (
+                is_plain or (is_whole and record[3] is None) or self._predict(record) == group.shard_id
+            ):
+                break
+            count += 1
+        return count
 
     def _predict(self, record: QueuedRecord) -> str | None:
         return self.shard_map.predict(effective_hash_key(record))
@@ -290,9 +291,7 @@ class Batcher:
                 lane.is_blocked = True
         else:
             record.lanes = []
-        count = len(record.members)
-        self.queues.queued -= count
-        self._in_flight += count
+        self._in_flight += len(record.members)
         self._rates.take(record.shard_id, record.wire_bytes)
         batch.records.append(record)
         batch.bytes += record.wire_bytes

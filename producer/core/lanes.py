@@ -13,13 +13,12 @@ from shared.lanes import LANES, lane_of
 from shared.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
 from shared.ports import Receipt
 
-# Data, partition key, hash key of the partition key, explicit hash key, receipt, token. A tuple: it is made for every
-# record, and a class costs three times as much.
-QueuedRecord = tuple[bytes, str, int, int | None, Receipt | None, Any]
+# Data, partition key, hash key of the partition key, explicit hash key, receipt, token, bytes of data and key. A tuple:
+# it is made for every record, and a class costs three times as much.
+QueuedRecord = tuple[bytes, str, int, int | None, Receipt | None, Any, int]
 
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
 _KEYS_KEPT_MAX: Final = 65_536
-_KEY_BYTES_MAX: Final = 4 * PARTITION_KEY_CHARACTERS_MAX
 _LANE_SHIFT: Final = 128 - 8
 
 assert lane_of(HASH_KEY_MAX) == HASH_KEY_MAX >> _LANE_SHIFT == LANES - 1
@@ -34,12 +33,13 @@ def effective_hash_key(record: QueuedRecord) -> int:
 class Lane:
     """The records of one lane that wait, in the order in which they were put."""
 
-    __slots__ = ("bytes", "index", "is_blocked", "queue", "ready_since", "spilled")
+    __slots__ = ("bytes", "has_explicit", "index", "is_blocked", "queue", "ready_since", "spilled")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.queue: deque[QueuedRecord] = deque()
-        self.bytes = 0
+        self.bytes = 0  # of what is queued: data and keys
+        self.has_explicit = False  # whether a record with an explicit hash key was queued since it was empty
         self.is_blocked = False
         self.ready_since = 0.0
         self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
@@ -58,14 +58,29 @@ class LaneQueues:
         self.ready_bytes = 0
         self.ready_count = 0
         self.accepted = 0
-        self.queued = 0
         self.spilled = 0  # records on disk only, counted among the accepted ones
         self.undeliverable = 0
-        self.pending_bytes = 0  # data and keys of all records accepted and not settled
-        self.pending_count = 0
-        self._buffer_bytes_max = buffer_bytes_max
         self.record_bytes_max = record_bytes_max
-        self._hash_keys: dict[str, int] = {}
+        self._settled = 0
+        self._room_taken = 0  # by all records in memory that are not settled, with their overhead
+        self._buffer_bytes_max = buffer_bytes_max
+        self._keys: dict[str, tuple[int, int]] = {}  # hash key and bytes of the partition keys seen last
+        self._queues = [lane.queue for lane in self.lanes]
+
+    @property
+    def queued(self) -> int:
+        """How many records wait in the lanes."""
+        return sum(map(len, self._queues))
+
+    @property
+    def pending_count(self) -> int:
+        """How many records in memory are not settled: queued, sent, or waiting to be sent again."""
+        return self.accepted - self.spilled - self.undeliverable - self._settled
+
+    @property
+    def pending_bytes(self) -> int:
+        """Data and keys of the records in memory that are not settled."""
+        return self._room_taken - self.pending_count * RECORD_OVERHEAD_BYTES
 
     def accept(
         self,
@@ -80,30 +95,31 @@ class LaneQueues:
 
         Raises RecordTooLargeError or PartitionKeyError for a record that no stream would take.
         """
-        hash_key = self._hash_keys.get(partition_key)
-        if hash_key is None:
-            hash_key = self._learn_key(partition_key)
-        size = len(data) + len(partition_key)
-        if size > self.record_bytes_max - _KEY_BYTES_MAX:
-            self._check_size(data, partition_key)
+        known = self._keys.get(partition_key)
+        if known is None:
+            known = self._learn_key(partition_key)
+        hash_key, size = known
+        size += len(data)
+        if size > self.record_bytes_max:
+            raise self._too_large(size)
         if explicit_hash_key is not None:
             _check_explicit_hash_key(explicit_hash_key)
-        pending = self.pending_bytes + size
         lane = self.lanes[hash_key >> _LANE_SHIFT]
-        is_full = pending + self.pending_count * RECORD_OVERHEAD_BYTES > self._buffer_bytes_max
-        if lane.spilled or (is_full and self.pending_count):
+        room_taken = self._room_taken + size
+        if lane.spilled or (room_taken > self._buffer_bytes_max and self._room_taken):
             return False
-        self.pending_bytes = pending
-        self.pending_count += 1
+        self._room_taken = room_taken + RECORD_OVERHEAD_BYTES
         self.accepted += 1
-        self.queued += 1
+        lane.bytes += size
         queue = lane.queue
         if not queue:
             lane.ready_since = now
+            lane.has_explicit = False
             if not lane.is_blocked:
                 self.ready.append(lane)
-        queue.append((data, partition_key, hash_key, explicit_hash_key, receipt, token))
-        lane.bytes += size
+        if explicit_hash_key is not None:
+            lane.has_explicit = True
+        queue.append((data, partition_key, hash_key, explicit_hash_key, receipt, token, size))
         if not lane.is_blocked:
             self.ready_bytes += size
             self.ready_count += 1
@@ -131,10 +147,10 @@ class LaneQueues:
 
     def hash_key(self, partition_key: str) -> int:
         """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""
-        known = self._hash_keys.get(partition_key)
-        return self._learn_key(partition_key) if known is None else known
+        known = self._keys.get(partition_key)
+        return (self._learn_key(partition_key) if known is None else known)[0]
 
-    def _learn_key(self, partition_key: str) -> int:
+    def _learn_key(self, partition_key: str) -> tuple[int, int]:
         if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
             msg = (
                 f"the partition key has {len(partition_key):,} characters; "
@@ -146,16 +162,14 @@ class LaneQueues:
         except UnicodeEncodeError:
             msg = "the partition key holds a lone surrogate, which UTF-8 can't express"
             raise PartitionKeyError(msg) from None
-        if len(self._hash_keys) >= _KEYS_KEPT_MAX:
-            self._hash_keys.clear()
-        self._hash_keys[partition_key] = hash_key
-        return hash_key
+        if len(self._keys) >= _KEYS_KEPT_MAX:
+            self._keys.clear()
+        known = self._keys[partition_key] = hash_key, len(partition_key.encode())
+        return known
 
-    def _check_size(self, data: bytes, partition_key: str) -> None:
-        size = len(data) + len(partition_key.encode())
-        if size > self.record_bytes_max:
-            msg = f"data and partition key have {size:,} bytes; the stream takes {self.record_bytes_max:,}"
-            raise RecordTooLargeError(msg, hint="Send less per record, or raise the stream's MaxRecordSize")
+    def _too_large(self, size: int) -> RecordTooLargeError:
+        msg = f"data and partition key have {size:,} bytes; the stream takes {self.record_bytes_max:,}"
+        return RecordTooLargeError(msg, hint="Send less per record, or raise the stream's MaxRecordSize")
 
     @property
     def ready_since(self) -> float:
@@ -187,20 +201,20 @@ class LaneQueues:
         """Put records back before everything newer of their lanes, which are blocked (or have no order to keep)."""
         for record in reversed(records):
             lane = self.lanes[record[2] >> _LANE_SHIFT]
-            size = len(record[0]) + len(record[1])
+            size = record[6]
             if not lane.is_blocked:
                 if not lane.queue:
                     self.ready.append(lane)
                 self.ready_bytes += size
                 self.ready_count += 1
+            lane.has_explicit = record[3] is not None or (lane.has_explicit and bool(lane.queue))
             lane.queue.appendleft(record)
             lane.bytes += size
-        self.queued += len(records)
 
     def settle(self, count: int, size: int) -> None:
         """Give back the room of records whose outcome is known."""
-        self.pending_count -= count
-        self.pending_bytes -= size
+        self._settled += count
+        self._room_taken -= size + count * RECORD_OVERHEAD_BYTES
 
 
 def _check_explicit_hash_key(explicit_hash_key: int) -> None:

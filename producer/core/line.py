@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from shared.errors import ConfigurationError
 
@@ -18,8 +18,7 @@ UNKNOWN_FORMAT: Final = "unknown-format"
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedEvent:
+class ParsedEvent(NamedTuple):
     """A session event: its JSON bytes and the partition key (its session id, 1 to 256 characters).
 
     `has_event_id` says that the source gave the event an id of its own, so none must be added.

@@ -5,13 +5,13 @@ The body is byte for byte that of botocore's serializer, which writes as `json.d
 
 from __future__ import annotations
 
-from binascii import b2a_base64
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
 import orjson
 from botocore.parsers import ResponseParserError
+from pybase64 import b64encode
 
 from shared.records import PutEntry, PutResult
 
@@ -24,7 +24,7 @@ def put_records_body(stream: str, entries: Sequence[PutEntry]) -> bytes:
     parts = [b'{"StreamName": %b, "Records": [' % _text(stream)]
     for data, partition_key, explicit_hash_key in entries:
         # One join at the end: an aggregate's text is tens of KiB, and each formatting would copy it.
-        parts += (b'{"Data": "', b2a_base64(data, newline=False), b'", "PartitionKey": ', _text(partition_key))
+        parts += (b'{"Data": "', b64encode(data), b'", "PartitionKey": ', _text(partition_key))
         parts.append(b"}, " if explicit_hash_key is None else b', "ExplicitHashKey": "%d"}, ' % explicit_hash_key)
     if entries:
         parts[-1] = parts[-1][:-2]

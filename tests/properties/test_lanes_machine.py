@@ -98,7 +98,6 @@ class LanesMachine(RuleBasedStateMachine):
                 continue
             records = [lane.queue.popleft() for _ in range(min(most, len(lane.queue)))]
             lane.bytes -= sum(len(record[0]) + len(record[1]) for record in records)
-            self.queues.queued -= len(records)
             lane.is_blocked = True
             self.flights.append(Flight(lane, records))
             # What is sent is the oldest that was not delivered: nothing of the lane was passed by, nothing is lost.

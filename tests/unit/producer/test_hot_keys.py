@@ -16,7 +16,7 @@ FULL = HashKeyRange(0, HASH_KEY_MAX)
 
 def record(key: str, size: int = 300, explicit: int | None = None) -> QueuedRecord:
     """Make a record as the queues hold it."""
-    return (bytes(size), key, hash_key_of(key), explicit, None, None)
+    return (bytes(size), key, hash_key_of(key), explicit, None, None, size + len(key))
 
 
 def test_a_hot_key_shows_with_its_share() -> None:

@@ -219,6 +219,24 @@ async def test_put_waits_while_the_buffer_is_full() -> None:
     assert len(world.outcomes) == count + 1
 
 
+async def test_who_puts_without_waiting_lets_the_others_run() -> None:
+    """A caller that never waits gives way after 256 records at the latest, whatever the size of a request."""
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with World(batch_linger_seconds=60).producer() as producer:
+        other = asyncio.create_task(count_turns())
+        for index in range(2_560):
+            await producer.put(b"x", f"key-{index}")
+        other.cancel()
+    assert turns >= 10
+
+
 async def test_flush_and_close_return_by_their_deadline_and_count_what_is_left() -> None:
     """A stream that answers nothing but throttles leaves everything pending, and nothing hangs."""
     world = World()

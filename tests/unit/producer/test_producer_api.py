@@ -6,11 +6,12 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
@@ -116,6 +117,41 @@ async def test_what_can_not_be_sent_is_refused_at_once() -> None:
         assert producer.ledger.accepted == 0
         await producer.put(b' {"event_id": "mine"} ', partition_key="k")
     assert cloud.events() == [{"event_id": "mine"}]
+
+
+@pytest.mark.parametrize(
+    ("event", "key"),
+    [
+        ({"session_id": UUID(int=5)}, str(UUID(int=5))),
+        ({"session_id": "a", "event_id": "own"}, "a"),
+        ({"session_id": "a", "event_id": UUID(int=5)}, "a"),
+        (MappingProxyType({"session_id": "a"}), "a"),
+        ({"session_id": "a", "more": "x" * 10_000}, "a"),
+        ({"session_id": "a", "many": [{}] * 100}, "a"),
+    ],
+)
+async def test_an_event_is_taken_as_a_reader_will_decode_it(event: Mapping[str, Any], key: str) -> None:
+    """Whatever way an event takes to its bytes, its key is what they say, and an id of its own stays."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        delivered = await producer.put_and_wait(event)
+        await producer.put(event)
+        record = cloud.stream.shards[delivered.shard_id].records[0]
+        assert record.partition_key == key
+    ids = [each.pop("event_id") for each in cloud.events()]
+    assert ids == [str(event["event_id"])] * 2 if "event_id" in event else len(set(ids)) == 2
+    expected = orjson.loads(orjson.dumps(dict(event)))
+    assert cloud.events()[0] | {"event_id": None} == expected | {"event_id": None}
+
+
+async def test_what_is_nested_too_deep_is_refused() -> None:
+    """An event that readers would refuse is not accepted, however short it is."""
+    nested: Any = 1
+    for _ in range(65):
+        nested = [nested]
+    async with Cloud().producer() as producer:
+        with pytest.raises(MalformedEventError, match="64"):
+            await producer.put({"session_id": "a", "nested": nested})
 
 
 async def test_who_waits_at_the_end_is_told() -> None:
