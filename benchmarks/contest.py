@@ -66,7 +66,7 @@ def hold(module: str, direction: str, contenders: Sequence[Contender], options: 
     if foreign is None:
         chosen = [each for each in chosen if not each.is_foreign]
     costs: dict[str, list[float]] = {each.name: [] for each in chosen}
-    with _endpoint(options.endpoint) as endpoint:
+    with endpoint_of(options.endpoint) as endpoint:
         for number in range(options.rounds):
             for each in chosen:
                 count = max(1, int(options.events * each.share))
@@ -76,12 +76,13 @@ def hold(module: str, direction: str, contenders: Sequence[Contender], options: 
                     else [sys.executable, "-m", module, "--run", each.name, "--endpoint"]
                 )
                 tail = [endpoint, str(count)] if each.is_foreign else [endpoint, "--events", str(count)]
-                costs[each.name].append(_run(command + tail) / count * _MILLION)
+                costs[each.name].append(run(command + tail) / count * _MILLION)
             sys.stderr.write(f"round {number + 1} of {options.rounds} done\n")
     _print_table(chosen, costs)
 
 
-def _run(command: list[str]) -> float:
+def run(command: list[str]) -> float:
+    """Run a contender and return the CPU seconds that it reports."""
     environment = {
         **os.environ,
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
@@ -97,11 +98,12 @@ def _run(command: list[str]) -> float:
 
 
 @contextlib.contextmanager
-def _endpoint(address: str | None) -> Iterator[str]:
+def endpoint_of(address: str | None, shards: int = 1) -> Iterator[str]:
+    """Yield the address of a null endpoint: the given one, or that of one started for the time."""
     if address is not None:
         yield address
         return
-    command = [sys.executable, "-m", "benchmarks.null_endpoint"]
+    command = [sys.executable, "-m", "benchmarks.null_endpoint", "--shards", str(shards)]
     with subprocess.Popen(  # noqa: S603 - see the import
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:

@@ -1,7 +1,8 @@
 """A Kinesis endpoint that does nothing: answers are made beforehand, so that a client's own cost is what is measured.
 
-`python -m benchmarks.null_endpoint [--port N] [--write-page FILE]`; it prints its address and runs until its standard
-input ends. The stream has one shard, `page` is what every GetRecords answers.
+`python -m benchmarks.null_endpoint [--port N] [--shards N] [--write-page FILE]`; it prints its address and
+runs until its standard input ends. `page` is what every GetRecords answers. With more than one shard (1,000 at most), the answer to
+PutRecords names the shard that each record belongs to.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page
+import orjson
 
-_SHARD_ID: Final = "shardId-000000000000"
+from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page
+from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
+
+_SHARDS_MAX: Final = 1_000  # a page of ListShards
 _ENTRIES_MAX: Final = 500
+_SEQUENCE: Final = SEQUENCE_NUMBER.encode()
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: c8a7c1d2-6d8e-d1a8-9c4e-0f3b6c1f2a11\r\n"
     b"Content-Type: application/x-amz-json-1.1\r\nContent-Length: %d\r\n\r\n"
@@ -28,12 +34,19 @@ def _answer(body: bytes) -> bytes:
     return _HEAD % len(body) + body
 
 
-def _control_answers() -> dict[bytes, bytes]:
-    shard = {
-        "ShardId": _SHARD_ID,
-        "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": str(2**128 - 1)},
-        "SequenceNumberRange": {"StartingSequenceNumber": SEQUENCE_NUMBER},
-    }
+def _shard_id(index: int) -> str:
+    return f"shardId-{index:012d}"
+
+
+def _control_answers(ranges: Sequence[HashKeyRange]) -> dict[bytes, bytes]:
+    shards = [
+        {
+            "ShardId": _shard_id(index),
+            "HashKeyRange": {"StartingHashKey": str(each.start), "EndingHashKey": str(each.end)},
+            "SequenceNumberRange": {"StartingSequenceNumber": SEQUENCE_NUMBER},
+        }
+        for index, each in enumerate(ranges)
+    ]
     common: dict[str, Any] = {
         "StreamName": STREAM,
         "StreamARN": f"arn:aws:kinesis:us-east-1:123456789012:stream/{STREAM}",
@@ -43,20 +56,37 @@ def _control_answers() -> dict[bytes, bytes]:
         "EnhancedMonitoring": [],
     }
     answers = {
-        "DescribeStream": {"StreamDescription": {**common, "HasMoreShards": False, "Shards": [shard]}},
-        "DescribeStreamSummary": {"StreamDescriptionSummary": {**common, "OpenShardCount": 1}},
-        "ListShards": {"Shards": [shard]},
+        "DescribeStream": {"StreamDescription": {**common, "HasMoreShards": False, "Shards": shards}},
+        "DescribeStreamSummary": {"StreamDescriptionSummary": {**common, "OpenShardCount": len(shards)}},
+        "ListShards": {"Shards": shards},
         "GetShardIterator": {"ShardIterator": "AAA"},
     }
     return {name.encode(): _answer(json.dumps(answer).encode()) for name, answer in answers.items()}
 
 
-def _put_answers() -> list[bytes]:
-    entry = b'{"SequenceNumber":"%b","ShardId":"%b"}' % (SEQUENCE_NUMBER.encode(), _SHARD_ID.encode())
-    return [
-        _answer(b'{"FailedRecordCount":0,"Records":[%b]}' % b",".join([entry] * count))
-        for count in range(_ENTRIES_MAX + 1)
-    ]
+def _put_answer(shards: Sequence[int]) -> bytes:
+    entries = [b'{"SequenceNumber":"%b","ShardId":"%b"}' % (_SEQUENCE, _shard_id(each).encode()) for each in shards]
+    return _answer(b'{"FailedRecordCount":0,"Records":[%b]}' % b",".join(entries))
+
+
+class PutAnswers:
+    """Answers to PutRecords: made beforehand for one shard, with a look at each record's hash key for more."""
+
+    def __init__(self, ranges: Sequence[HashKeyRange]) -> None:
+        self._starts = [each.start for each in ranges]
+        self._ready = [_put_answer([0] * count) for count in range(_ENTRIES_MAX + 1)]
+
+    def find(self, request: bytes) -> bytes:
+        """Return the answer to a request."""
+        if len(self._starts) == 1:
+            return self._ready[min(request.count(b'"PartitionKey"'), _ENTRIES_MAX)]
+        records = orjson.loads(request[request.index(b"\r\n\r\n") + 4 :])["Records"]
+        return _put_answer([self._shard_of(each) for each in records])
+
+    def _shard_of(self, record: dict[str, str]) -> int:
+        explicit = record.get("ExplicitHashKey")
+        hash_key = hash_key_of(record["PartitionKey"]) if explicit is None else int(explicit)
+        return bisect_right(self._starts, hash_key) - 1
 
 
 class NullEndpoint(asyncio.Protocol):
@@ -91,14 +121,15 @@ class NullEndpoint(asyncio.Protocol):
             self._transport.write(self._find(request[at : request.index(b"\r", at)], request))
 
 
-async def _serve(port: int) -> None:
-    answers = _control_answers()
-    puts = _put_answers()
+async def _serve(port: int, shards: int) -> None:
+    ranges = even_ranges(shards)
+    answers = _control_answers(ranges)
+    puts = PutAnswers(ranges)
     answers[b"GetRecords"] = _answer(make_page())
 
     def find(operation: bytes, request: bytes) -> bytes:
         if operation == b"PutRecords":
-            return puts[min(request.count(b'"PartitionKey"'), _ENTRIES_MAX)]
+            return puts.find(request)
         return answers[operation]
 
     loop = asyncio.get_running_loop()
@@ -112,12 +143,13 @@ def main() -> None:
     """Serve, or only write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--shards", type=int, default=1, choices=range(1, _SHARDS_MAX + 1), metavar="N")
     parser.add_argument("--write-page", type=Path)
     options = parser.parse_args()
     if options.write_page is not None:
         options.write_page.write_bytes(make_page())
     else:
-        asyncio.run(_serve(options.port))
+        asyncio.run(_serve(options.port, options.shards))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 ADDRESS_BYTES_MAX: Final = 255  # a host name; addresses are shorter
@@ -112,6 +113,7 @@ def parse_time(text: bytes) -> int | None:
     return time if 0 <= time <= TIME_MAX else None
 
 
+@lru_cache(maxsize=_TIMES_KEPT_MAX)
 def iso_time(time: int) -> str:
     """Return seconds since the epoch as ISO 8601 in UTC, `2019-01-26T16:15:25Z`."""
     return (_EPOCH + timedelta(seconds=time)).isoformat()[:_ISO_CHARACTERS] + "Z"

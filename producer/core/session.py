@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ QUANTITY_MAX: Final = 1_000
 KEY_BYTES_MIN: Final = 16
 KEY_BYTES_MAX: Final = 64  # of BLAKE2b (RFC 7693)
 CLIENT_BYTES: Final = 16
+CLIENTS_KEPT_MAX: Final = 4_096  # whose digests are kept in memory, and nowhere else, together with who they are
 _SESSION_ID_BYTES: Final = 16
 _EVICTIONS_MAX: Final = 2
 _CLIENT: Final = b"client"
@@ -65,8 +67,8 @@ class Session:
 class SessionTable:
     """The sessions of a log, at most `sessions_max`, with lines in any order of time.
 
-    A client is an address and a user agent, known here only by a keyed digest (BLAKE2b, RFC 7693): 2^32 addresses can
-    be tried one by one against a plain hash. A line belongs to its client's session if its time lies inside it or at
+    A client is an address and a user agent, stored only as a keyed digest (BLAKE2b, RFC 7693): 2^32 addresses can be
+    tried one by one against a plain hash. A line belongs to its client's session if its time lies inside it or at
     most 30 minutes before its first or after its last line; otherwise it starts a new session, which takes the old
     one's place. So lines out of order join their session, and a log whose days are in the wrong order still falls
     into sessions. The id names the client and the time of the line that started the session.
@@ -82,11 +84,12 @@ class SessionTable:
             )
         assert sessions_max > 0, "a session table holds at least one session"
         self._key = key
+        self.client_of: Callable[[bytes, bytes], bytes] = lru_cache(maxsize=CLIENTS_KEPT_MAX)(self._digest)
         self._sessions_max = sessions_max
         self._sessions: dict[bytes, Session] = {}
         self.started_count = 0
 
-    def client_of(self, address: bytes, user_agent: bytes) -> bytes:
+    def _digest(self, address: bytes, user_agent: bytes) -> bytes:
         """Return the digest that stands for a client, 16 bytes."""
         # The length in front keeps two different pairs from running into the same bytes.
         text = b"%d %b%b" % (len(address), address, user_agent)

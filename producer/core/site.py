@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 from producer.core.access_log import AccessLogReader, split_target
@@ -19,6 +20,7 @@ PATH_BYTES_MAX: Final = 1_024  # only this much of a path is looked at
 PRODUCT_CHARACTERS_MAX: Final = 64
 PATH_SEGMENTS_MAX: Final = 5
 CHOICE_LINES_MAX: Final = 5_000
+ACTIONS_KEPT_MAX: Final = 4_096  # of the paths asked for last
 
 _GROUP: Final = "product"
 _PLAIN_SEGMENT: Final = re.compile(r"[A-Za-z][A-Za-z_.-]{0,39}")
@@ -133,6 +135,7 @@ class PathClassifier:
             (Action.ORDER, re.compile(site.order)),
         )
         self._path_segments = site.path_segments
+        self._action_of_head = lru_cache(maxsize=ACTIONS_KEPT_MAX)(self._judge)
 
     def is_asset(self, path: bytes) -> bool:
         """Whether a path is fetched by pages rather than asked for by people."""
@@ -147,7 +150,10 @@ class PathClassifier:
 
     def action_of(self, path: bytes) -> tuple[Action, str]:
         """Return what a request for a path means, and the product code it names or an empty string."""
-        text = path[:PATH_BYTES_MAX].decode("utf-8", "replace")
+        return self._action_of_head(path[:PATH_BYTES_MAX])
+
+    def _judge(self, head: bytes) -> tuple[Action, str]:
+        text = head.decode("utf-8", "replace")
         for action, pattern in ((Action.PRODUCT_VIEW, self._product_view), (Action.BASKET_ADD, self._basket_add)):
             match = pattern.match(text)
             if match is not None:
