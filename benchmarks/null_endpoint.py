@@ -1,8 +1,8 @@
 """A Kinesis endpoint that does nothing: answers are made beforehand, so that a client's own cost is what is measured.
 
-`python -m benchmarks.null_endpoint [--port N] [--shards N] [--write-page FILE]`; it prints its address and
-runs until its standard input ends. `page` is what every GetRecords answers. With more than one shard (1,000 at most), the answer to
-PutRecords names the shard that each record belongs to.
+`python -m benchmarks.null_endpoint [--port N] [--shards N] [--write-page FILE]`; it prints its address and runs until
+its standard input ends. `page` is what every GetRecords answers. With more than one shard (1,000 at most), the answer
+to PutRecords names the shard that each record belongs to.
 """
 
 from __future__ import annotations
