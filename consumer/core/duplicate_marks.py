@@ -39,31 +39,28 @@ class DuplicateMarks:
         """Return which of these events, by index, were seen; all of them are from now on. What is no text is no id."""
         found: set[int] = set()
         offsets = self._offsets
-        key = prefix = source = ""
-        highest = 0
+        key = source = ""
+        prefix: str | tuple[()] = ()  # which no text starts with
+        highest = size = 0
         for index, event_id in enumerate(event_ids):
             if type(event_id) is not str:
                 continue
-            digits = event_id[len(prefix) :]
-            # Neighbours mostly come from one source and lane. Only what needs no more looking at is judged here.
-            if not (
-                key
-                and event_id.startswith(prefix)
-                and len(digits) < _OFFSET_DIGITS_MAX
-                and digits.isascii()
-                and digits.isdecimal()
-                and digits[0] != "0"
-            ):
-                if self.is_duplicate(event_id):
-                    found.add(index)
-                key = event_id.rpartition(".")[0]
-                highest = offsets.get(key, -1)
-                key, prefix, source = (key, key + ".", key[:-3]) if highest >= 0 else ("", "", "")
-            elif int(digits) <= highest:
+            if event_id.startswith(prefix):  # neighbours mostly come from one source and lane
+                digits = event_id[size:]
+                if digits.isdecimal() and digits.isascii() and digits >= "1" and len(digits) < _OFFSET_DIGITS_MAX:
+                    offset = int(digits)
+                    if offset > highest:
+                        offsets[key] = highest = offset
+                        if self._newest != source:
+                            self._renew(source)
+                    else:
+                        found.add(index)
+                    continue
+            if self.is_duplicate(event_id):
                 found.add(index)
-            else:
-                offsets[key] = highest = int(digits)
-                self._renew(source)
+            key = event_id.rpartition(".")[0]
+            highest, size = offsets.get(key, -1), len(key) + 1
+            prefix, source = (key + "." if highest >= 0 else ()), key[:-3]
         return found
 
     def is_duplicate(self, event_id: str) -> bool:
