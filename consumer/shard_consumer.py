@@ -219,7 +219,10 @@ class ShardConsumer:
                 try:
                     if self._is_paused:
                         await self._rest(reader)
-                        reader = self._reader_after(self._through) or reader
+                        again = self._reader_after(self._through)
+                        if again is not None:
+                            await reader.aclose()
+                            reader = again
                         continue
                     page = await reader.read()
                 except asyncio.CancelledError:

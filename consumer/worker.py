@@ -11,7 +11,7 @@ from consumer.assembly import archive_of, initial_checkpoint, read_ports_of, sha
 from consumer.budget import Budget
 from consumer.core.lease_planner import LeasePlanner
 from consumer.core.route import Router
-from consumer.core.shard_graph import rows_to_create
+from consumer.core.shard_graph import is_paused, rows_to_create
 from consumer.failure import first_failure
 from consumer.handover import Handling
 from consumer.lease_table import HeldLease, LeaseTable
@@ -262,9 +262,10 @@ class Worker:
         rows = await self._table.list_rows()
         now = self._clock.monotonic()
         running = {name: each.held.epoch for name, each in self._running.items()}
+        leases = {row.shard_id: row for row in rows}
         for row in rows:
             if running.get(row.shard_id) == row.epoch:
-                self._running[row.shard_id].consumer.pause(is_paused=row.is_paused)
+                self._running[row.shard_id].consumer.pause(is_paused=is_paused(row, leases))
         avoid = [name for name, until in self._not_before.items() if now < until]
         plan = self._planner.plan(rows, running, now, avoid)
         for shard_id in plan.lost:
@@ -273,15 +274,16 @@ class Worker:
             if found is not None and not found.consumer.is_finishing and found.held.epoch == running[shard_id]:
                 self._lose(found, "taken_by_another")
         for row in plan.take:
-            await self._take(row, group)
+            await self._take(row, group, is_resting=is_paused(row, leases))
 
-    async def _take(self, row: Lease, group: asyncio.TaskGroup) -> None:
+    async def _take(self, row: Lease, group: asyncio.TaskGroup, *, is_resting: bool) -> None:
         started_at = self._clock.monotonic()
         held = await self._table.take(row)
         if held is None:
             return
         self._telemetry.info("lease_taken", shard_id=row.shard_id, epoch=held.epoch, before=row.owner or "")
         consumer = ShardConsumer(held, self._shard_settings, self._parts)
+        consumer.pause(is_paused=is_resting)
         running = _Running(held, consumer, renewed_at=started_at)
         self._running[row.shard_id] = running
         running.task = group.create_task(self._run_shard(running))

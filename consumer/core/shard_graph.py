@@ -64,7 +64,7 @@ def rows_to_create(
 
 
 def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:
-    """Hand on what an operator wished of the parents: a pause, a reading anew and the time from which it reads."""
+    """Hand on what an operator wished of the parents: a reading anew, and the time from which it reads."""
     times = [parent.start_timestamp for parent in parents if parent.start_timestamp is not None]
     if not parents or len(times) < len(parents):
         start, timestamp = row.checkpoint, None
@@ -74,9 +74,26 @@ def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:
         row,
         checkpoint=start,
         start_timestamp=timestamp,
-        is_paused=any(parent.is_paused for parent in parents),
         generation=max((parent.generation for parent in parents), default=0),
     )
+
+
+def is_paused(lease: Lease, leases: Mapping[str, Lease]) -> bool:
+    """Whether an operator paused a shard or an ancestor of it.
+
+    Looked up rather than copied into the rows of children: a row that is made while the operator resumes would be
+    paused for good.
+    """
+    seen = {lease.shard_id}
+    unseen = [lease]
+    while unseen:
+        row = unseen.pop()
+        if row.is_paused:
+            return True
+        parents = [leases[name] for name in row.parents if name in leases and name not in seen]
+        seen.update(parent.shard_id for parent in parents)
+        unseen += parents
+    return False
 
 
 def _is_followed(

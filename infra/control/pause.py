@@ -16,8 +16,7 @@ _TURNS_MAX: Final = 5
 async def set_pause(group: Group, names: Sequence[str], *, is_paused: bool) -> int:
     """Pause or resume shards (no names: all) and return how many rows changed; ConfigurationError for unknown names.
 
-    Finished rows, too: a child that gets its row later inherits from them. A child whose row was made meanwhile, from a
-    parent as it was before, is seen in a second look.
+    Finished rows, too: a pause holds for all descendants, also for those that get their row later.
     """
     changed: set[str] = set()
     for _ in range(_TURNS_MAX):

@@ -79,6 +79,5 @@ def row_for(shard: Shard, target: SeekTarget, rows: Mapping[str, Lease]) -> Leas
         start_timestamp=target.timestamp,
         parents=shard.parents,
         hash_key_range=shard.hash_key_range,
-        is_paused=any(rows[parent].is_paused for parent in shard.parents if parent in rows),
         generation=max((rows[parent].generation for parent in shard.parents if parent in rows), default=0),
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from consumer.assembly import initial_checkpoint
 from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, constant_prefix, position_text
-from consumer.core.shard_graph import may_start
+from consumer.core.shard_graph import is_paused, may_start
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.control.peek import peek, unread_start
 from infra.control.span import span_text
@@ -100,7 +100,7 @@ def state_of(row: Lease, rows: Mapping[str, Lease]) -> str:
     """Return what a row's shard is doing, in one word."""
     if row.checkpoint.is_shard_end:
         return "finished"
-    if row.is_paused:
+    if is_paused(row, rows):
         return "paused"
     if row.seek_to is not None:
         return "seeking"

@@ -6,6 +6,7 @@ from tests.simulation.planted import (  # noqa: F401 - importing them registers 
     fan_out_bugs,
     lease_bugs,
     object_bugs,
+    operator_bugs,
     sending_bugs,
     tailing_bugs,
 )

@@ -27,6 +27,7 @@ from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwo
 from tests.simulation.ledgers import Ledgers
 from tests.simulation.lives import ProducerLife, WorkerLife
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
+from tests.simulation.operator import Operator
 from tests.simulation.promises import Promises
 from tests.simulation.story import Story
 from tests.simulation.truth import audit_lines, delivered_numbers
@@ -82,6 +83,7 @@ class World:
         self.violations: list[str] = []
         self.report: AuditReport | None = None
         self._build()
+        self.operator = Operator(self, SOURCE, CHAOS_SECONDS)
         if plant is not None:
             plant(self)
 
@@ -170,12 +172,14 @@ class World:
         self._schedule_events()
         self._schedule_strangers()
         Blows(self).schedule()
+        self.operator.schedule()
         await asyncio.sleep(CHAOS_SECONDS)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
         self.network.call_blows.clear()
         for actor in self.actors:
             actor.restart_seconds_max = 1.0
+        await self.operator.settle()
         if await self._drained():
             await self._audit()
 
@@ -253,6 +257,7 @@ class World:
         for log in self.logs:
             if missing := missing_lines(log.disk, log.bad_lines):
                 self.violations.append(f"{len(missing)} bad lines are not in the dead letters, e.g. {missing[0]!r}")
+        self.violations += self.operator.violations()
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")
         self.story.tell("world", f"audit: {self.report.as_mapping()}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.core.shard_graph import rows_to_create
+from consumer.core.shard_graph import is_paused, rows_to_create
 from consumer.status import ShardState
 from infra.control.pause import set_pause
 from shared.errors import ConfigurationError
@@ -82,7 +82,9 @@ def test_children_inherit_what_an_operator_wished() -> None:
     first = Lease("a", checkpoint=SHARD_END, is_paused=True, generation=2, start_timestamp=8.0)
     second = Lease("b", checkpoint=SHARD_END, generation=1, start_timestamp=5.0)
     (row,) = rows_to_create([*parents, child], {"a": first, "b": second})
-    assert (row.is_paused, row.generation, row.start_timestamp) == (True, 2, 5.0)
+    assert (row.generation, row.start_timestamp) == (2, 5.0)
+    assert (row.is_paused, is_paused(row, {"a": first, "b": second})) == (False, True)
+    assert not is_paused(row, {"a": replace(first, is_paused=False), "b": second})
     assert row.checkpoint.kind is CheckpointKind.AT_TIMESTAMP
     (row,) = rows_to_create([*parents, child], {"a": first, "b": replace(second, start_timestamp=None)})
     assert (row.checkpoint, row.start_timestamp) == (AT_TRIM_HORIZON, None)

@@ -1,0 +1,175 @@
+"""An operator in a simulated world, with the real commands: pauses, resumes, and sends the group back in time."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from infra.control.group import Group
+from infra.control.pause import set_pause
+from infra.control.seek import SeekPlan, apply_seek, plan_seek
+from infra.control.seek_plan import SeekTarget
+from shared.aggregation import deaggregate
+from shared.errors import HeadraceError
+from shared.lease import CheckpointKind
+from tests.simulation.actor import Machine
+from tests.simulation.loop import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_SHARE: Final = 0.25  # of the worlds that have an operator
+_SETTLE_ATTEMPTS_MAX: Final = 20
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class _Expectation:
+    """What a completed seek promises: these events are in objects that were not there before."""
+
+    numbers: frozenset[int]
+    keys_before: frozenset[str]
+
+
+class Operator:
+    """Draws from a chance of its own, so that worlds without an operator stay as they were."""
+
+    def __init__(self, world: World, source: str, chaos_seconds: float) -> None:
+        self._world = world
+        self._source = source
+        self._chaos_seconds = chaos_seconds
+        self._chance = random.Random(f"operator {world.seed}")
+        self._is_there = self._chance.random() < _SHARE
+        self._machine = Machine(world.loop, world.network.epoch, 0.0)
+        self._expectations: list[_Expectation] = []
+
+    def schedule(self) -> None:
+        """Plan the commands of a whole life."""
+        if not self._is_there:
+            return
+        chance = self._chance
+        for _ in range(chance.choice([1, 1, 2])):
+            self._at(chance.uniform(10, self._chaos_seconds), "seek")
+        for _ in range(chance.choice([0, 1, 2])):
+            when = chance.uniform(5, self._chaos_seconds)
+            self._at(when, "pause")
+            self._at(when + chance.uniform(1, 30), "resume")
+
+    def _at(self, when: float, command: str) -> None:
+        self._world.at(when, self._start, command)
+
+    def _start(self, command: str) -> None:
+        """Run a command as a process of its own, which may die half-way."""
+        process = Process(f"operator.{command}")
+        self._world.story.count(f"operator_{command}")
+        self._world.loop.spawn(process, lambda: self._run(command, process))
+        if self._chance.random() < 0.25:
+            self._world.at(self._world.loop.time() + self._chance.uniform(0, 2), self._world.loop.kill, process)
+
+    async def _run(self, command: str, process: Process) -> None:
+        try:
+            if command == "seek":
+                await self._seek(self._group())
+            else:
+                await set_pause(self._group(), self._some_shards(), is_paused=command == "pause")
+        except HeadraceError as error:
+            self._world.story.tell(process.name, f"gives up: {error}")
+        self._world.loop.kill(process)
+
+    def _group(self) -> Group:
+        world = self._world
+        application: dict[str, Any] = {"source_stream": self._source, "start_from": "TRIM_HORIZON"}
+        chance = random.Random(self._chance.getrandbits(64))
+        return Group("app", application, world.kinesis, world.leases, world.objects, self._machine, chance)
+
+    def _some_shards(self) -> list[str]:
+        rows = sorted(self._world.leases.rows)
+        return [self._chance.choice(rows)] if rows and self._chance.random() < 0.5 else []
+
+    async def _seek(self, group: Group) -> None:
+        world, chance = self._world, self._chance
+        ago = chance.uniform(0, 60)
+        is_whole = chance.random() < 0.3
+        since = min(world.network.wall() - ago, self._oldest_unread())
+        target = SeekTarget(None if is_whole or since <= 0 else since)
+        plan = await plan_seek(group, target, [])
+        # What has arrived by now and is of the target's time has to come once more.
+        numbers = self._numbers_since(plan)
+        keys = frozenset(world.objects.objects)
+        await apply_seek(group, plan)
+        world.story.count("operator_sought")
+        self._expectations.append(_Expectation(numbers, keys))
+
+    def _oldest_unread(self) -> float:
+        """Return when the oldest unread record arrived: a seek beyond it would leave it out, as it is asked to."""
+        oldest = self._world.network.wall()
+        for name, shard in self._world.kinesis.streams[self._source].shards.items():
+            row = self._world.leases.rows.get(name)
+            if row is None or row.checkpoint.kind is not CheckpointKind.NUMBER or row.seek_to is not None:
+                if row is not None and row.checkpoint.is_shard_end:
+                    continue
+                own = row.start_timestamp if row is not None else None
+                unread = [own] if own is not None else [each.arrival_timestamp for each in shard.records[:1]]
+            else:
+                at = row.checkpoint.position.sequence_number
+                unread = [each.arrival_timestamp for each in shard.records if each.sequence_number >= at][:1]
+            oldest = min([oldest, *unread])
+        return oldest - 0.001
+
+    def _numbers_since(self, plan: SeekPlan) -> frozenset[int]:
+        """Return the events of the moved shards from the target on."""
+        since = plan.target.timestamp or 0.0
+        moved = {move.shard.shard_id for move in plan.moves}
+        return frozenset(number for name, arrived, number in self._arrivals() if name in moved and arrived >= since)
+
+    def _arrivals(self) -> Iterator[tuple[str, float, int]]:
+        """Walk the source stream: shard, arrival and number of each event."""
+        for name, shard in self._world.kinesis.streams[self._source].shards.items():
+            for record in shard.records:
+                users = deaggregate(record, shard.shard.hash_key_range).records
+                for number in _numbers([user.data for user in users]):
+                    yield name, record.arrival_timestamp, number
+
+    async def settle(self) -> None:
+        """End every pause, as an operator would in the end: without faults now."""
+        if not self._is_there:
+            return
+        for _ in range(_SETTLE_ATTEMPTS_MAX):
+            await set_pause(self._group(), [], is_paused=False)
+            if not any(row.is_paused for row in self._world.leases.rows.values()):
+                return
+
+    def violations(self) -> list[str]:
+        """Say what a seek promised and did not bring."""
+        times = Counter(number for _, _, number in self._arrivals()) if self._expectations else Counter[int]()
+        # Of what is in the stream twice, the other copy may lie before the target: then this one is rightly dropped.
+        repeated = {number for number, count in times.items() if count > 1}
+        found: list[str] = []
+        for each in self._expectations:
+            again: set[int] = set()
+            for key, stored in self._world.objects.objects.items():
+                if key.startswith("archive/") and key not in each.keys_before:
+                    body = gzip.decompress(stored.body) if stored.body.startswith(_GZIP_MAGIC) else stored.body
+                    again.update(_numbers(body.splitlines()))
+            missing = each.numbers - again - repeated
+            if missing:
+                found.append(f"{len(missing)} events were not read again by a seek: {sorted(missing)[:5]}")
+        return found
+
+
+def _numbers(lines: list[bytes]) -> set[int]:
+    numbers: set[int] = set()
+    for line in lines:
+        try:
+            event = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(event, dict) and isinstance(event.get("n"), int):
+            numbers.add(event["n"])
+    return numbers
