@@ -13,7 +13,7 @@ import orjson
 
 from infra.control.group import Group
 from infra.control.pause import set_pause
-from infra.control.seek import SeekPlan, apply_seek, plan_seek
+from infra.control.seek import apply_seek, plan_seek
 from infra.control.seek_plan import SeekTarget
 from shared.aggregation import deaggregate
 from shared.errors import HeadraceError
@@ -94,47 +94,49 @@ class Operator:
 
     async def _seek(self, group: Group) -> None:
         world, chance = self._world, self._chance
-        ago = chance.uniform(0, 60)
+        ago = chance.uniform(0, 60) if chance.random() < 0.6 else 0.0
         is_whole = chance.random() < 0.3
         since = min(world.network.wall() - ago, self._oldest_unread())
         target = SeekTarget(None if is_whole or since <= 0 else since)
         plan = await plan_seek(group, target, [])
         # What has arrived by now and is of the target's time has to come once more.
-        numbers = self._numbers_since(plan)
+        numbers = self._numbers_since(target)
         keys = frozenset(world.objects.objects)
         await apply_seek(group, plan)
         world.story.count("operator_sought")
         self._expectations.append(_Expectation(numbers, keys))
 
     def _oldest_unread(self) -> float:
-        """Return when the oldest unread record arrived: a seek beyond it would leave it out, as it is asked to."""
+        """Return when the oldest record arrived that is neither stored nor prepared to be.
+
+        A seek beyond it would leave it out, as it is asked to.
+        """
         oldest = self._world.network.wall()
         for name, shard in self._world.kinesis.streams[self._source].shards.items():
             row = self._world.leases.rows.get(name)
-            if row is None or row.checkpoint.kind is not CheckpointKind.NUMBER or row.seek_to is not None:
-                if row is not None and row.checkpoint.is_shard_end:
-                    continue
-                own = row.start_timestamp if row is not None else None
-                unread = [own] if own is not None else [each.arrival_timestamp for each in shard.records[:1]]
-            else:
-                at = row.checkpoint.position.sequence_number
-                unread = [each.arrival_timestamp for each in shard.records if each.sequence_number >= at][:1]
+            if row is not None and row.checkpoint.is_shard_end:
+                continue
+            done = -1
+            if row is not None and row.seek_to is None and row.checkpoint.kind is CheckpointKind.NUMBER:
+                done = row.checkpoint.position.sequence_number - 1  # a part of that record may be unread
+            if row is not None and row.seek_to is None and row.pending is not None:
+                done = row.pending.last.sequence_number - 1
+            unread = [each.arrival_timestamp for each in shard.records if each.sequence_number > done][:1]
             oldest = min([oldest, *unread])
         return oldest - 0.001
 
-    def _numbers_since(self, plan: SeekPlan) -> frozenset[int]:
-        """Return the events of the moved shards from the target on."""
-        since = plan.target.timestamp or 0.0
-        moved = {move.shard.shard_id for move in plan.moves}
-        return frozenset(number for name, arrived, number in self._arrivals() if name in moved and arrived >= since)
+    def _numbers_since(self, target: SeekTarget) -> frozenset[int]:
+        """Return the events from the target on, of all shards."""
+        since = target.timestamp or 0.0
+        return frozenset(number for arrived, number in self._arrivals() if arrived >= since)
 
-    def _arrivals(self) -> Iterator[tuple[str, float, int]]:
-        """Walk the source stream: shard, arrival and number of each event."""
-        for name, shard in self._world.kinesis.streams[self._source].shards.items():
+    def _arrivals(self) -> Iterator[tuple[float, int]]:
+        """Walk the source stream: arrival and number of each event."""
+        for shard in self._world.kinesis.streams[self._source].shards.values():
             for record in shard.records:
                 users = deaggregate(record, shard.shard.hash_key_range).records
                 for number in _numbers([user.data for user in users]):
-                    yield name, record.arrival_timestamp, number
+                    yield record.arrival_timestamp, number
 
     async def settle(self) -> None:
         """End every pause, as an operator would in the end: without faults now."""
@@ -147,7 +149,7 @@ class Operator:
 
     def violations(self) -> list[str]:
         """Say what a seek promised and did not bring."""
-        times = Counter(number for _, _, number in self._arrivals()) if self._expectations else Counter[int]()
+        times = Counter(number for _, number in self._arrivals()) if self._expectations else Counter[int]()
         # Of what is in the stream twice, the other copy may lie before the target: then this one is rightly dropped.
         repeated = {number for number, count in times.items() if count > 1}
         found: list[str] = []
