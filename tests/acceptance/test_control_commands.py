@@ -35,6 +35,7 @@ class Steered:
         self.shell = shell
         self.named = names("control")
         provision(shell, self.named)
+        self.s3 = shell.client("s3")
         self.consumer = shell.start(
             "headrace", "consume", "--source_stream", self.named["source"],
             "--dest_streams", json.dumps(self.named["dests"]), "--bucket", self.named["bucket"],
@@ -59,15 +60,14 @@ class Steered:
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys of the bucket below a prefix."""
-        listed = self.shell.client("s3").list_objects_v2(Bucket=self.named["bucket"], Prefix=prefix)
+        listed = self.s3.list_objects_v2(Bucket=self.named["bucket"], Prefix=prefix)
         return [each["Key"] for each in listed.get("Contents", [])]
 
     def stored(self) -> dict[int, Counter[int]]:
         """Return how often each number is in S3, per generation."""
-        s3 = self.shell.client("s3")
         found: dict[int, Counter[int]] = {}
         for key in self.keys("archive/"):
-            body = s3.get_object(Bucket=self.named["bucket"], Key=key)["Body"].read()
+            body = self.s3.get_object(Bucket=self.named["bucket"], Key=key)["Body"].read()
             numbers = found.setdefault(object_place(key, {}).generation, Counter())
             numbers.update(json.loads(line)["n"] for line in gzip.decompress(body).splitlines())
         return found
