@@ -15,16 +15,18 @@ from infra.control.group import Group
 from infra.control.pause import set_pause
 from infra.control.seek import apply_seek, plan_seek
 from infra.control.seek_plan import SeekTarget
+from producer.core.line_format import LineFormat
 from shared.aggregation import deaggregate
 from shared.errors import HeadraceError
 from shared.lease import CheckpointKind
 from tests.simulation.actor import Machine
+from tests.simulation.draw import Usage
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-_SHARE: Final = 0.25  # of the worlds that have an operator
+_SHARE: Final = 0.4  # of the worlds whose use of the product is plain enough
 _SETTLE_ATTEMPTS_MAX: Final = 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
@@ -45,7 +47,7 @@ class Operator:
         self._source = source
         self._chaos_seconds = chaos_seconds
         self._chance = random.Random(f"operator {world.seed}")
-        self._is_there = self._chance.random() < _SHARE
+        self._is_there = self._chance.random() < _SHARE and _is_plain(world.usage)
         self._machine = Machine(world.loop, world.network.epoch, 0.0)
         self._expectations: list[_Expectation] = []
 
@@ -163,6 +165,16 @@ class Operator:
             if missing:
                 found.append(f"{len(missing)} events were not read again by a seek: {sorted(missing)[:5]}")
         return found
+
+
+def _is_plain(usage: Usage) -> bool:
+    """Whether it can be told what a seek has to bring: all that arrived, in S3, each copy of an event known."""
+    return (
+        usage.has_bucket
+        and usage.start_from == "TRIM_HORIZON"
+        and usage.source_keeps_order
+        and usage.line_format is LineFormat.JSON
+    )
 
 
 def _numbers(lines: list[bytes]) -> set[int]:

@@ -44,10 +44,10 @@ def audit_lines(
             number = number_of(event)
             if number in promised or number in forbidden:
                 auditor.deliver(stream, str(number), event["session_id"])
-    for event in _archived(kinesis, objects, source) if objects is not None else ():
+    for event, generation in _archived(kinesis, objects, source) if objects is not None else ():
         number = number_of(event)
         if number in promised or number in forbidden:
-            auditor.store(str(number), event["session_id"])
+            auditor.store(str(number), event["session_id"], generation=generation)
     return auditor.report()
 
 
@@ -57,17 +57,18 @@ def delivered_numbers(
     """Return the numbers of the lines that are in S3 or in a destination stream."""
     events = itertools.chain(
         *(_events(kinesis, stream) for stream in streams),
-        _archived(kinesis, objects, source) if objects is not None else (),
+        (event for event, _ in _archived(kinesis, objects, source)) if objects is not None else (),
     )
     return {number for each in events if (number := number_of(each)) is not None}
 
 
-def _archived(kinesis: FakeKinesis, objects: FakeObjects, source: str) -> Iterator[dict[str, Any]]:
+def _archived(kinesis: FakeKinesis, objects: FakeObjects, source: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """Walk all archived events, each with the generation of its object."""
     ranks = {shard: rank for rank, shard in enumerate(_lineage(kinesis, source))}
     keys = [key for key in objects.objects if key.startswith("archive/")]
-    for key in sorted(keys, key=lambda each: object_place(each, ranks)):
-        for line in _body(objects, key).splitlines():
-            yield orjson.loads(line)
+    for place in sorted(object_place(key, ranks) for key in keys):
+        for line in _body(objects, place.key).splitlines():
+            yield orjson.loads(line), place.generation
 
 
 def _lineage(kinesis: FakeKinesis, stream: str) -> list[str]:
