@@ -1,6 +1,6 @@
 """What it costs to put a million events: `python -m benchmarks.producer [--endpoint URL] [--rounds N]`.
 
-Each contender takes events of about 307 bytes as dictionaries (the last two: lines of text) and is done when the last
+Each contender takes events of about 307 bytes as dictionaries (two of ours: lines of text) and is done when the last
 one is acknowledged. headrace adds the event id, keeps the order per session, aggregates, signs, sends and books.
 """
 
@@ -36,6 +36,7 @@ from producer.source import Chunk
 from producer.source_run import SourceRun
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
+from shared.collector import tune_collector
 from shared.disk import LocalFiles
 from shared.lifecycle import StopSignal
 from shared.settings import ProducerSettings
@@ -146,6 +147,7 @@ async def _headrace_lines(endpoint: str, count: int, lines: list[bytes], parser:
             letters = DeadLetters(LocalFiles(), clock, folder, "memory")
             source = _Lines(lines, count)
             run = SourceRun(source, parser, producer, clock=clock, settings=settings, dead_letters=letters)
+            tune_collector()  # as the command does
             meter.start()
             await run.run(StopSignal())
 

@@ -17,6 +17,7 @@ from producer.core.line_format import LineFormat
 from producer.run import RunSummary, SourceOptions, load_api, load_site, run_source
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
+from shared.collector import tune_collector
 from shared.disk import LocalFiles
 from shared.errors import (
     ConfigurationError,
@@ -185,6 +186,7 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
         ) as aws,
     ):
         receipts = _Receipts(stop) if given.as_json else None
+        tune_collector()
         try:
             summary = await run_source(
                 options,
