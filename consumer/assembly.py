@@ -71,6 +71,7 @@ def shard_settings_of(settings: ConsumerSettings, start_timestamp: float, *, has
         ),
         breaker_window_records=settings.breaker_window_records,
         breaker_failed_percent=settings.breaker_failed_percent,
+        progress_timeout_seconds=settings.progress_timeout_seconds,
         read=ReadSettings(
             stream=settings.source_stream,
             records_max=settings.read_records_max,

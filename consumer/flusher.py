@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from consumer.archive import Archive
+from consumer.attempts import Attempts
 from consumer.budget import Account
 from consumer.core.batch import Batch
 from consumer.core.flush_format import FlushFormat
@@ -34,6 +35,7 @@ class Flusher:
         self._counters = counters
         self._clock = clock
         self._telemetry = telemetry
+        self.attempts = Attempts(held, telemetry)
 
     async def flush(self, batch: Batch) -> None:
         """Store a closed batch, all of whose receipts have come, and checkpoint behind it.
@@ -103,7 +105,12 @@ class Flusher:
 
     async def _commit(self, batch: Batch, last: Position) -> None:
         await self._held.write(
-            LeaseChange(checkpoint=Checkpoint.at(last), marks=batch.marks or {}, pending=None, attempts=0)
+            LeaseChange(
+                checkpoint=Checkpoint.at(last),
+                marks=batch.marks or {},
+                pending=None,
+                attempts=self.attempts.policy.after_commit,
+            )
         )
         self._counters.commits += 1
         self._account.free(batch.charged)

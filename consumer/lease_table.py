@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from consumer.retrier import Retrier
 from shared.errors import LeaseLostError
-from shared.lease import Lease, LeaseChange, LeaseExpectation
+from shared.lease import Lease, LeaseChange, LeaseExpectation, Presence, TableRows
 from shared.ports import ConditionFailedError, LeaseStore, Random
 
 
@@ -31,13 +30,23 @@ class HeldLease:
     would roll the checkpoint back. A renewal touches the heartbeat only, so that it never collides with a data write.
     """
 
-    def __init__(self, store: LeaseStore, retrier: Retrier, write_ids: WriteIds, row: Lease) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        retrier: Retrier,
+        write_ids: WriteIds,
+        row: Lease,
+        *,
+        renewals: LeaseStore | None = None,
+    ) -> None:
         self._store = store
+        self._renewals = renewals or store
         self._retrier = retrier
         self._write_ids = write_ids
         self._owner = row.owner
         self._heartbeat = row.heartbeat
         self.row = row
+        self.load = row.load  # bytes per second; told with the next renewal
         self.read_through = row.read_through  # told with the next renewal, and when the lease is given back
 
     @property
@@ -56,7 +65,8 @@ class HeldLease:
         self._heartbeat += 1
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
         try:
-            await self._store.update_lease(self.shard_id, expectation, replace(self._news(), heartbeat=self._heartbeat))
+            change = replace(self._news(), heartbeat=self._heartbeat)
+            await self._renewals.update_lease(self.shard_id, expectation, change)
         except ConditionFailedError as refused:
             raise self._lost(refused.current) from refused
 
@@ -90,28 +100,35 @@ class HeldLease:
                 found.append(row)
         return tuple(found)
 
-    async def release(self) -> None:
-        """Give the lease back, retrying until it landed; LeaseLostError if it is somebody else's.
+    async def release(self, successor: str | None = None) -> None:
+        """Give the lease back, or to `successor`, retrying until it landed; LeaseLostError if it is somebody else's.
 
         Not conditional on the version: a data write of ours that was given up may still have landed. One that lands
-        later is refused, because the row has no owner any more.
+        later is refused, because the row has another owner or none. An orderly end is no failed attempt at a record.
         """
         write_id = self._write_ids.draw()
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
-        change = replace(self._news(), owner=None, write_id=write_id)
+        change = replace(self._news(), owner=None, successor=None, attempts=0, write_id=write_id)
+        if successor is not None:
+            change = replace(change, owner=successor, epoch=self.epoch + 1)
 
         async def attempt() -> None:
             try:
                 await self._store.update_lease(self.shard_id, expectation, change)
             except ConditionFailedError as refused:
-                if refused.current is None or refused.current.write_id != write_id:
-                    raise self._lost(refused.current) from refused
+                current = refused.current
+                is_ours = current is not None and current.write_id == write_id
+                # A release that was cancelled may have landed all the same.
+                is_released = current is not None and current.owner is None and current.epoch == self.epoch
+                if not is_ours and not is_released:
+                    raise self._lost(current) from refused
 
         await self._retrier.call("lease_release", attempt)
 
     def _news(self) -> LeaseChange:
         """Return what a write that touches no data takes along, so that it costs no write of its own."""
-        return LeaseChange() if self.read_through is None else LeaseChange(read_through=self.read_through)
+        change = LeaseChange(load=self.load)
+        return change if self.read_through is None else replace(change, read_through=self.read_through)
 
     def _lost(self, current: Lease | None) -> LeaseLostError:
         if current is None:
@@ -125,15 +142,82 @@ class HeldLease:
 class LeaseTable:
     """The lease rows of one application as this worker sees and takes them."""
 
-    def __init__(self, store: LeaseStore, retrier: Retrier, *, worker_id: str, random: Random) -> None:
+    def __init__(
+        self,
+        store: LeaseStore,
+        retrier: Retrier,
+        *,
+        worker_id: str,
+        random: Random,
+        renewals: LeaseStore | None = None,
+    ) -> None:
+        """Work on `store`; renewals may have connections of their own, which no slow data write holds up."""
         self._store = store
+        self._renewals = renewals or store
         self._retrier = retrier
         self._worker_id = worker_id
         self._write_ids = WriteIds(random)
 
-    async def list_rows(self) -> Sequence[Lease]:
+    async def list_rows(self) -> TableRows:
         """Read all rows."""
-        return await self._retrier.call("lease_list", self._store.list_leases)
+        return await self._retrier.call("lease_list", self._store.list_rows)
+
+    async def read(self, shard_id: str) -> Lease | None:
+        """Read one row."""
+        return await self._retrier.call("lease_read", lambda: self._store.read_lease(shard_id))
+
+    async def replace_damaged(self, row: Lease) -> bool:
+        """Write a row over one that can't be read; False if somebody else was first."""
+        return await self._retrier.call("lease_replace", lambda: self._store.replace_damaged(row))
+
+    async def delete(self, row: Lease) -> bool:
+        """Delete a row that is exactly as it was seen; False if it has changed since."""
+        expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, version=row.version)
+
+        async def attempt() -> bool:
+            try:
+                await self._store.delete_lease(row.shard_id, expectation)
+            except ConditionFailedError:
+                return False
+            return True
+
+        return await self._retrier.call("lease_delete", attempt)
+
+    async def announce(self, presence: Presence) -> None:
+        """Say, once, that this worker is there: the next time comes soon."""
+        await self._store.write_presence(presence)
+
+    async def forget(self, worker_id: str, heartbeat: int | None = None) -> None:
+        """Take a presence away, once."""
+        await self._store.delete_presence(worker_id, heartbeat)
+
+    async def ask(self, row: Lease) -> bool:
+        """Ask the owner of a row for it; False if it changed hands, or somebody else asked first."""
+        expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, successor=None)
+        return await self._name_successor(row.shard_id, expectation, self._worker_id)
+
+    async def withdraw(self, row: Lease) -> bool:
+        """Take back what `ask` asked for; False if it was answered meanwhile."""
+        expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, successor=self._worker_id)
+        return await self._name_successor(row.shard_id, expectation, None)
+
+    async def _name_successor(self, shard_id: str, expectation: LeaseExpectation, successor: str | None) -> bool:
+        """Neither version nor write id moves: a data write of the owner, under way or lost, must not notice."""
+
+        async def attempt() -> bool:
+            try:
+                await self._store.update_lease(shard_id, expectation, LeaseChange(successor=successor))
+            except ConditionFailedError as refused:
+                # The answer to an attempt that landed may have been lost.
+                current = refused.current
+                return current is not None and current.epoch == expectation.epoch and current.successor == successor
+            return True
+
+        return await self._retrier.call("lease_ask", attempt)
+
+    def adopt(self, row: Lease) -> HeldLease:
+        """Hold a row that its owner has handed to this worker."""
+        return HeldLease(self._store, self._retrier, self._write_ids, row, renewals=self._renewals)
 
     async def create(self, row: Lease) -> bool:
         """Write a row if there is none; False if somebody else was first (or our own lost attempt)."""
@@ -152,7 +236,11 @@ class LeaseTable:
         write_id = self._write_ids.draw()
         expectation = LeaseExpectation(owner=seen.owner, epoch=seen.epoch, heartbeat=seen.heartbeat)
         change = LeaseChange(
-            owner=self._worker_id, epoch=seen.epoch + 1, heartbeat=seen.heartbeat + 1, write_id=write_id
+            owner=self._worker_id,
+            epoch=seen.epoch + 1,
+            heartbeat=seen.heartbeat + 1,
+            write_id=write_id,
+            successor=None,
         )
 
         async def attempt() -> Lease | None:
@@ -163,4 +251,4 @@ class LeaseTable:
                 return current if current is not None and current.write_id == write_id else None
 
         row = await self._retrier.call("lease_take", attempt)
-        return None if row is None else HeldLease(self._store, self._retrier, self._write_ids, row)
+        return None if row is None else self.adopt(row)

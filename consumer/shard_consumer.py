@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from consumer.core.batch import Batch
-from consumer.core.chunk import CHUNK_RECORDS, Chunk, cut
+from consumer.core.chunk import Chunk, cut
 from consumer.core.circuit_breaker import CircuitBreaker
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher, timestamp_text
-from consumer.core.flush_format import FlushFormat
-from consumer.core.object_key import STREAM_DELIVERY_FAILED, error_slot, position_text
-from consumer.core.route import Router
+from consumer.core.load_meter import LoadMeter
+from consumer.core.object_key import position_text
 from consumer.core.transform import Transform
 from consumer.delivery import Delivery
 from consumer.failure import first_failure
@@ -20,16 +19,16 @@ from consumer.fan_out_reader import Reader, open_reader
 from consumer.flusher import Flusher
 from consumer.handover import Handover
 from consumer.lease_table import HeldLease
+from consumer.replay import Replay
 from consumer.retention import ShardRetention
 from consumer.shard_parts import ShardParts, ShardSettings
 from consumer.shard_reader import start_of
 from consumer.status import ShardState, ShardStatus
-from shared.errors import ConfigurationError, ShardHaltedError, StreamNotFoundError
+from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
 from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
-_TIP_PAGES_MAX = 5  # empty pages at the tip after which a replay stops waiting for records that were trimmed
 
 Carrier = Callable[[Chunk, Batch], Awaitable[int]]  # takes a chunk into a batch; how many records became dead letters
 
@@ -61,7 +60,7 @@ class ShardConsumer:
             counters=parts.counters,
             clock=self._clock,
             telemetry=self._telemetry,
-            on_progress=self._wake,
+            on_progress=self._advance,
         )
         self._flusher = Flusher(
             held,
@@ -72,6 +71,8 @@ class ShardConsumer:
             telemetry=self._telemetry,
         )
         self._retention = ShardRetention(parts.retention, held)
+        self._load = LoadMeter(self._clock.monotonic())
+        self._progress_at = self._clock.monotonic()
         self._changed = asyncio.Event()
         self._open = self._new_batch()
         self._closed: Batch | None = None  # the one being flushed
@@ -109,6 +110,16 @@ class ShardConsumer:
             records=self._records,
             buffered_bytes=self._open.size + closed,
         )
+
+    def is_stalled(self, now: float) -> bool:
+        """Whether records wait that nothing has happened to for too long; a shard without records never is."""
+        is_busy = self._closed is not None or self._is_processing or self.state is ShardState.REPLAYING
+        is_late = now - self._progress_at > self._settings.progress_timeout_seconds
+        return is_busy and is_late and self.state is not ShardState.HALTED
+
+    def _advance(self) -> None:
+        self._progress_at = self._clock.monotonic()
+        self._wake()
 
     def stop(self) -> None:
         """Stop reading; what was delivered is still flushed and checkpointed, and then `run` returns."""
@@ -160,41 +171,20 @@ class ShardConsumer:
             self._through = checkpoint.position
 
     async def _replay(self, pending: PendingFlush) -> None:
-        """Re-read exactly the pinned range, rebuild its objects, write those that are missing, and commit."""
         archive = self._parts.archive
         if archive is None:
             raise ConfigurationError(
                 f"Shard `{self._held.shard_id}` has a flush to finish, but no bucket is set",
                 hint="Set --bucket to the bucket that this application wrote to before",
             )
-        pinned = FlushFormat.parse(pending.format_version)
-        batch = Batch(self._clock.monotonic(), keeps_lines=True)
-        # A destination refuses for the record's own sake, so that asking again brings the same dead letters.
-        to_streams = error_slot(STREAM_DELIVERY_FAILED) in pinned.slots
-        await self._read_again(pending, batch, Router(pinned.destinations), to_streams=to_streams)
+        # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
+        start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=pending.first.sequence_number)
+        replay = Replay(self._reader(start, polls=True), self._delivery, self._enricher, self._marks, self._clock)
+        batch = await replay.rebuild(pending, self._held.row.hash_key_range)
         if batch.last is not None:
             await self._wait_for_receipts(batch.last)
         batch.marks = self._marks.snapshot()
-        await self._flusher.finish_pending(archive, pending, pinned, batch)
-
-    async def _read_again(self, pending: PendingFlush, batch: Batch, router: Router, *, to_streams: bool) -> None:
-        transform = Transform(self._enricher, router, self._marks)
-        first, last = pending.first, pending.last
-        start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=first.sequence_number)
-        # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
-        reader = self._reader(start, polls=True)
-        after = Position(first.sequence_number, first.sub_sequence_number - 1)
-        tip_pages = 0
-        while tip_pages < _TIP_PAGES_MAX:
-            page = await reader.read()
-            for chunk in self._cut(page.records, after, last):
-                timestamp = timestamp_text(self._clock.wall()).encode()
-                await self._delivery.take(chunk, batch, transform, timestamp=timestamp, to_streams=to_streams)
-                after = chunk.last
-            is_beyond = bool(page.records) and page.records[-1].sequence_number > last.sequence_number
-            if page.next_iterator is None or is_beyond or (batch.last is not None and batch.last >= last):
-                return
-            tip_pages = tip_pages + 1 if not page.records and not page.behind_milliseconds else 0
+        await self._flusher.finish_pending(archive, pending, replay.pinned_of(pending), batch)
 
     # Reading.
 
@@ -225,6 +215,7 @@ class ShardConsumer:
                             reader = again
                         continue
                     page = await reader.read()
+                    self._note_page()
                 except asyncio.CancelledError:
                     if not self._is_stopping:
                         raise
@@ -239,6 +230,10 @@ class ShardConsumer:
                     break
         finally:
             await reader.aclose()
+
+    def _note_page(self) -> None:
+        self._progress_at = self._clock.monotonic()
+        self._held.load = self._load.rate(self._progress_at)
 
     async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
@@ -256,12 +251,24 @@ class ShardConsumer:
         self._is_processing = True
         if self._held.row.checkpoint.kind is CheckpointKind.LATEST and self._through is None:
             await self._flusher.anchor(Position(records[0].sequence_number))
+        attempts = self._flusher.attempts
         for chunk in self._cut(records, self._through):
+            await attempts.begin()
+            attempts.judge(chunk)
             await self._take(chunk, carry)
+            if attempts.policy.is_careful:
+                await self._store_piece(len(chunk))
             if self._is_stopping:
                 break
         self._is_processing = False
         self._wake()
+
+    async def _store_piece(self, records: int) -> None:
+        """Commit what was taken before anything else is looked at."""
+        await self._close_batch()
+        while self._closed is not None:
+            await self._wait()
+        self._flusher.attempts.survive(records)
 
     async def _take(self, chunk: Chunk, carry: Carrier) -> None:
         roll = self._settings.roll
@@ -270,20 +277,11 @@ class ShardConsumer:
         failed = await carry(chunk, self._open)
         self._through = chunk.last
         self._records += len(chunk)
-        self._check_breaker(len(chunk), failed)
+        self._progress_at = self._clock.monotonic()
+        self._load.take(chunk.size, self._progress_at)
+        self._breaker.count(self._held.shard_id, len(chunk), failed)
         if self._is_due():
             await self._close_batch()
-
-    def _check_breaker(self, records: int, failed: int) -> None:
-        self._breaker.succeed(records - failed)
-        for _ in range(failed):
-            self._breaker.fail()
-        if self._breaker.is_open:
-            raise ShardHaltedError(
-                f"{self._breaker.failed} of the last {self._breaker.counted:,} records of "
-                f"`{self._held.shard_id}` failed, more than {self._settings.breaker_failed_percent:g} %",
-                hint="Look at the dead letters; deploy a fix or raise breaker_failed_percent, then restart",
-            )
 
     def _end(self, page: RecordPage) -> None:
         self._children = tuple(child.shard_id for child in page.child_shards)
@@ -310,7 +308,7 @@ class ShardConsumer:
                 await self._wait_for_receipts(batch.last)
             await self._flusher.flush(batch)
             self._closed = None
-            self._wake()
+            self._advance()
         if self._has_ended:
             await self._finish(self._children)
 
@@ -372,7 +370,7 @@ class ShardConsumer:
             self._held.row.hash_key_range,
             after=after,
             through=through,
-            records_max=min(CHUNK_RECORDS, self._settings.roll.records_max),
+            records_max=min(self._flusher.attempts.policy.records_max, self._settings.roll.records_max),
         )
 
     def _new_batch(self) -> Batch:

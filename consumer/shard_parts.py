@@ -24,6 +24,7 @@ class ShardSettings:
     breaker_window_records: int
     breaker_failed_percent: float
     read: ReadSettings
+    progress_timeout_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

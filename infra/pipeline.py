@@ -64,6 +64,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     named = name_worker(settings)
     kinesis = await aws.kinesis()
     leases = await aws.leases(named.app, telemetry)
+    renewals = await aws.leases(named.app, telemetry, pool="renewals")
     objects = await aws.objects(named.bucket) if named.bucket else None
     fan_out = await aws.fan_out(named.source_stream) if named.fan_out else None
     async with AsyncExitStack() as stack:
@@ -91,4 +92,5 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
             random=new_random(),
             telemetry=telemetry,
             fan_out=fan_out,
+            renewals=renewals,
         )

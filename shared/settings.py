@@ -149,7 +149,13 @@ class ConsumerSettings(BaseSettings):
         default=5, ge=0.05, le=600, description="how often a checkpoint is stored where no S3 batch does it, seconds"
     )
     lease_duration_seconds: float = Field(
-        default=10, ge=1, le=600, description="a lease whose heartbeat stands still this long may be taken, seconds"
+        default=15, ge=1, le=600, description="a lease whose heartbeat stands still this long may be taken, seconds"
+    )
+    progress_timeout_seconds: float = Field(
+        default=300,
+        ge=5,
+        le=86_400,
+        description="a shard whose records nothing happens to for this long is given back for another worker, seconds",
     )
     shard_sync_seconds: float = Field(default=10, ge=0.2, le=600, description="how often shards are listed, seconds")
     fan_out: bool = Field(

@@ -46,6 +46,7 @@ class Chunk:
     refused: dict[int, tuple[str, str]] = field(default_factory=dict)  # by index: error code and message
     last: Position = Position(0)
     size: int = 0  # bytes of data
+    attempts: int = 1  # how often it was looked at, as far as the lease row counts it
 
     def __len__(self) -> int:
         return len(self.datas)
@@ -80,6 +81,7 @@ class Chunk:
             arrival_timestamp=self.arrivals[index],
             event_id=event_id,
             destination=destination,
+            attempts=self.attempts,
         )
 
     def extend(self, members: _Members, start: int, stop: int) -> None:

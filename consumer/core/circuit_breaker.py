@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from shared.errors import ShardHaltedError
+
 FAILURES_MIN: Final = 50  # fewer than this say nothing, however few records there were
 
 
@@ -31,6 +33,18 @@ class CircuitBreaker:
     def is_open(self) -> bool:
         """Whether the shard has to stop."""
         return self.failed >= FAILURES_MIN and self.failed * 100 > self._percent * self.counted
+
+    def count(self, shard_id: str, records: int, failed: int) -> None:
+        """Count records of which some failed; ShardHaltedError if that is too many."""
+        self.succeed(records - failed)
+        for _ in range(failed):
+            self.fail()
+        if self.is_open:
+            raise ShardHaltedError(
+                f"{self.failed} of the last {self.counted:,} records of `{shard_id}` failed, more than "
+                f"{self._percent:g} %",
+                hint="Look at the dead letters; deploy a fix or raise breaker_failed_percent, then restart",
+            )
 
     def succeed(self, count: int) -> None:
         """Count records that went well."""

@@ -88,9 +88,12 @@ class Aws:
         )
         return await self._client("kinesis", stream, name="fan_out", config=config)
 
-    async def leases(self, table: str, telemetry: Telemetry | None = None) -> LeaseAdapter:
-        """Return the lease store over one DynamoDB table; `telemetry` counts the requests that are made."""
-        client = await self._client("dynamodb", table)
+    async def leases(self, table: str, telemetry: Telemetry | None = None, *, pool: str = "") -> LeaseAdapter:
+        """Return the lease store over one DynamoDB table; `telemetry` counts the requests that are made.
+
+        A `pool` has connections of its own.
+        """
+        client = await self._client("dynamodb", table, name=f"dynamodb {pool}" if pool else "")
         if telemetry is not None:
             client.meta.events.register("before-call.dynamodb", _counter_of(telemetry), unique_id="requests-counted")
         return LeaseAdapter(client, table)

@@ -48,6 +48,7 @@ SETTINGS = ShardSettings(
     roll=RollPolicy(bytes_max=10_000, records_max=3, seconds_max=5.0),
     breaker_window_records=1000,
     breaker_failed_percent=50.0,
+    progress_timeout_seconds=300.0,
     read=ReadSettings(stream=STREAM, records_max=4, pause_seconds=0.2, idle_seconds=1.0, start_timestamp=0.0),
 )
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from consumer import worker
+from consumer import shard_sync
 from consumer.core import lease_planner, shard_graph
 from consumer.core.lease_planner import LeasePlanner
 from consumer.flusher import Flusher
+from consumer.holding import Holdings
 from consumer.lease_table import HeldLease, LeaseTable
 from shared.lease import AT_LATEST, SHARD_END, Lease, LeaseChange, LeaseExpectation
 from shared.ports import ConditionFailedError
@@ -99,10 +100,10 @@ def epoch_not_raised(patch: Patch) -> None:
 def zombie_goes_on(patch: Patch) -> None:
     """Go on until a write is refused."""
 
-    def lose(self: Any, running: Any, reason: str) -> None:
+    def lose(self: Any, holding: Any, reason: str) -> None:
         """Ignore it."""
 
-    patch.setattr(worker.Worker, "_lose", lose)
+    patch.setattr(Holdings, "lose", lose)
 
 
 @bug(
@@ -137,25 +138,25 @@ def own_write_not_recognised(patch: Patch) -> None:
 @bug("children start when all parents are finished")
 def child_started_early(patch: Patch) -> None:
     """Start children as soon as they are listed."""
-    original = worker.rows_to_create
+    original = shard_sync.rows_to_create
 
     def rows_to_create(shards: Any, leases: Mapping[str, Lease], initial: Any) -> Any:
         finished = {name: replace(row, checkpoint=SHARD_END) for name, row in leases.items()}
         return original(shards, finished, initial)
 
-    patch.setattr(worker, "rows_to_create", rows_to_create)
+    patch.setattr(shard_sync, "rows_to_create", rows_to_create)
     patch.setattr(lease_planner, "may_start", lambda lease, leases: not lease.checkpoint.is_shard_end)
 
 
 @bug("the child of a merge waits for both parents")
 def one_parent_of_a_merge(patch: Patch) -> None:
     """Start it when the first parent is finished."""
-    original = worker.rows_to_create
+    original = shard_sync.rows_to_create
 
     def rows_to_create(shards: Any, leases: Mapping[str, Lease], initial: Any) -> Any:
         return original([replace(each, adjacent_parent_shard_id=None) for each in shards], leases, initial)
 
-    patch.setattr(worker, "rows_to_create", rows_to_create)
+    patch.setattr(shard_sync, "rows_to_create", rows_to_create)
 
 
 @bug("a child is read from TRIM_HORIZON")
@@ -193,9 +194,8 @@ def dead_owners_counted(patch: Patch) -> None:
     original = LeasePlanner.plan
 
     def plan(self: Any, rows: Any, running: Any, now: float, avoid: Any = ()) -> Any:
-        rows = list(rows)
         found = original(self, rows, running, now, avoid)
-        live = [row for row in rows if not row.checkpoint.is_shard_end]
+        live = [row for row in rows.leases if not row.checkpoint.is_shard_end]
         owners = {row.owner for row in live} | {self._worker_id}
         share = -(-len(live) // len(owners))
         return replace(found, take=found.take[: max(0, share - len(running))])

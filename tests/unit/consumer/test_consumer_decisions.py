@@ -15,7 +15,7 @@ from consumer.core.roll_policy import RollPolicy
 from consumer.core.shard_graph import may_start, merge_marks, rows_to_create
 from shared.aggregation import Aggregate
 from shared.hash_key import even_ranges
-from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease
+from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease, TableRows
 from shared.limits import GET_RECORDS_BYTES_MAX
 from shared.records import Position, Shard, StreamRecord
 
@@ -88,31 +88,33 @@ def test_planner_takes_what_nobody_owns() -> None:
     """Rows without an owner are taken at once, in the order of their ids, up to the even share."""
     planner = LeasePlanner("me", 10)
     rows = [row("c"), row("a"), row("b", owner="other"), row("d", owner="other")]
-    assert [each.shard_id for each in planner.plan(rows, {}, 0.0).take] == ["a", "c"]
-    assert [each.shard_id for each in planner.plan(rows, {"x": 1}, 0.0).take] == ["a"]
-    assert planner.plan(rows, {}, 0.0, avoid=["a", "c"]).take == ()
+    assert [each.shard_id for each in planner.plan(TableRows(tuple(rows)), {}, 0.0).take] == ["a", "c"]
+    assert [each.shard_id for each in planner.plan(TableRows(tuple(rows)), {"x": 1}, 0.0).take] == ["a"]
+    assert planner.plan(TableRows(tuple(rows)), {}, 0.0, avoid=["a", "c"]).take == ()
 
 
 def test_planner_judges_expiry_by_a_heartbeat_that_stands_still() -> None:
     """A lease is free once its heartbeat has not moved for longer than the duration on our own clock."""
     planner = LeasePlanner("me", 10)
-    assert planner.plan([row("a", owner="dead", heartbeat=1)], {}, 100.0).take == ()
-    assert planner.plan([row("a", owner="dead", heartbeat=2)], {}, 105.0).take == ()
-    assert planner.plan([row("a", owner="dead", heartbeat=2)], {}, 115.0).take == ()
-    assert [each.shard_id for each in planner.plan([row("a", owner="dead", heartbeat=2)], {}, 115.1).take] == ["a"]
+    assert planner.plan(TableRows((row("a", owner="dead", heartbeat=1),)), {}, 100.0).take == ()
+    assert planner.plan(TableRows((row("a", owner="dead", heartbeat=2),)), {}, 105.0).take == ()
+    assert planner.plan(TableRows((row("a", owner="dead", heartbeat=2),)), {}, 115.0).take == ()
+    assert [
+        each.shard_id for each in planner.plan(TableRows((row("a", owner="dead", heartbeat=2),)), {}, 115.1).take
+    ] == ["a"]
 
 
 def test_dead_owners_do_not_count_when_balancing() -> None:
     """The share is over live owners: with one of two dead, the survivor takes all its shards."""
     planner = LeasePlanner("me", 10)
     rows = [row(name, owner="dead", heartbeat=1) for name in "abcd"]
-    planner.plan(rows, {}, 0.0)
-    assert len(planner.plan(rows, {}, 11.0).take) == 4
+    planner.plan(TableRows(tuple(rows)), {}, 0.0)
+    assert len(planner.plan(TableRows(tuple(rows)), {}, 11.0).take) == 4
     halves = [row(name, owner="dead", heartbeat=1) for name in "abcd"] + [row(n, owner="alive") for n in "ef"]
     planner = LeasePlanner("me", 10)
-    planner.plan(halves, {}, 0.0)
+    planner.plan(TableRows(tuple(halves)), {}, 0.0)
     moved = halves[:4] + [row(n, owner="alive", heartbeat=9) for n in "ef"]
-    assert len(planner.plan(moved, {}, 11.0).take) == 3
+    assert len(planner.plan(TableRows(tuple(moved)), {}, 11.0).take) == 3
 
 
 def test_planner_knows_what_is_lost() -> None:
@@ -125,7 +127,7 @@ def test_planner_knows_what_is_lost() -> None:
         row("ended", SHARD_END, epoch=2),
     ]
     running = {"mine": 2, "taken": 2, "ours": 2, "gone": 1, "ended": 2}
-    assert planner.plan(rows, running, 0.0).lost == ("taken", "ours", "gone")
+    assert planner.plan(TableRows(tuple(rows)), running, 0.0).lost == ("taken", "ours", "gone")
 
 
 def test_tracker_follows_the_contiguous_prefix() -> None:

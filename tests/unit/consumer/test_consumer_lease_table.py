@@ -38,7 +38,7 @@ def script(store: FakeLeases, *steps: Exception | Lost | None) -> None:
 async def taken(table: LeaseTable, shard_id: str = "a") -> HeldLease:
     """Create and take a row."""
     await table.create(Lease(shard_id))
-    (row,) = [each for each in await table.list_rows() if each.shard_id == shard_id]
+    (row,) = [each for each in (await table.list_rows()).leases if each.shard_id == shard_id]
     held = await table.take(row)
     assert held is not None
     return held
@@ -49,7 +49,7 @@ async def test_take_raises_the_epoch_and_a_second_taker_gets_nothing() -> None:
     table, store = make()
     other, _ = make(2, "other", store)
     await table.create(Lease("a"))
-    (seen,) = await table.list_rows()
+    (seen,) = (await table.list_rows()).leases
     held = await table.take(seen)
     assert held is not None
     assert (store.rows["a"].owner, store.rows["a"].epoch, store.rows["a"].heartbeat) == ("me", 1, 1)
@@ -60,7 +60,7 @@ async def test_a_row_that_was_renewed_meanwhile_is_not_taken() -> None:
     """A take is conditional on the heartbeat: an owner that woke up keeps its lease."""
     table, store = make()
     held = await taken(table)
-    (seen,) = await table.list_rows()
+    (seen,) = (await table.list_rows()).leases
     await held.renew()
     other, _ = make(2, "other", store)
     assert await other.take(seen) is None
@@ -82,7 +82,7 @@ async def test_a_take_whose_reply_was_lost_is_recognised() -> None:
     """The epoch rises by one only."""
     table, store = make()
     await table.create(Lease("a"))
-    (seen,) = await table.list_rows()
+    (seen,) = (await table.list_rows()).leases
     script(store, Lost(AmbiguousCallError("no answer")), None)
     held = await table.take(seen)
     assert held is not None
@@ -93,7 +93,7 @@ async def test_every_write_of_a_former_owner_is_refused() -> None:
     """After a take-over neither data write nor renewal nor release of the old owner changes the row."""
     table, store = make()
     held = await taken(table)
-    (seen,) = await table.list_rows()
+    (seen,) = (await table.list_rows()).leases
     other, _ = make(2, "other", store)
     assert await other.take(seen) is not None
     before = store.rows["a"]
@@ -107,7 +107,7 @@ async def test_the_same_worker_name_does_not_pass_the_fence() -> None:
     """A second process with the same worker id is told apart by the epoch and by its write ids."""
     table, store = make(1)
     held = await taken(table)
-    (seen,) = await table.list_rows()
+    (seen,) = (await table.list_rows()).leases
     twin, _ = make(2, "me", store)
     newer = await twin.take(seen)
     assert newer is not None

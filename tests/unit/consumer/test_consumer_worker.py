@@ -316,7 +316,7 @@ def test_without_a_bucket_the_checkpoint_follows_the_acknowledged_prefix() -> No
 
 
 def test_a_crash_of_a_worker_is_taken_over_after_one_lease_duration() -> None:
-    """A second worker reads the shards of a killed one within lease duration + 5 s, and not before."""
+    """A second worker reads the shard of a killed one within lease duration + 5 s, and not before."""
     cloud = SmallCloud.make(2)
 
     async def story() -> float:
@@ -325,7 +325,7 @@ def test_a_crash_of_a_worker_is_taken_over_after_one_lease_duration() -> None:
         second = cloud.worker()
         stop, task, _ = cloud.start(second)
         await asyncio.sleep(3)
-        assert not second.status().shards
+        assert len(second.status().shards) == 1
         cloud.loop.kill(process)
         killed_at = cloud.loop.time()
         await cloud.until(lambda: len(second.status().shards) == 2)
@@ -334,7 +334,7 @@ def test_a_crash_of_a_worker_is_taken_over_after_one_lease_duration() -> None:
         await task
         return taken_after
 
-    assert 5 <= cloud.run(story) <= 15
+    assert 10 <= cloud.run(story) <= 20
 
 
 def test_a_frozen_worker_changes_nothing_when_it_wakes() -> None:

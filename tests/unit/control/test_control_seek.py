@@ -96,8 +96,9 @@ def test_a_prepared_flush_is_finished_before_the_move() -> None:
     async def story() -> None:
         await put_with_ids(cloud, 0, 12)
         _, _, process = cloud.start(cloud.worker(flush_seconds=1, worker_id="victim"))
+        cloud.leases.on_write = lambda _before, after: cloud.loop.kill(process) if after.pending else None
         await cloud.until(lambda: any(row.pending for row in cloud.leases.rows.values()))
-        cloud.loop.kill(process)
+        cloud.leases.on_write = None
         await seek(cloud, "TRIM_HORIZON")
         row = cloud.leases.rows[FIRST]
         assert row.pending is not None

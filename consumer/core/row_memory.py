@@ -1,0 +1,71 @@
+"""Remembers lease rows, so that one that disappears or can't be read any more is restored rather than begun anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Final
+
+from shared.lease import Lease, TableRows
+
+_TOMBSTONE_SECONDS_BEYOND_RETENTION: Final = 86_400.0
+
+
+class RowMemory:
+    """Last sights of rows; `patience_seconds` is how long a missing row is left to its owner, who knows it best."""
+
+    def __init__(self, patience_seconds: float) -> None:
+        self._patience = patience_seconds
+        self._seen: dict[str, Lease] = {}
+        self._missing_since: dict[str, float] = {}
+
+    def look(self, rows: TableRows, listed: Collection[str], now: float) -> None:
+        """Take note of the rows; of a finished shard that the stream does not list any more nothing is kept."""
+        for row in rows.leases:
+            self._seen[row.shard_id] = row
+            self._missing_since.pop(row.shard_id, None)
+        present = {row.shard_id for row in rows.leases}
+        for shard_id in [each for each in self._seen if each not in present]:
+            if shard_id not in listed:
+                del self._seen[shard_id]
+                self._missing_since.pop(shard_id, None)
+            else:
+                self._missing_since.setdefault(shard_id, now)
+
+    def is_known(self, shard_id: str) -> bool:
+        """Whether the shard had a row before."""
+        return shard_id in self._seen
+
+    def to_restore(self, held: Mapping[str, Lease], now: float) -> tuple[Lease, ...]:
+        """Return the rows to write again, without an owner and at a higher epoch.
+
+        `held`: the rows of the leases that this worker holds or held last: nobody knows better how far the shard had
+        come. Others are as old as the last look, so that what was committed since is read and stored again.
+        """
+        restored: list[Lease] = []
+        for shard_id, since in sorted(self._missing_since.items()):
+            row, seen = held.get(shard_id), self._seen[shard_id]
+            if row is None or (row.epoch, row.version) < (seen.epoch, seen.version):
+                row = seen if now - since > self._patience else None
+            if row is not None:
+                restored.append(replace(row, owner=None, successor=None, epoch=row.epoch + 1))
+        return tuple(restored)
+
+
+def tombstones_to_delete(
+    leases: Mapping[str, Lease], listed: Collection[str], wall: float, retention_seconds: float
+) -> tuple[Lease, ...]:
+    """Return finished rows that nothing needs any more: a day beyond retention, unlisted, and their children known.
+
+    Before that, a delayed creation could bring a finished shard back to life, and children inherit the marks.
+    """
+    beyond = retention_seconds + _TOMBSTONE_SECONDS_BEYOND_RETENTION
+    return tuple(
+        row
+        for row in leases.values()
+        if row.checkpoint.is_shard_end
+        and row.finished_at is not None
+        and wall - row.finished_at > beyond
+        and row.shard_id not in listed
+        and all(child in leases or child not in listed for child in row.children)
+    )

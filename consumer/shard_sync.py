@@ -1,0 +1,140 @@
+"""Keeps the lease table in step with the stream: new shards, lost rows, tombstones, holes in the ring of hash keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from consumer.core.row_memory import RowMemory, tombstones_to_delete
+from consumer.core.shard_graph import rows_to_create
+from consumer.lease_table import LeaseTable
+from consumer.retention import Retention
+from consumer.retrier import Retrier
+from shared.hash_key import FULL_RANGE, holes
+from shared.lease import AT_TRIM_HORIZON, Checkpoint, Lease, TableRows
+from shared.ports import Clock, Kinesis, Telemetry
+from shared.records import Shard
+
+_CREATIONS_MAX: Final = 16  # at a time: a stream of 1,000 shards starts in seconds, a small table isn't throttled
+
+
+class ShardSync:
+    """What every worker does now and then; all of it is safe to be done by several at once."""
+
+    def __init__(
+        self,
+        stream: str,
+        initial: Checkpoint,
+        *,
+        kinesis: Kinesis,
+        table: LeaseTable,
+        retrier: Retrier,
+        retention: Retention,
+        patience_seconds: float,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._stream = stream
+        self._initial = initial
+        self._kinesis = kinesis
+        self._table = table
+        self._retrier = retrier
+        self._retention = retention
+        self._clock = clock
+        self._telemetry = telemetry
+        self._memory = RowMemory(patience_seconds)
+        self._patience = patience_seconds
+        self._uncovered_since: float | None = None
+
+    async def sync(self, rows: TableRows, held: Mapping[str, Lease]) -> bool:
+        """Compare the stream with the rows that were just read; whether any row was written.
+
+        `held`: the rows of the leases that this worker holds, or held last.
+        """
+        shards = await self._retrier.call("list_shards", lambda: self._kinesis.list_shards(self._stream))
+        listed = {shard.shard_id for shard in shards}
+        leases = {row.shard_id: row for row in rows.leases}
+        self._memory.look(rows, listed, self._clock.monotonic())
+        self._audit(shards, leases)
+        written = await self._restore(held, leases, set(rows.damaged))
+        written += await self._create(shards, leases, set(rows.damaged))
+        await self._delete_tombstones(leases, listed)
+        return bool(written)
+
+    async def _restore(self, held: Mapping[str, Lease], leases: dict[str, Lease], damaged: set[str]) -> int:
+        restored = self._memory.to_restore(held, self._clock.monotonic())
+        for row in restored:
+            leases[row.shard_id] = row
+            if await self._write(row, damaged):
+                self._telemetry.error(
+                    "lease_row_restored",
+                    shard_id=row.shard_id,
+                    checkpoint=row.checkpoint.text,
+                    consequence="none" if row.shard_id in held else "what was stored since is stored again",
+                )
+                self._telemetry.count("lease_rows_restored")
+        return len(restored)
+
+    async def _create(self, shards: Sequence[Shard], leases: Mapping[str, Lease], damaged: set[str]) -> int:
+        """Write the rows that are missing; a row that was there before is left to its owner for a while."""
+        new = [row for row in rows_to_create(shards, leases, self._initial) if row.shard_id not in damaged]
+        if damaged:
+            # Nothing tells how far a row that can't be read had come: never skip, read all of the shard again.
+            new += [row for row in rows_to_create(shards, leases, AT_TRIM_HORIZON) if row.shard_id in damaged]
+        new = [row for row in new if not self._memory.is_known(row.shard_id)]
+        gate = asyncio.Semaphore(_CREATIONS_MAX)
+
+        async def create(row: Lease) -> None:
+            is_damaged = row.shard_id in damaged
+            async with gate:
+                made = await self._write(row, damaged)
+            if made and is_damaged:
+                self._telemetry.error(
+                    "lease_row_rebuilt", shard_id=row.shard_id, consequence="the shard is read and stored again"
+                )
+                self._telemetry.count("lease_rows_restored")
+            elif made:
+                self._telemetry.info("lease_created", shard_id=row.shard_id, start=row.checkpoint.text)
+
+        async with asyncio.TaskGroup() as group:
+            for row in new:
+                group.create_task(create(row))
+        return len(new)
+
+    async def _write(self, row: Lease, damaged: set[str]) -> bool:
+        if row.shard_id in damaged:
+            return await self._table.replace_damaged(row)
+        return await self._table.create(row)
+
+    async def _delete_tombstones(self, leases: Mapping[str, Lease], listed: set[str]) -> None:
+        for row in tombstones_to_delete(leases, listed, self._clock.wall(), self._retention.seconds):
+            if await self._table.delete(row):
+                self._telemetry.info("lease_deleted", shard_id=row.shard_id)
+
+    def _audit(self, shards: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
+        """Say where the ring has no unfinished row although the stream is open there, if it stays so.
+
+        Rows are made parents first, so that between two looks a hole is normal.
+        """
+        ranges = [
+            row.hash_key_range or FULL_RANGE  # an imported row may not tell
+            for row in leases.values()
+            if not row.checkpoint.is_shard_end
+        ]
+        now = self._clock.monotonic()
+        uncovered = holes(ranges) if any(shard.is_open for shard in shards) else []
+        if not uncovered:
+            self._uncovered_since = None
+        elif self._uncovered_since is None:
+            self._uncovered_since = now
+        is_lasting = self._uncovered_since is not None and now - self._uncovered_since > self._patience
+        self._telemetry.gauge("hash_key_ranges_uncovered", len(uncovered) if is_lasting else 0)
+        if is_lasting:
+            self._telemetry.error(
+                "hash_keys_uncovered",
+                stream=self._stream,
+                ranges=len(uncovered),
+                first_start=str(uncovered[0].start),
+                first_end=str(uncovered[0].end),
+            )
