@@ -14,6 +14,7 @@ import orjson
 from consumer import Consumer, DeadLetter, Outcome, Record, Reject, Retry
 from shared.hash_key import hash_key_of
 from shared.lease import CheckpointKind
+from shared.lifecycle import StopSignal
 from shared.records import PutEntry
 from shared.settings import ConsumerSettings
 from tests.simulation.actor import Actor, Machine
@@ -102,7 +103,7 @@ class ProcessingWorld:
         self.loop.close()
         return self.violations
 
-    async def _life(self, machine: Machine, stop: asyncio.Event) -> None:
+    async def _life(self, machine: Machine, stop: StopSignal) -> None:
         consumer = Consumer(
             _SOURCE,
             app="simulated",
@@ -117,7 +118,7 @@ class ProcessingWorld:
             telemetry=StoryTelemetry(self.story, "worker"),
         )
         async with consumer, asyncio.TaskGroup() as group:
-            group.create_task(_forward(stop, consumer))
+            group.create_task(_forward(stop.requested, consumer))
             await consumer.run(self._handle)
 
     # The function of this world's user.
