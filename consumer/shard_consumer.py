@@ -22,7 +22,7 @@ from consumer.lease_table import HeldLease
 from consumer.replay import Replay
 from consumer.retention import ShardRetention
 from consumer.shard_parts import ShardParts, ShardSettings
-from consumer.shard_reader import start_of
+from consumer.shard_reader import CLOCK_SKEW_SECONDS, start_of
 from consumer.status import ShardState, ShardStatus
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
@@ -203,7 +203,7 @@ class ShardConsumer:
     async def _read(self) -> None:
         row = self._held.row
         reader = self._reader_after(self._through) or self._reader(start_of(row, self._settings.read.start_timestamp))
-        carry = self._carrier()
+        carry, began_at = self._carrier(), self._clock.wall() - CLOCK_SKEW_SECONDS
         try:
             while not self._is_stopping:
                 try:
@@ -225,6 +225,8 @@ class ShardConsumer:
                 await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
                 if page.records:
                     await self._process(page.records, carry)
+                elif self._held.row.checkpoint.kind is CheckpointKind.LATEST:
+                    await self._flusher.anchor_at(began_at)
                 if page.next_iterator is None and not self._is_stopping:
                     self._end(page)
                     break
@@ -377,12 +379,9 @@ class ShardConsumer:
         return Batch(self._clock.monotonic(), keeps_lines=self._parts.archive is not None)
 
     def _is_due(self) -> bool:
-        batch = self._open
-        if batch.records and self._account.is_pressed:
-            return True
-        return self._settings.roll.is_due(
-            size=batch.size, records=batch.records, opened_at=batch.opened_at, now=self._clock.monotonic()
-        )
+        batch, now = self._open, self._clock.monotonic()
+        is_due = self._settings.roll.is_due(size=batch.size, records=batch.records, opened_at=batch.opened_at, now=now)
+        return is_due or bool(batch.records and self._account.is_pressed)
 
     async def _wait_for_receipts(self, position: Position) -> None:
         while not self._delivery.tracker.covers(position):

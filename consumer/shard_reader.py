@@ -18,7 +18,7 @@ from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
 from shared.retry import Backoff
 
 _RESERVE_BYTES_MIN: Final = 64 * KIB
-_CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
+CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class ShardReader:
         place, now = self.start, self._ports.clock.wall()
         if place.kind is StartKind.LATEST:
             # LATEST moves on while nobody reads: what comes during a pause belongs to this shard's part, too.
-            place = self.start = Start(StartKind.AT_TIMESTAMP, timestamp=now - _CLOCK_SKEW_SECONDS)
+            place = self.start = Start(StartKind.AT_TIMESTAMP, timestamp=now - CLOCK_SKEW_SECONDS)
         elif place.kind is StartKind.AT_SEQUENCE_NUMBER:
             place = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=place.sequence_number)
         kept, self.start, self._iterator = self.start, place, None
@@ -154,4 +154,9 @@ class ShardReader:
                     await asyncio.sleep(delay)
 
     async def _get_iterator(self) -> str:
-        return await self._ports.kinesis.get_shard_iterator(self._settings.stream, self._shard_id, self.start)
+        wall = self._ports.clock.wall()
+        iterator = await self._ports.kinesis.get_shard_iterator(self._settings.stream, self._shard_id, self.start)
+        if self.start.kind is StartKind.LATEST:
+            # LATEST moves on: should this iterator expire before it brings a record, the next must not skip any.
+            self.start = Start(StartKind.AT_TIMESTAMP, timestamp=wall - CLOCK_SKEW_SECONDS)
+        return iterator

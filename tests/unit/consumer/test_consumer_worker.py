@@ -15,14 +15,15 @@ from shared.aggregation import Aggregate
 from shared.errors import (
     AmbiguousCallError,
     ConfigurationError,
+    IteratorExpiredError,
     StreamNotFoundError,
     TableNotFoundError,
     ThrottledError,
 )
 from shared.event import EventId, with_event_id
-from shared.lease import AT_LATEST, CheckpointKind, Lease
+from shared.lease import CheckpointKind, Lease
 from shared.ports import Undeliverable
-from shared.records import Position
+from shared.records import Position, RecordPage
 from tests.unit.consumer.small_cloud import README_RECORD, SOURCE, SmallCloud
 
 FIRST = "shardId-000000000000"
@@ -379,15 +380,16 @@ def test_too_many_failures_halt_the_shard_and_keep_the_rest() -> None:
     assert cloud.leases.rows[FIRST].owner is None
 
 
-def test_latest_is_fixed_at_the_first_record_seen() -> None:
+def test_latest_is_fixed_at_the_first_look() -> None:
     """A crash after a start at LATEST does not skip what was read and not yet checkpointed."""
     cloud = SmallCloud.make()
 
     async def story() -> None:
         await cloud.put_numbered(0, 5)
+        await asyncio.sleep(5)
         _, _, process = cloud.start(cloud.worker(start_from="LATEST", flush_seconds=60))
         await asyncio.sleep(2)
-        assert cloud.leases.rows[FIRST].checkpoint == AT_LATEST
+        assert cloud.leases.rows[FIRST].checkpoint.kind is CheckpointKind.AT_TIMESTAMP
         await cloud.put_numbered(5, 10)
         await asyncio.sleep(3)
         cloud.loop.kill(process)
@@ -398,6 +400,49 @@ def test_latest_is_fixed_at_the_first_record_seen() -> None:
 
     cloud.run(story)
     assert numbers(cloud.stored()) == list(range(5, 10))
+
+
+def test_a_shard_at_latest_without_records_is_taken_over_without_a_gap() -> None:
+    """What comes between the crash of the first reader and its successor is read, though no record was seen before."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put_numbered(0, 5)
+        await asyncio.sleep(5)
+        _, _, process = cloud.start(cloud.worker(start_from="LATEST", flush_seconds=2))
+        await asyncio.sleep(5)
+        cloud.loop.kill(process)
+        await cloud.put_numbered(5, 9)
+        stop, task, _ = cloud.start(cloud.worker(start_from="LATEST", flush_seconds=2))
+        await asyncio.sleep(40)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert numbers(cloud.stored()) == [5, 6, 7, 8]
+
+
+def test_an_iterator_at_latest_that_expires_without_records_skips_none() -> None:
+    """A new iterator begins where the first one did, not at a later LATEST."""
+    cloud = SmallCloud.make()
+    expired = iter([False, True])
+    read = cloud.kinesis.get_records
+
+    async def get_records(stream: str, iterator: str, limit: int) -> RecordPage:
+        if next(expired, False):
+            await cloud.put_numbered(0, 3)
+            raise IteratorExpiredError("too old")
+        return await read(stream, iterator, limit)
+
+    async def story() -> None:
+        cloud.kinesis.get_records = get_records  # type: ignore[method-assign]  # one that expires once
+        stop, task, _ = cloud.start(cloud.worker(start_from="LATEST", flush_seconds=2))
+        await asyncio.sleep(10)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert numbers(cloud.stored()) == [0, 1, 2]
 
 
 def test_a_trimmed_shard_is_finished_and_its_children_go_on() -> None:
