@@ -11,7 +11,7 @@ from consumer.core.object_key import position_text
 from consumer.core.shard_graph import merge_marks
 from consumer.lease_table import HeldLease
 from consumer.status import Counters
-from shared.lease import SHARD_END, Checkpoint, CheckpointKind, LeaseChange, PendingFlush
+from shared.lease import SHARD_END, Checkpoint, LeaseChange, PendingFlush
 from shared.ports import Clock, Telemetry
 from shared.records import Position
 
@@ -74,14 +74,6 @@ class Flusher:
         """Fix where a shard that started at LATEST begins, at the first record seen: LATEST moves on while we read."""
         position = Position(before.sequence_number, before.sub_sequence_number - 1)
         await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position)))
-
-    async def anchor_at(self, timestamp: float) -> None:
-        """Fix the time at which a shard that started at LATEST began, while it has no record to be anchored at.
-
-        Else whoever takes the shard over would start at a later LATEST, and skip what came in between.
-        """
-        anchored = Checkpoint(CheckpointKind.AT_TIMESTAMP)
-        await self._held.write(LeaseChange(checkpoint=anchored, start_timestamp=timestamp))
 
     async def seek(self) -> None:
         """Go where an operator sent this shard; a flush that was pending has to be finished before.

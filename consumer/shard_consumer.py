@@ -22,7 +22,7 @@ from consumer.lease_table import HeldLease
 from consumer.replay import Replay
 from consumer.retention import ShardRetention
 from consumer.shard_parts import ShardParts, ShardSettings
-from consumer.shard_reader import CLOCK_SKEW_SECONDS, start_of
+from consumer.shard_reader import start_of
 from consumer.status import ShardState, ShardStatus
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
@@ -203,7 +203,7 @@ class ShardConsumer:
     async def _read(self) -> None:
         row = self._held.row
         reader = self._reader_after(self._through) or self._reader(start_of(row, self._settings.read.start_timestamp))
-        carry, began_at = self._carrier(), self._clock.wall() - CLOCK_SKEW_SECONDS
+        carry = self._carrier()
         try:
             while not self._is_stopping:
                 try:
@@ -225,8 +225,6 @@ class ShardConsumer:
                 await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
                 if page.records:
                     await self._process(page.records, carry)
-                elif self._held.row.checkpoint.kind is CheckpointKind.LATEST:
-                    await self._flusher.anchor_at(began_at)
                 if page.next_iterator is None and not self._is_stopping:
                     self._end(page)
                     break

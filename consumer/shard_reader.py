@@ -10,7 +10,7 @@ from consumer.budget import Account
 from consumer.core.read_pacer import ReadPacer
 from consumer.registration import Registration
 from consumer.retrier import Retrier
-from shared.errors import IteratorExpiredError, ServiceError, ThrottledError
+from shared.errors import InvalidRequestError, IteratorExpiredError, ServiceError, ThrottledError
 from shared.lease import CheckpointKind, Lease
 from shared.limits import GET_RECORDS_BYTES_MAX, KIB
 from shared.ports import Clock, Kinesis, Random, Telemetry
@@ -18,7 +18,7 @@ from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
 from shared.retry import Backoff
 
 _RESERVE_BYTES_MIN: Final = 64 * KIB
-CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
+_CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class ShardReader:
         self._ports = ports
         self._account = account
         self._pacer = ReadPacer(pause_seconds=settings.pause_seconds, idle_seconds=settings.idle_seconds)
+        self._began_at_latest = False  # and no record was read yet
         self._iterator: str | None = None
         self._reserve = GET_RECORDS_BYTES_MAX  # nothing is known yet: the worst case
         self.behind_milliseconds = 0
@@ -93,6 +94,7 @@ class ShardReader:
         self._iterator = page.next_iterator
         self.behind_milliseconds = page.behind_milliseconds
         if page.records:
+            self._began_at_latest = False
             self.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
         self._pacer.take_page(
             self._ports.clock.monotonic(),
@@ -115,7 +117,7 @@ class ShardReader:
         place, now = self.start, self._ports.clock.wall()
         if place.kind is StartKind.LATEST:
             # LATEST moves on while nobody reads: what comes during a pause belongs to this shard's part, too.
-            place = self.start = Start(StartKind.AT_TIMESTAMP, timestamp=now - CLOCK_SKEW_SECONDS)
+            place = self.start = Start(StartKind.AT_TIMESTAMP, timestamp=now - _CLOCK_SKEW_SECONDS)
         elif place.kind is StartKind.AT_SEQUENCE_NUMBER:
             place = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=place.sequence_number)
         kept, self.start, self._iterator = self.start, place, None
@@ -154,9 +156,16 @@ class ShardReader:
                     await asyncio.sleep(delay)
 
     async def _get_iterator(self) -> str:
-        wall = self._ports.clock.wall()
-        iterator = await self._ports.kinesis.get_shard_iterator(self._settings.stream, self._shard_id, self.start)
+        wall, kinesis, stream = self._ports.clock.wall(), self._ports.kinesis, self._settings.stream
+        try:
+            iterator = await kinesis.get_shard_iterator(stream, self._shard_id, self.start)
+        except InvalidRequestError:
+            if not self._began_at_latest:
+                raise
+            # Our clock jumped: by the service's, the time at which reading began is yet to come.
+            iterator = await kinesis.get_shard_iterator(stream, self._shard_id, LATEST)
         if self.start.kind is StartKind.LATEST:
             # LATEST moves on: should this iterator expire before it brings a record, the next must not skip any.
-            self.start = Start(StartKind.AT_TIMESTAMP, timestamp=wall - CLOCK_SKEW_SECONDS)
+            self._began_at_latest = True
+            self.start = Start(StartKind.AT_TIMESTAMP, timestamp=wall - _CLOCK_SKEW_SECONDS)
         return iterator

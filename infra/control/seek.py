@@ -131,7 +131,12 @@ async def apply_seek(group: Group, plan: SeekPlan) -> None:
     )
     seized = {each.shard_id: each for each in held}
     known = {name: each.row for name, each in seized.items()}
+    moved = {move.shard.shard_id for move in plan.moves}
     for move in reversed(plan.moves):
+        if move.row is None and moved.intersection(move.shard.parents):
+            # A worker makes its row once the parents are read, and it inherits where they were sent. Made now, it could
+            # be read before a parent that has no row yet.
+            continue
         await _move(group, ids, owner, move, plan.target, seized, known)
 
 
