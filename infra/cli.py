@@ -120,6 +120,16 @@ def local(
             show_default="nothing",
         ),
     ] = None,
+    tls_port: Annotated[
+        int | None,
+        typer.Option(
+            "--tls-port",
+            min=0,
+            max=65535,
+            help="A second port, for TLS, which the KPL insists on.",
+            show_default="none",
+        ),
+    ] = None,
 ) -> int:
     """Serve Kinesis, DynamoDB, S3 and what else the pipeline needs on one endpoint, until Ctrl-C.
 
@@ -129,7 +139,7 @@ def local(
     """
     from infra.cloud.command import run  # noqa: PLC0415
 
-    return run(port=port, host=host, data_dir=data_dir, limits_enforced=limits, faults=faults)
+    return run(port=port, host=host, data_dir=data_dir, limits_enforced=limits, faults=faults, tls_port=tls_port)
 
 
 @app.command()

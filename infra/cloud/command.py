@@ -34,6 +34,7 @@ def run(
     status_delay_seconds: float = STATUS_DELAY_SECONDS,
     faults: str | None = None,
     ends_with_stdin: bool = False,
+    tls_port: int | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT (or until stdin closes) and return the exit code.
 
@@ -48,6 +49,7 @@ def run(
         limits_enforced=limits_enforced,
         status_delay_seconds=status_delay_seconds,
         faults=None if faults is None else load_faults(faults),
+        tls_port=tls_port,
     )
     return asyncio.run(_serve(cloud, ends_with_stdin=ends_with_stdin))
 
@@ -61,6 +63,8 @@ async def _serve(cloud: LocalCloud, *, ends_with_stdin: bool) -> int:
         for line in export_lines(cloud.endpoint_url):
             write_data(line)
         sys.stdout.flush()
+        if cloud.tls_port is not None:
+            say(f"TLS on port {cloud.tls_port}; its certificate is signed by nobody: let clients not verify it")
         if cloud.missing:
             say(f"only Kinesis is served: {', '.join(cloud.missing)} not installed\n\nhint: {INSTALL_HINT}")
         if ends_with_stdin:
@@ -112,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-limits", action="store_true")
     parser.add_argument("--status-delay-seconds", type=float, default=STATUS_DELAY_SECONDS)
     parser.add_argument("--faults", default=None)
+    parser.add_argument("--tls-port", type=int, default=None)
     parser.add_argument("--ends-with-stdin", action="store_true")
     options = parser.parse_args(arguments)
 
@@ -124,6 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             status_delay_seconds=options.status_delay_seconds,
             faults=options.faults,
             ends_with_stdin=options.ends_with_stdin,
+            tls_port=options.tls_port,
         )
 
     run_command(serve, [])

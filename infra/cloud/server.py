@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import os
 import secrets
+import ssl
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import orjson
 import structlog
 from aiohttp import web
 
+from infra.cloud.certificate import server_context
 from infra.cloud.control_api import CONTROL_BODY_BYTES_MAX, PREFIX, ControlApi
 from infra.cloud.core.faults import FaultPlan
 from infra.cloud.event_stream import CONTENT_TYPE
@@ -59,7 +61,7 @@ class LocalCloud:
     only one can serve the other services. Raises AddressError (port in use) and ConfigurationError (data folder).
 
     `faults` is what goes wrong from the start; `/_headrace/faults` replaces it. A `misbehaviour` of your own takes the
-    place of both.
+    place of both. `tls_port` is a second port, for TLS with a certificate that nobody has signed; None: there is none.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +71,7 @@ class LocalCloud:
     status_delay_seconds: float = 0.2
     faults: FaultPlan | None = None
     misbehaviour: Misbehaviour | None = None
+    tls_port: int | None = None
     kinesis: KinesisService = field(init=False)
     _bridge: MotoBridge = field(init=False)
     _stacks: StackStreams = field(init=False)
@@ -172,15 +175,23 @@ class LocalCloud:
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, self.host, self.port)
+        self.port = await self._open_port(self._runner, self.port, "--port")
+        if self.tls_port is not None:
+            self.tls_port = await self._open_port(self._runner, self.tls_port, "--tls-port", server_context())
+
+    async def _open_port(
+        self, runner: web.ServerRunner, port: int, option: str, tls: ssl.SSLContext | None = None
+    ) -> int:
+        """Listen on a port (0: any free one) and return its number."""
+        before = len(runner.addresses)
         try:
-            await site.start()
+            await web.TCPSite(runner, self.host, port, ssl_context=tls).start()
         except OSError as error:
             raise AddressError(
-                f"the local cloud can't listen on {self.host} port {self.port}: {_why(error)}",
-                hint="choose another with --port, or --port 0 for any free one",
+                f"the local cloud can't listen on {self.host} port {port}: {_why(error)}",
+                hint=f"choose another with {option}, or {option} 0 for any free one",
             ) from error
-        self.port = self._runner.addresses[0][1]
+        return int(runner.addresses[before][1])
 
     async def _do_chores(self) -> None:
         last_sweep = time.monotonic()
