@@ -13,7 +13,7 @@ from consumer.core.object_key import position_text
 from consumer.lease_table import HeldLease, WriteIds
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.control.peek import peek, unread_start
-from infra.control.seek_plan import SeekTarget, change_for, chosen_shards, row_for
+from infra.control.seek_plan import SeekTarget, change_for, chosen_shards, followed_later, row_for
 from infra.control.span import span_text
 from infra.query.rows import table_lines
 from shared.errors import ConfigurationError, LeaseLostError
@@ -94,9 +94,12 @@ async def plan_seek(group: Group, target: SeekTarget, names: Sequence[str]) -> S
     chosen = chosen_shards(listed, names)
     async with asyncio.TaskGroup() as tasks:
         found = [tasks.create_task(look(shard)) for shard in chosen]
-    moves = tuple(move for task in found if (move := task.result()) is not None)
+    moves = [move for task in found if (move := task.result()) is not None]
+    later = followed_later(listed, rows, [move.shard.shard_id for move in moves])
+    moves = [move for move in moves if move.shard.shard_id not in later]
     moved = {move.shard.shard_id for move in moves}
-    return SeekPlan(target, moves, tuple(each.shard_id for each in chosen if each.shard_id not in moved))
+    untouched = (each.shard_id for each in chosen if each.shard_id not in moved and each.shard_id not in later)
+    return SeekPlan(target, tuple(moves), tuple(untouched))
 
 
 async def _look(group: Group, shard: Shard, row: Lease | None, target: SeekTarget) -> Move | None:
@@ -131,12 +134,7 @@ async def apply_seek(group: Group, plan: SeekPlan) -> None:
     )
     seized = {each.shard_id: each for each in held}
     known = {name: each.row for name, each in seized.items()}
-    moved = {move.shard.shard_id for move in plan.moves}
     for move in reversed(plan.moves):
-        if move.row is None and moved.intersection(move.shard.parents):
-            # A worker makes its row once the parents are read, and it inherits where they were sent. Made now, it could
-            # be read before a parent that has no row yet.
-            continue
         await _move(group, ids, owner, move, plan.target, seized, known)
 
 

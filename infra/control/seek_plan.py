@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from infra.audit.core.lineage import lineage_order
@@ -81,3 +81,16 @@ def row_for(shard: Shard, target: SeekTarget, rows: Mapping[str, Lease]) -> Leas
         hash_key_range=shard.hash_key_range,
         generation=max((rows[parent].generation for parent in shard.parents if parent in rows), default=0),
     )
+
+
+def followed_later(shards: Iterable[Shard], rows: Collection[str], moved: Collection[str]) -> frozenset[str]:
+    """Return the shards that get their row from a worker: an ancestor has one already, or gets it now.
+
+    Their rows inherit where the ancestor was sent. Made by the seek, they could be read before a parent that has no row
+    yet. `rows`: shards that have a row; `moved`: those that a seek would give one or send elsewhere.
+    """
+    followed: set[str] = set()
+    for shard in sorted(shards, key=lambda each: each.shard_id):  # ids rise: parents come first
+        if any(parent in rows or parent in moved or parent in followed for parent in shard.parents):
+            followed.add(shard.shard_id)
+    return frozenset(followed.difference(rows))
