@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import random
 from collections import Counter
@@ -21,12 +22,14 @@ from shared.errors import HeadraceError
 from shared.lease import CheckpointKind
 from tests.simulation.actor import Machine
 from tests.simulation.draw import Usage
+from tests.simulation.faults import LATE_SECONDS_MAX
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _SHARE: Final = 0.4  # of the worlds whose use of the product is plain enough
+_LANDED_SECONDS: Final = LATE_SECONDS_MAX + 10  # the latest landing of a call, with its time-out
 _SETTLE_ATTEMPTS_MAX: Final = 20
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 
@@ -144,6 +147,8 @@ class Operator:
         """End every pause, as an operator would in the end: without faults now."""
         if not self._is_there:
             return
+        # A pause that was given up may still land, as an operator knows who saw it time out.
+        await asyncio.sleep(_LANDED_SECONDS)
         for _ in range(_SETTLE_ATTEMPTS_MAX):
             await set_pause(self._group(), [], is_paused=False)
             if not any(row.is_paused for row in self._world.leases.rows.values()):
