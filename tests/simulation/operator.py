@@ -7,7 +7,7 @@ import gzip
 import random
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -109,6 +109,8 @@ class Operator:
         keys = frozenset(world.objects.objects)
         await apply_seek(group, plan)
         world.story.count("operator_sought")
+        # What an earlier seek wanted again may not have been read yet, and this one goes elsewhere.
+        self._expectations = [replace(each, numbers=each.numbers & numbers) for each in self._expectations]
         self._expectations.append(_Expectation(numbers, keys))
 
     def _oldest_unread(self) -> float:

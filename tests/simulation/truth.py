@@ -25,6 +25,7 @@ def audit_lines(
     written: Sequence[int],
     promised: Collection[int | None],
     forbidden: Collection[int | None],
+    adrift: Collection[int | None],
     kinesis: FakeKinesis,
     objects: FakeObjects | None,
     source: str,
@@ -33,8 +34,10 @@ def audit_lines(
     """Compare what was written into the logs with what is in S3 and in the destination streams.
 
     `written` are all numbers in the order of writing. Those that are neither `promised` nor `forbidden` may be there
-    or not; a forbidden one that is there counts as unknown.
+    or not; a forbidden one that is there counts as unknown. What is `adrift` was in a file that was cut: a request with
+    it may land after the reader has gone on, or it is read again under another id; neither is promised away.
     """
+    sessions = _Sessions(adrift)
     auditor = Auditor(has_bucket=objects is not None, has_destinations=bool(destinations), source_is_whole=False)
     for number in written:
         if number in promised:
@@ -42,13 +45,32 @@ def audit_lines(
     for stream in destinations:
         for event in _events(kinesis, stream):
             number = number_of(event)
-            if number in promised or number in forbidden:
-                auditor.deliver(stream, str(number), event["session_id"])
+            session = sessions.of(stream, number, event)
+            if session and (number in promised or number in forbidden):
+                auditor.deliver(stream, str(number), session)
     for event, generation in _archived(kinesis, objects, source) if objects is not None else ():
         number = number_of(event)
-        if number in promised or number in forbidden:
-            auditor.store(str(number), event["session_id"], generation=generation)
+        session = sessions.of(f"s3 {generation}", number, event)
+        if session and (number in promised or number in forbidden):
+            auditor.store(str(number), session, generation=generation)
     return auditor.report()
+
+
+class _Sessions:
+    """In which session the order of an event is judged: what is adrift has one of its own, and counts once."""
+
+    def __init__(self, adrift: Collection[int | None]) -> None:
+        self._adrift = adrift
+        self._seen: set[tuple[str, int | None]] = set()
+
+    def of(self, place: str, number: int | None, event: dict[str, Any]) -> str:
+        """Return the session; empty for what is not to be counted again."""
+        if number not in self._adrift:
+            return str(event["session_id"])
+        if (place, number) in self._seen:
+            return ""
+        self._seen.add((place, number))
+        return f"{event['session_id']} {number}"
 
 
 def delivered_numbers(

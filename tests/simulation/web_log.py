@@ -60,6 +60,7 @@ class WebLog:
         self.written: list[tuple[int, str]] = []  # number and session, in the order of writing
         self.numbers: set[int] = set()
         self.lost: set[int] = set()
+        self.adrift: set[int] = set()  # of files that were cut or deleted too early: may come late, or as another event
         self._chance = chance
         self._sessions = sessions
         self._country = {each: chance.choice(COUNTRIES) for each in sessions}
@@ -107,6 +108,7 @@ class WebLog:
         part.numbers.append(number)
         if part.is_given_up:
             self.lost.add(number)
+            self.adrift.add(number)
         self.finish_line()
         cut = chance.randint(1, len(lines) - 1) if chance.random() < 0.2 else len(lines)
         self.disk.write_log(self._writes_to, lines[:cut])
@@ -231,6 +233,7 @@ class WebLog:
     def _give_up(self, path: str, arrived: Container[int]) -> None:
         part = self._parts[path]
         part.is_given_up = True
+        self.adrift.update(part.numbers)
         self.lost.update(each for each in part.numbers if each not in arrived)
 
     def _marked(self) -> set[int]:

@@ -251,7 +251,8 @@ class World:
         names = tuple(dict.fromkeys(streams.values()))
         found = delivered_numbers(self.kinesis, objects, SOURCE, names)
         promised, forbidden = self.promises.delivered(found), self.promises.before_start()
-        truth = audit_lines(written, promised, forbidden, self.kinesis, objects, SOURCE, names)
+        adrift = set[int]().union(*(log.adrift for log in self.logs))
+        truth = audit_lines(written, promised, forbidden, adrift, self.kinesis, objects, SOURCE, names)
         self.violations += [f"by line: {each}" for each in self.promises.broken(truth, by_line=True)]
         self.story.tell("world", f"by line: {truth.as_mapping()}")
         for log in self.logs:
