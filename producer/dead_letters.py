@@ -55,7 +55,8 @@ class DeadLetters:
 
     async def flush(self) -> None:
         """Append what waits, durably; SourceError if the disk does not take it (it keeps waiting)."""
-        if not self._waiting:
+        waiting = len(self._waiting)  # receipts may add more while the disk works
+        if not waiting:
             return
         try:
             # An append that failed, in this process or in one before it, leaves a part of a line: the newline ends it.
@@ -70,7 +71,7 @@ class DeadLetters:
                 hint="Free some space or choose another folder with --state-dir; nothing is lost, start again then",
             ) from error
         self._is_torn = False
-        self._waiting = []
+        del self._waiting[:waiting]
 
     async def _ends_inside_line(self) -> bool:
         identity = await self._files.identify(self.path)

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 from producer.core.batch import Batch, Settlement
 from producer.core.batcher import Batcher
+from producer.core.bisection import RECORD_CODES
 from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
@@ -17,7 +18,7 @@ from producer.core.rate import ShardRates
 from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
-from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError
+from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError, InvalidRequestError
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.records import PutResult
@@ -335,14 +336,34 @@ class Producer:
             self._take_failure(
                 batch, AmbiguousCallError(f"no answer to PutRecords within {settings.call_timeout_seconds:g} s")
             )
+        except InvalidRequestError as error:
+            if error.code in RECORD_CODES:
+                self._take_refusal(batch, error)
+            else:
+                self._take_failure(batch, error)
         except HeadraceError as error:
             self._take_failure(batch, error)
         else:
             self._take_answer(batch, results)
 
+    def _take_refusal(self, batch: Batch, error: InvalidRequestError) -> None:
+        """Look for the record that is meant; if whatever is tried is refused, the stream is at fault."""
+        now = self._clock.monotonic()
+        settlement = self._batcher.refuse(batch, (error.code, str(error)), now, self._random, self._refused_backoff)
+        if self._batcher.is_hopeless:
+            self._report_failure(error, now)
+        else:
+            self.last_error = str(error)
+            self._telemetry.count("producer_calls_failed", error=type(error).__name__)
+            self._warn("request_refused", now, code=error.code, stream_records=len(batch.records))
+        self._hand_out(settlement)
+
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
         now = self._clock.monotonic()
         self._batcher.fail(batch, now, self._random, None if error.retryable else self._refused_backoff)
+        self._report_failure(error, now)
+
+    def _report_failure(self, error: HeadraceError, now: float) -> None:
         self.last_error = str(error)
         self._telemetry.count("producer_calls_failed", error=type(error).__name__)
         if error.retryable:
@@ -396,6 +417,13 @@ class Producer:
             for member in members:
                 if (receipt := member[4]) is not None:
                     receipt(member[5], delivered)
+        for member, undeliverable in settlement.undeliverable:
+            self._telemetry.count("producer_records_undeliverable", code=undeliverable.error_code)
+            self._telemetry.error(
+                "record_undeliverable", stream=self.stream, code=undeliverable.error_code, bytes=member[6]
+            )
+            if (receipt := member[4]) is not None:
+                receipt(member[5], undeliverable)
         self._telemetry.count("producer_records_acknowledged", count)
         self._telemetry.gauge("producer_records_pending", self._queues.pending_count)
         if settlement.misplaced:

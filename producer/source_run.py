@@ -20,10 +20,10 @@ from producer.dead_letters import DeadLetters
 from producer.producer import Producer
 from producer.source import Chunk, LineSource
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.event import event_id_heads, event_id_of, with_numbered_id
+from shared.event import EventId, event_id_heads, event_id_of, with_numbered_id
 from shared.lanes import lane_of
 from shared.lifecycle import StopSignal
-from shared.ports import Clock, Delivered, Outcome
+from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
 
 
@@ -69,6 +69,12 @@ def begin_file(parser: LineParser) -> None:
         parser.restore(CsvLineParser().snapshot())
     elif isinstance(parser, AutoLineParser) and parser.decided is LineFormat.CSV:
         parser.restore(b"")
+
+
+def _offset_of(data: bytes) -> int:
+    """Return where an event was read, by its id; -1 if that is a foreign one, which does not tell."""
+    event_id = EventId.parse(event_id_of(orjson.loads(data)) or "")
+    return -1 if event_id is None else event_id.offset
 
 
 class _EndError(Exception):
@@ -263,9 +269,14 @@ class SourceRun:
                 async with asyncio.timeout(delay):
                     await self._stop.wait()
 
-    def _take_outcome(self, token: Segment[_Place], _: Outcome, /) -> None:
+    def _take_outcome(self, token: Segment[_Place], outcome: Outcome, /) -> None:
         token.pending -= 1
-        self.summary.acknowledged += 1
+        if type(outcome) is Undeliverable:
+            self.summary.events -= 1
+            self.summary.rejected += 1
+            self._dead_letters.add(_offset_of(outcome.data), outcome.error_code, outcome.error_message, outcome.data)
+        else:
+            self.summary.acknowledged += 1
 
     def _take_outcome_and_tell(self, token: Any, outcome: Outcome, /) -> None:
         segment, event_id, key = token
@@ -290,4 +301,5 @@ class SourceRun:
 
     async def _move_bookmark(self) -> None:
         if self._bookmarks is not None and (reached := self._barriers.reached()) is not None:
+            await self._dead_letters.flush()  # of records that the stream refused before that place
             await self._bookmarks.move_bookmark(*reached)

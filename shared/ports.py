@@ -312,10 +312,14 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Undeliverable:
-    """A record can never be delivered (too large, bad key); it belongs into the dead letters."""
+    """A record can never be delivered (too large, bad key); it belongs into the dead letters.
+
+    `data` is the record, where the service refused it: who put it may not have it any more.
+    """
 
     error_code: str
     error_message: str
+    data: bytes = b""
 
 
 Outcome = Delivered | Undeliverable

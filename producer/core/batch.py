@@ -8,7 +8,7 @@ from enum import Enum
 
 from producer.core.lanes import Lane, QueuedRecord
 from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, HASH_KEY_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES, Aggregate
-from shared.ports import Delivered
+from shared.ports import Delivered, Undeliverable
 from shared.records import PutEntry
 
 
@@ -25,7 +25,7 @@ class FlushReason(Enum):
 class OutgoingRecord:
     """One stream record on its way: its entry stays the same however often it is sent."""
 
-    __slots__ = ("attempts", "entry", "lanes", "members", "shard_id", "size", "wire_bytes")
+    __slots__ = ("attempts", "entry", "lanes", "members", "refused_at", "shard_id", "size", "wire_bytes")
 
     def __init__(
         self, entry: PutEntry, members: list[QueuedRecord], lanes: list[Lane], shard_id: str | None, size: int
@@ -37,6 +37,7 @@ class OutgoingRecord:
         self.size = size  # data and keys of the members, as the queues count them
         self.wire_bytes = len(entry.data) + len(entry.partition_key.encode())
         self.attempts = 0
+        self.refused_at = float("inf")  # when the service first refused a request that it was part of
 
     @property
     def is_aggregate(self) -> bool:
@@ -64,6 +65,7 @@ class Settlement:
     """What came of a batch: receipts to hand out, and numbers for the telemetry."""
 
     delivered: list[tuple[list[QueuedRecord], Delivered]] = field(default_factory=list)
+    undeliverable: list[tuple[QueuedRecord, Undeliverable]] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)  # stream records by error code
     misplaced: int = 0  # aggregates that landed where readers drop them
 

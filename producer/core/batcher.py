@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Final
 
 from producer.core.batch import Batch, FlushReason, Group, OutgoingRecord, Retry, Settlement, member_bytes_max
+from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
 from producer.core.lanes import Lane, LaneQueues, QueuedRecord, effective_hash_key
 from producer.core.ledger import Ledger
@@ -15,7 +16,7 @@ from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
 from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
-from shared.ports import Delivered, Random
+from shared.ports import Delivered, Random, Undeliverable
 from shared.records import PutEntry, PutResult
 from shared.retry import Backoff
 
@@ -66,6 +67,7 @@ class Batcher:
         self._rates = rates or ShardRates(0)
         self._held: list[tuple[float, Lane]] = []  # lanes whose shard has no allowance, and until when
         self._gate = CallGate(backoff)
+        self._bisection = Bisection()
         self._succeeded_at = -_NEVER
         self._in_flight = 0
         self._acknowledged = 0
@@ -96,6 +98,7 @@ class Batcher:
             due_at = min(due_at, *(held[0] for held in self._held))
         if self.queues.ready:
             due_at = min(due_at, now if self.is_full() or self.is_draining else self._linger_end())
+        due_at = now if self._bisection.has_work else due_at
         return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
 
     def _linger_end(self) -> float:
@@ -119,7 +122,7 @@ class Batcher:
     def _due_reason(self, now: float) -> FlushReason | None:
         if self.is_held_back(now):
             return None
-        if any(retry.due_at <= now for retry in self._retries):
+        if self._bisection.has_work or any(retry.due_at <= now for retry in self._retries):
             return FlushReason.RETRY
         if not self.queues.ready:
             return None
@@ -137,8 +140,12 @@ class Batcher:
         if reason is None:
             return None
         batch = Batch(reason, now)
-        self._take_retries(batch, now)
-        self._take_ready(batch)
+        self._take_part(batch, self._bisection.take())
+        if not batch.records:
+            self._take_retries(batch, now)
+            self._take_ready(batch)
+        if not batch.records:
+            self._take_part(batch, self._bisection.take_unproven())
         if not batch.records:
             return None
         self._gate.start()
@@ -151,6 +158,23 @@ class Batcher:
             self._held = [held for held in self._held if held[0] > now]
             self.queues.release(freed)
 
+    def _take_part(self, batch: Batch, records: list[OutgoingRecord]) -> None:
+        """Send a part of a refused request by itself."""
+        for record in records:
+            if self._has_lost_shard(record):
+                self._regroup(record)
+            else:
+                self._send_again(batch, record)
+
+    def _has_lost_shard(self, record: OutgoingRecord) -> bool:
+        """Whether an aggregate's shard is gone: sent as it is, it would land where readers drop it."""
+        return record.is_aggregate and bool(record.shard_id) and not self.shard_map.is_open(record.shard_id or "")
+
+    def _send_again(self, batch: Batch, record: OutgoingRecord) -> None:
+        self._rates.take(record.shard_id, record.wire_bytes)
+        batch.records.append(record)
+        batch.bytes += record.wire_bytes
+
     def _take_retries(self, batch: Batch, now: float) -> None:
         waiting: list[Retry] = []
         for retry in self._retries:
@@ -158,17 +182,14 @@ class Batcher:
                 continue
             kept: list[OutgoingRecord] = []
             for record in retry.records:
-                if record.is_aggregate and record.shard_id and not self.shard_map.is_open(record.shard_id):
-                    # Its shard is gone: sent as it is, it would land where readers drop it.
+                if self._has_lost_shard(record):
                     self._regroup(record)
                 elif not self._has_room(batch, 0, record.wire_bytes):
                     kept.append(record)
                 elif (ready_at := self._rates.ready_at(record.shard_id, record.wire_bytes, now)) > now:
                     waiting.append(Retry(ready_at, [record]))
                 else:
-                    self._rates.take(record.shard_id, record.wire_bytes)
-                    batch.records.append(record)
-                    batch.bytes += record.wire_bytes
+                    self._send_again(batch, record)
             retry.records = kept
         self._retries = [retry for retry in self._retries if retry.records] + waiting
 
@@ -192,7 +213,7 @@ class Batcher:
                 shard_id = self.shard_map.predict(effective_hash_key(head))
             if self._is_held(batch, groups, lane, shard_id):
                 continue
-            if shard_id is None or not self.aggregates:
+            if shard_id is None or not self.aggregates or lane.alone:
                 self._take_single(batch, len(groups), lane, shard_id)
             else:
                 self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
@@ -230,6 +251,7 @@ class Batcher:
                 if self._is_held(batch, {}, lane, shard_id):
                     return
             lane.queue.popleft()
+            lane.alone = max(0, lane.alone - 1)
             size = record[6]
             lane.bytes -= size
             entry = PutEntry(record[0], record[1], record[3])
@@ -311,6 +333,7 @@ class Batcher:
                 self._place(record, result, settlement, is_final=False)
         if len(failed) < len(batch.records):
             self._succeeded_at = now
+            self._bisection.accept(batch.taken_at)
             if self._gate.succeed(now):
                 for retry in self._retries:
                     retry.due_at = min(retry.due_at, now)
@@ -349,10 +372,10 @@ class Batcher:
             settlement.misplaced += 1
             self._regroup(record)
 
-    def _regroup(self, record: OutgoingRecord) -> None:
-        """Put the members back to the front of their lanes, to be grouped anew."""
+    def _regroup(self, record: OutgoingRecord, *, alone: bool = False) -> None:
+        """Put the members back to the front of their lanes, to be grouped anew or, with `alone`, sent unwrapped."""
         self._in_flight -= len(record.members)
-        self.queues.return_to_front(record.members)
+        self.queues.return_to_front(record.members, alone=alone)
         self.queues.release(record.lanes)
 
     def fail(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
@@ -361,6 +384,31 @@ class Batcher:
         `backoff` stands in for the ordinary one until the next call.
         """
         self._retry_all(batch, now, random, backoff)
+
+    def refuse(self, batch: Batch, reason: tuple[str, str], now: float, random: Random, backoff: Backoff) -> Settlement:
+        """Take a refusal of a whole call that may be about one record; `reason` is the service's code and message.
+
+        An aggregate that is found is taken apart, a single record given up. `backoff` is for a hopeless stream.
+        """
+        settlement = Settlement()
+        found = self._bisection.refuse(batch.records, now)
+        self._gate.fail(batch.taken_at, now, random, backoff if self.is_hopeless else None)
+        if found is not None and found.is_aggregate:
+            self._regroup(found, alone=True)
+        elif found is not None:
+            (member,) = found.members
+            self._in_flight -= 1
+            self.queues.reject(member)
+            self.queues.release(found.lanes)
+            settlement.undeliverable.append((member, Undeliverable(*reason, member[0])))
+        assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
+        return settlement
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the stream refuses whatever is tried, so that no record is to blame."""
+        others = self._in_flight - self._bisection.alone_count + len(self.queues.ready) + len(self._held)
+        return self._bisection.is_hopeless(others)
 
     def _retry_all(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
         for record in batch.records:

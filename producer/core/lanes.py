@@ -33,11 +33,12 @@ def effective_hash_key(record: QueuedRecord) -> int:
 class Lane:
     """The records of one lane that wait, in the order in which they were put."""
 
-    __slots__ = ("bytes", "has_explicit", "index", "is_blocked", "queue", "ready_since", "spilled")
+    __slots__ = ("alone", "bytes", "has_explicit", "index", "is_blocked", "queue", "ready_since", "spilled")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.queue: deque[QueuedRecord] = deque()
+        self.alone = 0  # so many of the first records are to be sent unwrapped: one of them was refused
         self.bytes = 0  # of what is queued: data and keys
         self.has_explicit = False  # whether a record with an explicit hash key was queued since it was empty
         self.is_blocked = False
@@ -197,10 +198,14 @@ class LaneQueues:
                 lane.is_blocked = False
                 self.make_ready(lane)
 
-    def return_to_front(self, records: list[QueuedRecord]) -> None:
-        """Put records back before everything newer of their lanes, which are blocked (or have no order to keep)."""
+    def return_to_front(self, records: list[QueuedRecord], *, alone: bool = False) -> None:
+        """Put records back before everything newer of their lanes, which are blocked (or have no order to keep).
+
+        With `alone`, each is to be sent unwrapped.
+        """
         for record in reversed(records):
             lane = self.lanes[record[2] >> _LANE_SHIFT]
+            lane.alone += alone
             size = record[6]
             if not lane.is_blocked:
                 if not lane.queue:
@@ -215,6 +220,11 @@ class LaneQueues:
         """Give back the room of records whose outcome is known."""
         self._settled += count
         self._room_taken -= size + count * RECORD_OVERHEAD_BYTES
+
+    def reject(self, record: QueuedRecord) -> None:
+        """Give back the room of a record that the stream does not take."""
+        self.undeliverable += 1
+        self._room_taken -= record[6] + RECORD_OVERHEAD_BYTES
 
 
 def _check_explicit_hash_key(explicit_hash_key: int) -> None:

@@ -24,6 +24,8 @@ from shared.retry import Backoff
 KEYS = [f"key-{number}" for number in range(24)]
 CODES = ["ProvisionedThroughputExceededException", "InternalFailure", "SomethingNew"]
 SHARDS_MAX = 14
+POISON = b":!"  # a request with this in it is refused whole
+REFUSAL = ("ValidationException", "1 validation error detected")
 
 
 class BatcherMachine(RuleBasedStateMachine):
@@ -42,6 +44,10 @@ class BatcherMachine(RuleBasedStateMachine):
         self.put_count = 0
         self.puts: dict[str, list[int]] = {key: [] for key in KEYS}
         self.acknowledged: set[int] = set()
+        self.poisonous: set[int] = set()
+        self.undeliverable: set[int] = set()
+        self.is_mended = False
+        self.refused_blindly = False  # then the same bad luck twice may condemn a good record
         self.sent: list[Batch] = []
 
     @initialize(
@@ -110,6 +116,28 @@ class BatcherMachine(RuleBasedStateMachine):
                 self.puts[key].append(self.put_count)
                 self.put_count += 1
 
+    @rule(seed=st.integers(0, 2**32))
+    def put_poison(self, seed: int) -> None:
+        """Put a record that no request may hold."""
+        key = random.Random(seed).choice(KEYS)
+        if self.queues.accept(b"%d%b" % (self.put_count, POISON), key, None, self.put_count, None, self.now):
+            self.puts[key].append(self.put_count)
+            self.poisonous.add(self.put_count)
+            self.put_count += 1
+
+    def _is_refused(self, batch: Batch) -> bool:
+        return not self.is_mended and any(POISON in entry.data for entry in batch.entries)
+
+    def _refuse(self, batch: Batch) -> None:
+        self._settle(self.batcher.refuse(batch, REFUSAL, self.now, self.chance, Backoff(0.1, 60.0)))
+
+    @precondition(lambda self: self.sent)
+    @rule(seed=st.integers(0, 2**32))
+    def refuse(self, seed: int) -> None:
+        """Refuse a request whole, whatever is in it."""
+        self.refused_blindly = True
+        self._refuse(self.sent.pop(random.Random(seed).randrange(len(self.sent))))
+
     @rule(seconds=st.sampled_from([0.01, 0.5, 5.0]))
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -130,6 +158,9 @@ class BatcherMachine(RuleBasedStateMachine):
         """Answer a request: each entry lands or is refused."""
         chance = random.Random(seed)
         batch = self.sent.pop(chance.randrange(len(self.sent)))
+        if self._is_refused(batch):
+            self._refuse(batch)
+            return
         results = []
         for entry in batch.entries:
             code = chance.choice(CODES) if chance.random() < refused else ""
@@ -141,7 +172,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def lose(self, seed: int, landed: bool) -> None:
         """Lose a request, or the answer to one that landed."""
         batch = self.sent.pop(random.Random(seed).randrange(len(self.sent)))
-        if landed:
+        if landed and not self._is_refused(batch):
             for entry in batch.entries:
                 self._land(entry)
         self.batcher.fail(batch, self.now, self.chance)
@@ -151,6 +182,10 @@ class BatcherMachine(RuleBasedStateMachine):
             for member in members:
                 assert member[5] not in self.acknowledged
                 self.acknowledged.add(member[5])
+        for member, outcome in settlement.undeliverable:
+            assert outcome.data == member[0]
+            assert member[5] not in self.acknowledged | self.undeliverable
+            self.undeliverable.add(member[5])
 
     @rule()
     def refresh(self) -> None:
@@ -205,6 +240,8 @@ class BatcherMachine(RuleBasedStateMachine):
         assert ledger.balances
         assert ledger.accepted == self.put_count
         assert ledger.acknowledged == len(self.acknowledged)
+        assert ledger.undeliverable == len(self.undeliverable)
+        assert self.refused_blindly or self.undeliverable <= self.poisonous
         assert ledger.queued == sum(len(lane.queue) for lane in self.queues.lanes)
         assert self.queues.pending_count == ledger.pending
         ready = [lane for lane in self.queues.lanes if lane.queue and not lane.is_blocked]
@@ -220,7 +257,10 @@ class BatcherMachine(RuleBasedStateMachine):
         if not self.keeps_order:
             return
         for key, numbers in self._read().items():
-            assert numbers == self.puts[key][: len(numbers)]
+            # What was given up is not there, unless a call landed whose answer was lost, before a blind refusal.
+            given_up = (self.undeliverable | self.poisonous) - set(numbers)
+            expected = [number for number in self.puts[key] if number not in given_up]
+            assert numbers == expected[: len(numbers)]
 
     def teardown(self) -> None:
         """Whatever happened, a stream that works again gets everything."""
@@ -230,9 +270,12 @@ class BatcherMachine(RuleBasedStateMachine):
         for _ in range(3000):
             while self.sent:
                 batch = self.sent.pop()
-                self._settle(
-                    self.batcher.settle(batch, [self._land(entry) for entry in batch.entries], self.now, self.chance)
-                )
+                if self._is_refused(batch):
+                    self._refuse(batch)
+                    self.is_mended = self.batcher.is_hopeless and not self.sent
+                    continue
+                results = [self._land(entry) for entry in batch.entries]
+                self._settle(self.batcher.settle(batch, results, self.now, self.chance))
             if self.batcher.needs_shard_map:
                 self.refresh()
             if not self.batcher.ledger.pending:
@@ -244,7 +287,7 @@ class BatcherMachine(RuleBasedStateMachine):
             if batch_or_none is not None:
                 self.sent.append(batch_or_none)
         assert self.batcher.ledger.pending == 0
-        assert self.acknowledged == set(range(self.put_count))
+        assert self.acknowledged | self.undeliverable == set(range(self.put_count))
         self.order_is_kept()
         self.books_balance()
 
@@ -272,9 +315,12 @@ def walk(machine: BatcherMachine, seed: int) -> None:
         (0, 2, 100)[seed % 3],
     )
     refused, lost, reshard = (chance.choice((0.0, 0.1, 0.5)) for _ in range(3))
+    poison, blind = chance.choice((0.0, 0.05, 0.3)), chance.choice((0.0, 0.0, 0.2))
     for _ in range(80):
         draw = chance.getrandbits(32)
         machine.put(draw, chance.randint(1, 12), chance.random() < 0.3)
+        if chance.random() < poison:
+            machine.put_poison(draw)
         machine.wait(chance.choice((0.01, 0.5, 2.0)))
         machine.send()
         if chance.random() < reshard * 0.4 and len(machine.shards) < SHARDS_MAX:
@@ -282,7 +328,9 @@ def walk(machine: BatcherMachine, seed: int) -> None:
         if chance.random() < reshard * 0.2 and len(machine.shards) < SHARDS_MAX and len(machine._open_shards()) > 1:
             machine.merge(draw)
         while machine.sent and chance.random() < 0.7:
-            if chance.random() < lost:
+            if chance.random() < blind:
+                machine.refuse(draw)
+            elif chance.random() < lost:
                 machine.lose(draw, chance.random() < 0.5)
             else:
                 machine.answer(draw, refused)

@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from producer.core.line_format import LineFormat
+from producer.dead_letters import DeadLetters
 from producer.run import RunSummary, SourceOptions, load_site, run_source
 from shared.aggregation import deaggregate
-from shared.errors import AccessDeniedError, ConfigurationError, SourceError, ThrottledError
+from shared.errors import AccessDeniedError, ConfigurationError, InvalidRequestError, SourceError, ThrottledError
 from shared.event import EventId
 from shared.hash_key import hash_key_of
 from shared.lanes import lane_of
 from shared.lifecycle import StopSignal
 from shared.ports import Delivered
+from shared.records import PutEntry
 from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
@@ -242,6 +244,57 @@ async def test_a_refusal_for_good_is_raised_or_told() -> None:
     world.network.scripts["kinesis.put_records"] = [AccessDeniedError("no such right")]
     summary = await world.run()
     assert (summary.undelivered, summary.last_error) == (1, "no such right")
+
+
+@pytest.mark.parametrize("is_followed", [False, True])
+async def test_a_record_that_the_stream_refuses_is_a_dead_letter(is_followed: bool) -> None:
+    """It is kept with code, place and bytes, counts as rejected, and is on disk before a bookmark passes it."""
+    world = World(bookmark_interval_seconds=0.05)
+    lines = [b'{"session_id":"%d"%b}\n' % (number, b',"bad":1' if number == 30 else b"") for number in range(200)]
+    world.disk.write_log(LOG, b"".join(lines))
+    inner, write = world.kinesis.put_records, world.disk.write_atomically
+    kept: list[bool] = []
+
+    async def put_records(stream: str, entries: list[PutEntry]) -> Any:
+        if any(b'"bad"' in entry.data for entry in entries):
+            raise InvalidRequestError("1 validation error", code="ValidationException")
+        return await inner(stream, entries)
+
+    async def keep(path: str, data: bytes) -> None:
+        if b'"offset"' in data and json.loads(data)["offset"] > 0:
+            kept.append(len(world.dead_letters()) == 1)
+        await write(path, data)
+
+    world.kinesis.put_records = put_records  # type: ignore[method-assign,assignment]  # stands before it
+    world.disk.write_atomically = keep  # type: ignore[method-assign]  # looks on
+    summary = await (follow(world, 199) if is_followed else world.run())
+    assert (summary.lines, summary.events, summary.rejected) == (200, 199, 1)
+    assert (summary.acknowledged, summary.undelivered) == (199, 0)
+    (letter,) = world.dead_letters()
+    assert (letter["error_code"], letter["offset"]) == ("ValidationException", sum(map(len, lines[:30])))
+    assert json.loads(base64.b64decode(letter["raw_data"]))["session_id"] == "30"
+    assert len(world.events()) == 199
+    assert all(kept)
+    assert bool(kept) == is_followed
+
+
+async def test_a_dead_letter_added_during_a_write_is_kept() -> None:
+    """Receipts add dead letters while the disk takes earlier ones."""
+    disk = FakeFiles()
+    letters = DeadLetters(disk, LoopClock(), "/state", "log")
+    append = disk.append
+
+    async def slow(path: str, data: bytes, *, durable: bool) -> None:
+        if letters.count == 1:
+            letters.add(2, "second", "", b"2")
+        await append(path, data, durable=durable)
+
+    disk.append = slow  # type: ignore[method-assign,assignment]  # stands before it
+    letters.add(1, "first", "", b"1")
+    await letters.flush()
+    await letters.flush()
+    written = [json.loads(line)["error_code"] for line in (disk.content(DEAD_LETTERS) or b"").splitlines()]
+    assert written == ["first", "second"]
 
 
 async def test_dead_letters_that_cannot_be_kept_stop_the_run() -> None:

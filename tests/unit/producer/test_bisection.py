@@ -1,0 +1,234 @@
+"""A call that is refused for one bad record: that one is found and given up, the others go on; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from producer.producer import Producer
+from shared.aggregation import deaggregate
+from shared.errors import AccessDeniedError, HeadraceError, InvalidRequestError, StreamNotFoundError
+from shared.ports import Delivered, Outcome, Undeliverable
+from shared.records import PutEntry
+from shared.settings import Ordering, ProducerSettings
+from shared.telemetry import StructlogTelemetry
+from tests.simulation.loop import SimulationLoop
+from tests.support.fake_kinesis import FakeKinesis
+from tests.support.network import PerfectNetwork
+
+STREAM = "orders"
+BAD = b"poison"
+
+
+class World(PerfectNetwork):
+    """A stream behind 10 ms of network that refuses a request whole if an entry holds what it does not like."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(wall=0.0)
+        self.loop = SimulationLoop()
+        self.kinesis = FakeKinesis(self)
+        self.stream = self.kinesis.create_stream(STREAM, 2)
+        self.bad = BAD
+        self.error: HeadraceError = InvalidRequestError("1 validation error", code="ValidationException")
+        self.calls_at: list[float] = []
+        self.outcomes: dict[int, Outcome] = {}
+        self.settings = ProducerSettings(**settings)
+        inner = self.kinesis.put_records
+
+        async def put_records(stream: str, entries: list[PutEntry]) -> Any:
+            await asyncio.sleep(0.01)
+            self.calls_at.append(self.loop.time())
+            if any(self.bad in entry.data for entry in entries):
+                raise self.error
+            return await inner(stream, entries)
+
+        self.kinesis.put_records = put_records  # type: ignore[method-assign,assignment]  # stands before it
+
+    def monotonic(self) -> float:
+        """Virtual seconds."""
+        return self.loop.time()
+
+    def open(self) -> Producer:
+        """Make the producer."""
+        return Producer(
+            STREAM,
+            kinesis=self.kinesis,
+            clock=self,
+            random=random.Random(7),
+            telemetry=StructlogTelemetry(),
+            settings=self.settings,
+        )
+
+    def receipt(self, token: int, outcome: Outcome) -> None:
+        """Keep an outcome; a second one is a defect."""
+        assert token not in self.outcomes
+        self.outcomes[token] = outcome
+
+    async def put(self, producer: Producer, count: int, bad: set[int]) -> None:
+        """Put numbered records under 40 keys."""
+        for number in range(count):
+            data = b"%d:%b" % (number, BAD if number in bad else b"good")
+            await producer.put(data, f"key-{number % 40}", self.receipt, number)
+
+    def landed(self) -> list[tuple[str, int]]:
+        """Return key and number of every user record, shard by shard."""
+        return [
+            (user.partition_key, int(user.data.split(b":")[0]))
+            for shard in self.stream.shards.values()
+            for record in shard.records
+            for user in deaggregate(record, shard.shard.hash_key_range).records
+        ]
+
+    def undeliverable(self) -> set[int]:
+        """Return the numbers of the records that were given up."""
+        return {token for token, outcome in self.outcomes.items() if isinstance(outcome, Undeliverable)}
+
+
+@pytest.fixture
+def worlds() -> Iterator[list[World]]:
+    """Close the loop of each world in the list."""
+    made: list[World] = []
+    yield made
+    for world in made:
+        world.loop.close()
+
+
+@pytest.mark.parametrize("aggregate", [True, False])
+@pytest.mark.parametrize("ordering", list(Ordering))
+@pytest.mark.parametrize("bad", [{0}, {17}, {799}, {3, 43, 44, 500}])
+def test_bad_records_are_found_and_the_others_delivered(
+    worlds: list[World], aggregate: bool, ordering: Ordering, bad: set[int]
+) -> None:
+    """Exactly the bad ones are given up, with the service's code and their data; the rest lands once, in order."""
+    world = World(aggregate=aggregate, ordering=ordering)
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            await world.put(producer, 800, bad)
+            # Something that follows, as a record is condemned only if others get through.
+            for number in range(800, 1000):
+                await producer.put(b"%d:good" % number, f"key-{number % 40}", world.receipt, number)
+                await asyncio.sleep(0.1)
+            assert await producer.flush(60) == 0
+            assert producer.failure is None
+            ledger = producer.ledger
+            assert (ledger.accepted, ledger.undeliverable, ledger.pending) == (1000, len(bad), 0)
+            assert ledger.balances
+            assert producer.pending_bytes == 0
+
+    world.loop.run(run())
+    assert world.undeliverable() == bad
+    for number in bad:
+        outcome = world.outcomes[number]
+        assert isinstance(outcome, Undeliverable)
+        assert (outcome.error_code, outcome.data) == ("ValidationException", b"%d:poison" % number)
+    landed = world.landed()
+    assert Counter(number for _, number in landed) == Counter(set(range(1000)) - bad)
+    if ordering is Ordering.LANE:
+        for key in {key for key, _ in landed}:
+            numbers = [number for each, number in landed if each == key]
+            assert numbers == sorted(numbers)
+
+
+def test_a_stream_that_refuses_everything_condemns_nothing(worlds: list[World]) -> None:
+    """Ten minutes of it are few calls, no record given up, and told as a failure; then all land within the back-off."""
+    world = World(aggregate=False, refused_backoff_seconds_max=5)
+    worlds.append(world)
+    world.bad = b""  # is in everything
+
+    async def run() -> None:
+        async with world.open() as producer:
+            await world.put(producer, 800, set())
+            await asyncio.sleep(600)
+            assert producer.failure is not None
+            assert producer.ledger.pending == 800
+            assert len(world.calls_at) < 600
+            assert max(Counter(int(at) for at in world.calls_at[40:]).values()) <= 10
+            world.bad = BAD
+            healed_at = world.loop.time()
+            assert await producer.flush(10) == 0
+            assert world.loop.time() - healed_at <= 6
+            assert producer.failure is None
+
+    world.loop.run(run())
+    assert not world.undeliverable()
+    assert len(world.landed()) == 800
+
+
+def test_a_bad_record_before_all_others_of_the_only_key_is_told(worlds: list[World]) -> None:
+    """Nothing can be sent that would speak for the stream: that is a failure which is told, and nothing is given up."""
+    world = World()
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(50):
+                await producer.put(b"%d:%b" % (number, b"good" if number else BAD), "key", world.receipt, number)
+            await asyncio.sleep(60)
+            assert producer.failure is not None
+            assert producer.ledger.pending == 50
+            # Another key is proof enough.
+            await producer.put(b"50:good", "another key", world.receipt, 50)
+            assert await producer.flush(300) == 0
+
+    world.loop.run(run())
+    assert world.undeliverable() == {0}
+    assert sorted(number for _, number in world.landed()) == list(range(1, 51))
+
+
+def test_a_run_that_somebody_waits_for_fails_if_everything_is_refused(worlds: list[World]) -> None:
+    """With a refused back-off of 0 the error is final once nothing else is left to try; nothing is given up."""
+    world = World(refused_backoff_seconds_max=0)
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            await producer.put(b"0:poison", "key", world.receipt, 0)
+            assert await producer.flush(60) == 1
+            assert isinstance(producer.failure, InvalidRequestError)
+
+    world.loop.run(run())
+    assert not world.outcomes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AccessDeniedError("no", code="AccessDeniedException"),
+        AccessDeniedError("no key", code="KMSDisabledException"),
+        StreamNotFoundError("gone", code="ResourceNotFoundException"),
+        InvalidRequestError("what is that", code="UnknownOperationException"),
+    ],
+)
+def test_a_refusal_about_the_stream_is_not_bisected(worlds: list[World], error: HeadraceError) -> None:
+    """The same request is sent again, whole."""
+    world = World(aggregate=False)
+    worlds.append(world)
+    world.error, world.bad = error, b""
+    sizes: list[int] = []
+    inner = world.kinesis.put_records
+
+    async def put_records(stream: str, entries: list[PutEntry]) -> Any:
+        sizes.append(len(entries))
+        return await inner(stream, entries)
+
+    world.kinesis.put_records = put_records  # type: ignore[method-assign,assignment]  # looks on
+
+    async def run() -> None:
+        async with world.open() as producer:
+            await world.put(producer, 40, set())
+            await asyncio.sleep(30)
+            assert len(sizes) > 2
+            assert len(set(sizes)) == 1
+            world.bad = BAD
+            await producer.flush(120)
+
+    world.loop.run(run())
+    assert all(isinstance(outcome, Delivered) for outcome in world.outcomes.values())
+    assert len(world.outcomes) == 40
