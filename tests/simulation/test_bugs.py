@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from tests.simulation.bugs import BUGS
 from tests.simulation.world import run_seed
 
 SEEDS_MAX = 500
+_TABLE = Path(__file__).with_name("BUGS.md").read_text(encoding="utf-8")
+
+
+def _seeds(name: str) -> Iterator[int]:
+    """Yield the seed that found the bug when the table was written, then all others: most often the first is enough."""
+    row = re.search(rf"^\| {name} \|.*?\| (\d+) \|", _TABLE, re.MULTILINE)
+    first = int(row.group(1)) - 1 if row is not None else 0
+    yield first
+    yield from (seed for seed in range(SEEDS_MAX) if seed != first)
 
 
 @pytest.mark.slow
@@ -15,5 +28,5 @@ SEEDS_MAX = 500
 def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A check that can't fail is worth nothing."""
     BUGS[name].plant(monkeypatch)
-    found = next((seed for seed in range(SEEDS_MAX) if run_seed(seed, lines_max=1).violations), None)
+    found = next((seed for seed in _seeds(name) if run_seed(seed, lines_max=1).violations), None)
     assert found is not None, f"{name} broke the rule that {BUGS[name].rule}, and {SEEDS_MAX} worlds did not notice"
