@@ -1,0 +1,61 @@
+"""Missing lease rows are restored from the best knowledge, and finished ones stay for as long as they are needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.core.row_memory import RowMemory, tombstones_to_delete
+from shared.lease import SHARD_END, Lease, TableRows
+
+_DAY = 86_400.0
+
+
+def _memory() -> tuple[RowMemory, Lease]:
+    memory, row = RowMemory(patience_seconds=30), Lease("s", owner="w", epoch=4, version=7, successor="v")
+    memory.look(TableRows((row,)), {"s"}, now=0)
+    memory.look(TableRows(), {"s"}, now=10)
+    return memory, row
+
+
+def test_who_holds_a_missing_row_restores_it_at_once() -> None:
+    """The holder's row, newer than the last look, comes back without owner and successor and at a higher epoch."""
+    memory, row = _memory()
+    held = Lease("s", owner="w", epoch=4, version=9)
+    assert memory.to_restore({"s": held}, now=10) == (Lease("s", epoch=5, version=9),)
+    assert row.version < held.version
+
+
+def test_others_leave_a_missing_row_to_its_holder_for_a_while() -> None:
+    """Whoever only saw the row, or held an older one, restores what it saw, after its patience."""
+    memory, _ = _memory()
+    for held in ({}, {"s": Lease("s", owner="w", epoch=3, version=9)}):
+        assert memory.to_restore(held, now=40) == ()
+        assert memory.to_restore(held, now=41) == (Lease("s", epoch=5, version=7),)
+
+
+def test_a_row_that_came_back_is_not_restored() -> None:
+    """Neither a row that is there again nor one of a shard that the stream no longer lists is written."""
+    memory, row = _memory()
+    memory.look(TableRows((row,)), {"s"}, now=20)
+    assert memory.to_restore({}, now=100) == ()
+    memory.look(TableRows(), set(), now=101)
+    assert memory.to_restore({}, now=200) == ()
+    assert not memory.is_known("s")
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "listed", "is_deleted"),
+    [(2 * _DAY, (), False), (2 * _DAY + 1, (), True), (9 * _DAY, ("s",), False)],
+)
+def test_a_tombstone_goes_a_day_after_retention(age_seconds: float, listed: tuple[str, ...], is_deleted: bool) -> None:
+    """With a day's retention a finished row is deleted after more than two, unless the stream still lists it."""
+    row = Lease("s", checkpoint=SHARD_END, finished_at=0.0)
+    found = tombstones_to_delete({"s": row}, listed, age_seconds, retention_seconds=_DAY)
+    assert found == ((row,) if is_deleted else ())
+
+
+def test_a_tombstone_waits_for_rows_of_its_children() -> None:
+    """As long as a listed child has no row, it could still inherit the marks."""
+    row = Lease("s", checkpoint=SHARD_END, finished_at=0.0, children=("c",))
+    assert tombstones_to_delete({"s": row}, {"c"}, 9 * _DAY, _DAY) == ()
+    assert tombstones_to_delete({"s": row, "c": Lease("c")}, {"c"}, 9 * _DAY, _DAY) == (row,)
