@@ -8,13 +8,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+from producer.assembly import batcher_of
 from producer.core.batch import Batch, Settlement
-from producer.core.batcher import Batcher
 from producer.core.bisection import RECORD_CODES
 from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
-from producer.core.rate import ShardRates
+from producer.report import Report
 from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
@@ -23,9 +23,8 @@ from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.records import PutResult
 from shared.retry import Backoff
-from shared.settings import Ordering, ProducerSettings
+from shared.settings import ProducerSettings
 
-_WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
 _RECORDS_PER_TURN: Final = 256  # after so many, those who put let the event loop run
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
 
@@ -66,7 +65,7 @@ class Producer:
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
         self.hash_key_of = self._queues.hash_key  # of a partition key
-        self._batcher = self._new_batcher()
+        self._batcher = batcher_of(settings, self._queues, self._backoff, self._batch_bytes_max)
         self._spill = self._new_spill(files)
         self._watch = StreamWatch(
             stream,
@@ -88,21 +87,7 @@ class Producer:
         self.is_busy = False  # whether callers that never wait hold up the sending
         self._is_open = False
         self._is_hurried = False
-        self._warned_at: dict[str, float] = {}
-
-    def _new_batcher(self) -> Batcher:
-        settings = self._settings
-        return Batcher(
-            self._queues,
-            keeps_order=settings.ordering is Ordering.LANE,
-            aggregates=settings.aggregate,
-            aggregate_bytes_max=settings.aggregate_bytes_max,
-            batch_records_max=settings.batch_records_max,
-            batch_bytes_max=self._batch_bytes_max,
-            linger_seconds=settings.batch_linger_seconds,
-            backoff=self._backoff,
-            rates=ShardRates(settings.shard_rate_percent),
-        )
+        self._report = Report(stream, telemetry)
 
     def _new_spill(self, files: Files | None) -> Spill | None:
         settings = self._settings
@@ -354,8 +339,7 @@ class Producer:
             self._report_failure(error, now)
         else:
             self.last_error = str(error)
-            self._telemetry.count("producer_calls_failed", error=type(error).__name__)
-            self._warn("request_refused", now, code=error.code, stream_records=len(batch.records))
+            self._report.refuse(error, now, len(batch.records))
         self._hand_out(settlement)
 
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
@@ -365,19 +349,9 @@ class Producer:
 
     def _report_failure(self, error: HeadraceError, now: float) -> None:
         self.last_error = str(error)
-        self._telemetry.count("producer_calls_failed", error=type(error).__name__)
-        if error.retryable:
-            self._warn("put_failed", now, error=str(error))
-        else:
+        self._report.fail(error, now, is_final=self._fails_fast)
+        if not error.retryable:
             self.failure = error
-            self._telemetry.error(
-                "producer_failed",
-                stream=self.stream,
-                error=str(error),
-                hint=error.hint,
-                is_final=self._fails_fast,
-            )
-            self._telemetry.gauge("producer_is_refused", 1)
             self._progress.set()
 
     def _take_answer(self, batch: Batch, results: Sequence[PutResult]) -> None:
@@ -388,17 +362,12 @@ class Producer:
         now = self._clock.monotonic()
         if self.failure is not None and not self._fails_fast:
             self.failure = None
-            self._telemetry.info("producer_healed", stream=self.stream)
-            self._telemetry.gauge("producer_is_refused", 0)
+            self._report.heal()
         settlement = self._batcher.settle(batch, results, now, self._random)
-        self._telemetry.count("producer_batches_sent", reason=batch.reason.value)
-        self._telemetry.count("producer_stream_records_sent", len(results))
+        self._report.send(batch, settlement, now)
         if settlement.failed:
             first = next(result for result in results if result.error_code)
             self.last_error = f"{first.error_code}: {first.error_message}"
-            self._warn("records_refused", now, codes=dict(settlement.failed))
-            for code, count in settlement.failed.items():
-                self._telemetry.count("producer_stream_records_failed", count, code=code)
         if self._batcher.needs_shard_map:
             self._watch.look_now()
         self._hand_out(settlement)
@@ -418,22 +387,10 @@ class Producer:
                 if (receipt := member[4]) is not None:
                     receipt(member[5], delivered)
         for member, undeliverable in settlement.undeliverable:
-            self._telemetry.count("producer_records_undeliverable", code=undeliverable.error_code)
-            self._telemetry.error(
-                "record_undeliverable", stream=self.stream, code=undeliverable.error_code, bytes=member[6]
-            )
+            self._report.give_up(undeliverable.error_code, member[6])
             if (receipt := member[4]) is not None:
                 receipt(member[5], undeliverable)
-        self._telemetry.count("producer_records_acknowledged", count)
-        self._telemetry.gauge("producer_records_pending", self._queues.pending_count)
-        if settlement.misplaced:
-            self._telemetry.count("producer_aggregates_misplaced", settlement.misplaced)
+        self._report.settle(count, self._queues.pending_count, settlement.misplaced)
         self._progress.set()
         if self._spill is not None:
             self._spill.notify()
-
-    def _warn(self, event: str, now: float, **fields: Any) -> None:
-        """Warn at most once a second per event: a bad hour must not fill the log."""
-        if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
-            self._warned_at[event] = now
-            self._telemetry.warning(event, stream=self.stream, **fields)

@@ -1,0 +1,67 @@
+"""What a producer says of its calls: counters, gauges, and log lines that a bad hour does not multiply."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from producer.core.batch import Batch, Settlement
+from shared.errors import HeadraceError, InvalidRequestError
+from shared.ports import Telemetry
+
+_WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
+
+
+class Report:
+    """The telemetry of one producer."""
+
+    def __init__(self, stream: str, telemetry: Telemetry) -> None:
+        self._stream = stream
+        self._telemetry = telemetry
+        self._warned_at: dict[str, float] = {}
+
+    def send(self, batch: Batch, settlement: Settlement, now: float) -> None:
+        """Say that a call was answered, and what failed in it."""
+        self._telemetry.count("producer_batches_sent", reason=batch.reason.value)
+        self._telemetry.count("producer_stream_records_sent", len(batch.records))
+        if settlement.failed:
+            self._warn("records_refused", now, codes=dict(settlement.failed))
+            for code, count in settlement.failed.items():
+                self._telemetry.count("producer_stream_records_failed", count, code=code)
+
+    def refuse(self, error: InvalidRequestError, now: float, stream_records: int) -> None:
+        """Say that a call was refused for a record that is being looked for."""
+        self._telemetry.count("producer_calls_failed", error=type(error).__name__)
+        self._warn("request_refused", now, code=error.code, stream_records=stream_records)
+
+    def fail(self, error: HeadraceError, now: float, *, is_final: bool) -> None:
+        """Say that a call failed as a whole."""
+        self._telemetry.count("producer_calls_failed", error=type(error).__name__)
+        if error.retryable:
+            self._warn("put_failed", now, error=str(error))
+            return
+        self._telemetry.error(
+            "producer_failed", stream=self._stream, error=str(error), hint=error.hint, is_final=is_final
+        )
+        self._telemetry.gauge("producer_is_refused", 1)
+
+    def heal(self) -> None:
+        """Say that calls go well again after one that no repetition could heal."""
+        self._telemetry.info("producer_healed", stream=self._stream)
+        self._telemetry.gauge("producer_is_refused", 0)
+
+    def give_up(self, code: str, size: int) -> None:
+        """Say that the stream takes a record in no request; its place and bytes go to whoever put it."""
+        self._telemetry.count("producer_records_undeliverable", code=code)
+        self._telemetry.error("record_undeliverable", stream=self._stream, code=code, bytes=size)
+
+    def settle(self, acknowledged: int, pending: int, misplaced: int) -> None:
+        """Say how many records got their outcome, and how many wait for it."""
+        self._telemetry.count("producer_records_acknowledged", acknowledged)
+        self._telemetry.gauge("producer_records_pending", pending)
+        if misplaced:
+            self._telemetry.count("producer_aggregates_misplaced", misplaced)
+
+    def _warn(self, event: str, now: float, **fields: Any) -> None:
+        if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
+            self._warned_at[event] = now
+            self._telemetry.warning(event, stream=self._stream, **fields)
