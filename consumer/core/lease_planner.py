@@ -91,7 +91,9 @@ class LeasePlanner:
         return self.roster.members(owners, now) - {self._worker_id}
 
     def _view(self, rows: TableRows, running: Mapping[str, int], now: float, avoid: Iterable[str]) -> _View:
-        view = _View({row.shard_id: row for row in rows.leases}, running, frozenset(avoid), mine=len(running))
+        leases = {row.shard_id: row for row in rows.leases}
+        mine = sum(name not in leases or may_start(leases[name], leases) for name in running)
+        view = _View(leases, running, frozenset(avoid), mine=mine)
         owners = {self._worker_id}
         for row in view.leases.values():
             if not may_start(row, view.leases):
@@ -182,6 +184,8 @@ class LeasePlanner:
             for shard_id, epoch in running.items()
             if shard_id not in leases
             or leases[shard_id].epoch > epoch
+            # A seek has opened its parents again: it has to wait for them.
+            or not (leases[shard_id].checkpoint.is_shard_end or may_start(leases[shard_id], leases))
             or (
                 leases[shard_id].epoch == epoch
                 and leases[shard_id].owner != self._worker_id

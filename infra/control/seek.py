@@ -51,6 +51,7 @@ class SeekPlan:
     target: SeekTarget
     moves: tuple[Move, ...]
     untouched: tuple[str, ...]
+    later: tuple[Shard, ...] = ()  # they get their row from a worker, once their parents are read
 
     def as_mapping(self) -> Mapping[str, Any]:
         """Return the plan, ready for JSON."""
@@ -99,7 +100,7 @@ async def plan_seek(group: Group, target: SeekTarget, names: Sequence[str]) -> S
     moves = [move for move in moves if move.shard.shard_id not in later]
     moved = {move.shard.shard_id for move in moves}
     untouched = (each.shard_id for each in chosen if each.shard_id not in moved and each.shard_id not in later)
-    return SeekPlan(target, tuple(moves), tuple(untouched))
+    return SeekPlan(target, tuple(moves), tuple(untouched), tuple(shard for shard in listed if shard.shard_id in later))
 
 
 async def _look(group: Group, shard: Shard, row: Lease | None, target: SeekTarget) -> Move | None:
@@ -134,8 +135,16 @@ async def apply_seek(group: Group, plan: SeekPlan) -> None:
     )
     seized = {each.shard_id: each for each in held}
     known = {name: each.row for name, each in seized.items()}
-    for move in reversed(plan.moves):
+    for move in (*reversed(await _made_meanwhile(group, plan)), *reversed(plan.moves)):
         await _move(group, ids, owner, move, plan.target, seized, known)
+
+
+async def _made_meanwhile(group: Group, plan: SeekPlan) -> list[Move]:
+    """Return the moves of shards whose row a worker has made since the plan; with all others fenced, no more come."""
+    rows = await group.retrier.call("list", group.leases.list_leases, attempts_max=ATTEMPTS_MAX)
+    made = {row.shard_id: row for row in rows}
+    later = sorted(plan.later, key=lambda shard: shard.shard_id)
+    return [Move(shard, made[shard.shard_id], None) for shard in later if shard.shard_id in made]
 
 
 async def _move(
