@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.simulation.arrival import Arrival
     from tests.simulation.world import World
 
+_QUIET_SECONDS: Final = 12.0  # longer than a producer waits between two calls
 _COUNTS: Final = (
     "lost_before_stream",
     "lost_in_s3",
@@ -33,7 +34,7 @@ class Promises:
         self._world = world
         self._usage = world.usage
         self._anchors: dict[str, Position] = {}  # where a shard that began at LATEST was fixed
-        self._arrived = -1  # records in the source stream when it was looked at last
+        self._arrived, self._arrived_at = -1, 0.0  # records in the source stream, and when they became so many
         self._whole: set[str] = set()  # shards that are read from their beginning
 
     def lease_written(self, before: Lease, after: Lease) -> None:
@@ -51,7 +52,8 @@ class Promises:
         arrived = sum(len(shard.records) for shard in world.kinesis.streams[SOURCE].shards.values())
         if arrived != self._arrived:
             # What need not come may come all the same: an audit under way would see only a part of it.
-            self._arrived = arrived
+            self._arrived, self._arrived_at = arrived, world.loop.time()
+        if world.loop.time() - self._arrived_at < _QUIET_SECONDS:
             return "records still come into the source stream"
         if absent := sorted(promised - world.index.numbers.keys()):
             return f"{len(absent)} events are not in the source stream: {absent[:5]}"
