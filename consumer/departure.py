@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from consumer.core.lease_planner import LeasePlanner
 from consumer.holding import Holdings, join
@@ -49,8 +49,8 @@ class Departure:
         """Leave; `hurry` skips what takes time. Shards are read on until somebody asks for them."""
         started_at = self._clock.monotonic()
         over = asyncio.Event()
-        attendant = group.create_task(_set_after(hurry.wait(), over))
-        offering = group.create_task(_set_after(self._offer(heartbeat, group), over))
+        attendant = group.create_task(_set_after(hurry.wait, over))
+        offering = group.create_task(_set_after(lambda: self._offer(heartbeat, group), over))
         await over.wait()
         offering.cancel()
         attendant.cancel()
@@ -88,8 +88,8 @@ class Departure:
         tasks = [holding.task for holding in self._holdings.values() if holding.task is not None]
         over = asyncio.Event()
         attendants = [
-            group.create_task(_set_after(join(tasks), over)),
-            group.create_task(_set_after(hurry.wait(), over)),
+            group.create_task(_set_after(lambda: join(tasks), over)),
+            group.create_task(_set_after(hurry.wait, over)),
             *(group.create_task(self._flush_sink(name, deadline)) for name in self._sinks),
         ]
         try:
@@ -112,6 +112,6 @@ class Departure:
             self._telemetry.warning("sink_not_drained", destination=name, records=pending)
 
 
-async def _set_after(awaited: Coroutine[Any, Any, object], event: asyncio.Event) -> None:
-    await awaited
+async def _set_after(call: Callable[[], Awaitable[object]], event: asyncio.Event) -> None:
+    await call()  # made here: a task that is cancelled before it began leaves no coroutine behind
     event.set()
