@@ -1,101 +1,199 @@
-"""Turns a closed batch into S3 objects: their keys before the fenced PREPARE, their bodies at the PUT."""
+"""Turns a closed batch into S3 objects: keys and bodies before the fenced PREPARE, the PUTs after it."""
 
 from __future__ import annotations
 
-import zlib
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
+import orjson
+
 from consumer.core.batch import Batch
+from consumer.core.compression_ratio import CompressionRatios
+from consumer.core.dead_letter import DeadLetter
 from consumer.core.flush_format import FlushFormat
-from consumer.core.object_key import ObjectNames, ObjectRange
+from consumer.core.object_format import ObjectFormat
+from consumer.core.object_key import ERROR_MARK, FORMAT_CONVERSION_FAILED, ObjectNames, ObjectRange
+from consumer.core.schema import Schema
+from consumer.encoding import Encoded, Rejected, encode
+from consumer.failure import first_failure
 from consumer.retrier import Retrier
+from shared.errors import ServiceError
 from shared.lease import PendingFlush
-from shared.ports import ObjectStore, Telemetry
+from shared.ports import Clock, ObjectStore, Telemetry
+from shared.records import Position
 
-_CONTENT_TYPE: Final = "application/x-ndjson"
-_GZIP_LEVEL: Final = 6
-_GZIP_WINDOW: Final = 31  # zlib's way to ask for a gzip header, which then holds no time stamp
+_PUTS_MAX: Final = 8  # objects of one flush under way at once
+_INFERRED_LINES_MAX: Final = 1_000
+_REJECTED_CODE: Final = "DataFormatConversion.MalformedData"  # Firehose's
+
+# Stores a schema unless there is one, and returns the one that is stored.
+HoldSchema = Callable[[str], Awaitable[str]]
 
 
+@dataclass(frozen=True, slots=True)
+class SealedFlush:
+    """A closed batch as objects: what is pinned in the lease row, and the body of each slot."""
+
+    pending: PendingFlush
+    objects: Mapping[str, Encoded]
+    rejected: int  # events that did not fit the columns; they are among the dead letters
+
+    @property
+    def pinned(self) -> FlushFormat:
+        """What `pending` says of the format."""
+        return FlushFormat.parse(self.pending.format_version)
+
+
+@dataclass(slots=True)
 class Archive:
     """The objects of one bucket, written once each: a key that exists already counts as written."""
 
-    def __init__(
-        self,
-        objects: ObjectStore,
-        names: ObjectNames,
-        retrier: Retrier,
-        telemetry: Telemetry,
-        *,
-        destinations: tuple[str, ...],
-        is_compressed: bool,
-    ) -> None:
-        self._objects = objects
-        self._names = names
-        self._retrier = retrier
-        self._telemetry = telemetry
-        self._destinations = destinations
-        self._is_compressed = is_compressed
+    objects: ObjectStore
+    names: ObjectNames
+    retrier: Retrier
+    clock: Clock
+    telemetry: Telemetry
+    hold_schema: HoldSchema
+    destinations: tuple[str, ...]
+    format: ObjectFormat
+    ratios: CompressionRatios = field(default_factory=CompressionRatios)
+    _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def prepare(self, shard_id: str, batch: Batch, generation: int) -> PendingFlush | None:
-        """Return what is to be written into the lease row before any object; None if there is no object."""
+    async def seal(self, shard_id: str, batch: Batch, generation: int) -> SealedFlush | None:
+        """Return what is to be written into the lease row before any object, and the objects; None if there is none."""
         if not batch.slots or batch.first is None or batch.last is None:
             return None
+        count = batch.count
+        described = await self._settled_format(batch)
+        objects, rejected = await self._encode(shard_id, batch, described)
         covered = ObjectRange(shard_id, batch.first, batch.last, generation)
-        described = FlushFormat(self._is_compressed, self._destinations, batch.slots)
-        return PendingFlush(
-            keys=tuple(self._names.key(slot, covered, batch.oldest_arrival(slot)) for slot in batch.slots),
-            first=batch.first,
-            last=batch.last,
-            count=batch.count,
-            format_version=described.text,
-        )
+        slots = tuple(sorted(objects))
+        pinned = FlushFormat(described, self.destinations, slots, self.names.fields)
+        pending = PendingFlush(self._keys(slots, covered, batch), batch.first, batch.last, count, pinned.text)
+        return SealedFlush(pending, objects, rejected)
 
-    def extend(
-        self, shard_id: str, pending: PendingFlush, pinned: FlushFormat, batch: Batch, generation: int
-    ) -> PendingFlush | None:
-        """Return `pending` with keys for slots that only the rebuilt batch has; None if it has no others.
+    async def reseal(self, shard_id: str, pending: PendingFlush, batch: Batch, generation: int) -> SealedFlush:
+        """Return the rebuilt batch under the keys that were pinned, and more keys for slots that only it has.
 
         Another release may refuse an event that the pinned one took: it must not get lost between the two.
         """
-        slots = tuple(slot for slot in batch.slots if slot not in pinned.slots)
-        if not slots:
-            return None
-        covered = ObjectRange(shard_id, pending.first, pending.last, generation)
-        keys = tuple(self._names.key(slot, covered, batch.oldest_arrival(slot)) for slot in slots)
-        described = FlushFormat(pinned.is_compressed, pinned.destinations, pinned.slots + slots, pinned.version)
-        return PendingFlush(pending.keys + keys, pending.first, pending.last, batch.count, described.text)
+        pinned = FlushFormat.parse(pending.format_version)
+        objects, rejected = await self._encode(shard_id, batch, pinned.format)
+        slots = tuple(slot for slot in sorted(objects) if slot not in pinned.slots)
+        if slots:
+            covered = ObjectRange(shard_id, pending.first, pending.last, generation)
+            extended = replace(pinned, slots=pinned.slots + slots)
+            keys = pending.keys + self._keys(slots, covered, batch)
+            pending = replace(pending, keys=keys, format_version=extended.text)
+        return SealedFlush(pending, objects, rejected)
 
-    async def put(self, pending: PendingFlush, batch: Batch) -> int:
-        """Write every object that is pinned in `pending` and not there yet; return the bytes sent."""
-        described = FlushFormat.parse(pending.format_version)
+    async def abort_uploads(self, pending: PendingFlush) -> None:
+        """Abort what a worker that died had begun to upload; what this misses, the bucket's lifecycle rule removes."""
+        try:
+            aborted = await self.objects.abort_uploads(pending.keys)
+        except ServiceError as error:
+            self.telemetry.warning("uploads_not_aborted", error=type(error).__name__)
+        else:
+            self.telemetry.count("uploads_aborted", aborted)
+
+    async def put(self, sealed: SealedFlush) -> int:
+        """Write every object that is pinned and not there yet, several at a time; return the bytes sent."""
+        pinned = sealed.pinned
+        waiting = iter(zip(sealed.pending.keys, pinned.slots, strict=True))
         sent = 0
-        for key, slot in zip(pending.keys, described.slots, strict=True):
-            lines = batch.lines_of(slot)
-            if lines is None:
-                # The records were trimmed before the flush could be replayed.
-                self._telemetry.error("object_not_rebuilt", key=key)
-                continue
-            body = _compress(lines) if described.is_compressed else bytes(lines)
-            if await self._put_one(key, body, is_compressed=described.is_compressed):
-                sent += len(body)
-                self._telemetry.count("objects_written")
-                self._telemetry.count("object_bytes_written", len(body))
-            else:
-                self._telemetry.count("objects_existing")
+
+        async def work() -> None:
+            nonlocal sent
+            for key, slot in waiting:
+                sent += await self._put_slot(key, slot, sealed.objects.get(slot), pinned.format)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(_PUTS_MAX, len(pinned.slots))):
+                    group.create_task(work())
+        except BaseExceptionGroup as failures:
+            raise first_failure(failures) from failures
         return sent
 
-    async def _put_one(self, key: str, body: bytes, *, is_compressed: bool) -> bool:
-        encoding = "gzip" if is_compressed else ""
+    async def _put_slot(self, key: str, slot: str, encoded: Encoded | None, described: ObjectFormat) -> int:
+        if encoded is None:
+            # The records were trimmed before the flush could be replayed.
+            self.telemetry.error("object_not_rebuilt", key=key)
+            return 0
+        described = described.of_dead_letters if slot.startswith(ERROR_MARK) else described
+        if not await self._put_one(key, encoded.body, described):
+            self.telemetry.count("objects_existing")
+            return 0
+        self.telemetry.count("objects_written")
+        self.telemetry.count("object_bytes_written", len(encoded.body))
+        return len(encoded.body)
 
+    async def _put_one(self, key: str, body: bytes, described: ObjectFormat) -> bool:
         async def attempt() -> bool:
-            return await self._objects.put_object(
-                key, body, content_type=_CONTENT_TYPE, content_encoding=encoding, only_if_absent=True
+            return await self.objects.put_object(
+                key,
+                body,
+                content_type=described.content_type,
+                content_encoding=described.content_encoding,
+                only_if_absent=True,
             )
 
-        return await self._retrier.call("put_object", attempt)
+        return await self.retrier.call("put_object", attempt)
+
+    def _keys(self, slots: tuple[str, ...], covered: ObjectRange, batch: Batch) -> tuple[str, ...]:
+        return self.names.keys({slot: batch.oldest_arrival(slot) for slot in slots}, covered)
+
+    async def _settled_format(self, batch: Batch) -> ObjectFormat:
+        """Return the format with its columns; the first flush of an application infers them for all workers."""
+        async with self._settling:
+            slots = [slot for slot in batch.slots if not slot.startswith(ERROR_MARK)]
+            if not self.format.needs_schema or self.format.schema is not None or not slots:
+                return self.format
+            lines = (line for slot in slots for line in bytes(batch.lines_of(slot) or b"").splitlines())
+            inferred = Schema.infer(islice(lines, _INFERRED_LINES_MAX))
+            held = Schema.parse(await self.retrier.call("hold_schema", lambda: self.hold_schema(inferred.text)))
+            self.telemetry.info("schema_held", columns=len(held.columns), is_ours=held == inferred)
+            self.format = replace(self.format, schema=held)
+            return self.format
+
+    async def _encode(self, shard_id: str, batch: Batch, described: ObjectFormat) -> tuple[dict[str, Encoded], int]:
+        """Encode all slots; what does not fit the columns goes to the dead letters, which are encoded last."""
+        objects: dict[str, Encoded] = {}
+        rejected = 0
+        for slot in batch.slots:
+            if not slot.startswith(ERROR_MARK):
+                lines = batch.take_lines(slot)
+                found = await encode(lines, described)
+                self.ratios.learn(slot, len(lines), len(found.body))
+                for each in found.rejected:
+                    letter = _letter_of(each, batch.oldest_arrival(slot))
+                    batch.append_dead_letter(letter, shard_id, self.clock.wall())
+                rejected += len(found.rejected)
+                if found.count:
+                    objects[slot] = found
+        for slot in batch.slots:
+            if slot.startswith(ERROR_MARK):
+                objects[slot] = await encode(batch.take_lines(slot), described.of_dead_letters)
+        if rejected:
+            self.telemetry.count("dead_letters", rejected, type=FORMAT_CONVERSION_FAILED, code=_REJECTED_CODE)
+        return objects, rejected
 
 
-def _compress(lines: bytearray) -> bytes:
-    compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    return compressor.compress(lines) + compressor.flush()
+def _letter_of(rejected: Rejected, arrival: float) -> DeadLetter:
+    """Return the dead letter of an enriched event; its place is in the event, the arrival is that of its object."""
+    event = orjson.loads(rejected.line)
+    source = event["source"]
+    session_id = event.get("session_id")
+    return DeadLetter(
+        error_type=FORMAT_CONVERSION_FAILED,
+        error_code=_REJECTED_CODE,
+        error_message=rejected.reason,
+        data=rejected.line,
+        partition_key=session_id if isinstance(session_id, str) else "",
+        position=Position(int(source["sequence_number"]), int(source["sub_sequence_number"])),
+        arrival_timestamp=arrival,
+        event_id=event.get("event_id"),
+    )

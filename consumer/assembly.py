@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from consumer.archive import Archive
+from consumer.core.chunk import CHUNK_RECORDS
+from consumer.core.object_format import Codec, FormatKind, ObjectFormat
 from consumer.core.object_key import ObjectNames
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
+from consumer.core.schema import Schema
+from consumer.encoding import check_format
 from consumer.registration import Registration
 from consumer.retrier import Retrier
 from consumer.shard_parts import ShardSettings
 from consumer.shard_reader import ReadPorts, ReadSettings
 from shared.errors import ConfigurationError
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, Checkpoint, CheckpointKind
-from shared.ports import Clock, FanOut, Kinesis, ObjectStore, Random, Telemetry
+from shared.ports import Clock, FanOut, Kinesis, LeaseStore, ObjectStore, Random, Telemetry
 from shared.retry import Backoff
-from shared.settings import Compression, ConsumerSettings
+from shared.settings import ConsumerSettings
 
 _RECORDS_UNBOUNDED: Final = 1 << 62
+_PARTITIONED_CHUNK_RECORDS: Final = 64
 
 
 def initial_checkpoint(start_from: str) -> tuple[Checkpoint, float]:
@@ -43,24 +49,66 @@ def initial_checkpoint(start_from: str) -> tuple[Checkpoint, float]:
 def archive_of(
     settings: ConsumerSettings,
     objects: ObjectStore | None,
-    router: Router,
+    *,
+    leases: LeaseStore,
     retrier: Retrier,
+    clock: Clock,
     telemetry: Telemetry,
 ) -> Archive | None:
-    """Return the archive over a bucket; ConfigurationError if the prefixes do not tell objects apart."""
+    """Return the archive over a bucket; ConfigurationError if objects could not be named or written as set."""
     if objects is None:
         return None
-    is_compressed = settings.compression is Compression.GZIP
+    destinations = Router(settings.dest_streams).destinations
+    written = ObjectFormat(
+        FormatKind(settings.archive_format.value),
+        Codec(settings.compression.value),
+        Schema.declare(settings.archive_schema) if settings.archive_schema else None,
+    )
+    if written.schema is not None and not written.needs_schema:
+        raise ConfigurationError(
+            "archive_schema is set, but archive_format `json` has no columns",
+            hint="Set archive_format to csv or parquet",
+        )
+    if settings.object_bytes_target > settings.flush_bytes_max:
+        raise ConfigurationError(
+            f"object_bytes_target is {settings.object_bytes_target:,} bytes, but flush_bytes_max closes a batch at "
+            f"{settings.flush_bytes_max:,} before compression",
+            hint="Raise flush_bytes_max to about ten times the target",
+        )
+    check_format(written)
     names = ObjectNames(
         archive_prefix=settings.archive_prefix,
         error_prefix=settings.error_prefix,
-        destinations=router.destinations,
-        extension=".json.gz" if is_compressed else ".json",
+        destinations=destinations,
+        extension=settings.file_extension or written.extension,
+        error_extension=written.of_dead_letters.extension,
+        zone=_zone_of(settings.archive_time_zone),
     )
-    return Archive(objects, names, retrier, telemetry, destinations=router.destinations, is_compressed=is_compressed)
+    return Archive(
+        objects=objects,
+        names=names,
+        retrier=retrier,
+        clock=clock,
+        telemetry=telemetry,
+        hold_schema=leases.hold_schema,
+        destinations=destinations,
+        format=written,
+    )
 
 
-def shard_settings_of(settings: ConsumerSettings, start_timestamp: float, *, has_archive: bool) -> ShardSettings:
+def _zone_of(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError(
+            f"archive_time_zone is `{name}`, which this system does not know",
+            hint="Write a name of the IANA database like Europe/Berlin; install tzdata if the system has none",
+        ) from error
+
+
+def shard_settings_of(
+    settings: ConsumerSettings, start_timestamp: float, *, has_archive: bool, is_partitioned: bool
+) -> ShardSettings:
     """Return how shards are processed; without a bucket a batch is only a checkpoint interval."""
     seconds = settings.flush_seconds if has_archive else settings.checkpoint_interval_seconds
     return ShardSettings(
@@ -68,7 +116,10 @@ def shard_settings_of(settings: ConsumerSettings, start_timestamp: float, *, has
             bytes_max=settings.flush_bytes_max,
             records_max=settings.flush_records_max if has_archive else _RECORDS_UNBOUNDED,
             seconds_max=seconds,
+            object_bytes_target=settings.object_bytes_target,
         ),
+        # A chunk of partitioned events may name as many objects, for which the lease row must have room.
+        chunk_records_max=_PARTITIONED_CHUNK_RECORDS if is_partitioned else CHUNK_RECORDS,
         breaker_window_records=settings.breaker_window_records,
         breaker_failed_percent=settings.breaker_failed_percent,
         progress_timeout_seconds=settings.progress_timeout_seconds,

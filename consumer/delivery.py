@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -59,24 +59,24 @@ class Delivery:
         """
         if batch.first is None:
             batch.open(chunk.first, self._clock.monotonic())
-        size_before = batch.size
+        held_before = batch.held_bytes
         unit = self.tracker.begin()
         found = transform.apply(chunk, timestamp)
         for letter in found.dead_letters:
             self._refuse(letter, batch)
         routed: defaultdict[str, list[bytes]] = defaultdict(list)
-        for line, destination in zip(found.lines, found.destinations, strict=True):
-            routed[destination].append(line)
+        for line, slot in zip(found.lines, found.slots, strict=True):
+            routed[slot].append(line)
         if to_streams and self._sinks:
             await self._put(found, unit, batch, chunk)
         oldest = _oldest(found, chunk)
-        for destination, lines in routed.items():
-            batch.append(destination, lines, oldest[destination])
+        for slot, lines in routed.items():
+            batch.append(slot, lines, oldest[slot])
         batch.extend(chunk.last, len(chunk))
-        held = chunk.size + batch.size - size_before
+        held = chunk.size + batch.held_bytes - held_before
         batch.charged += held
         self._account.hold(held)
-        self._count(len(chunk), found.duplicates, routed)
+        self._count(len(chunk), found)
         if self.tracker.seal(unit, chunk.last):
             self._on_progress()
         return len(found.dead_letters)
@@ -126,27 +126,26 @@ class Delivery:
                 code=letter.error_code,
             )
 
-    def _count(self, read: int, duplicates: int, routed: Mapping[str, list[bytes]]) -> None:
+    def _count(self, read: int, found: Transformed) -> None:
         counters, telemetry = self._counters, self._telemetry
         counters.read += read
         telemetry.count("records_read", read)
-        if duplicates:
-            counters.duplicates += duplicates
-            telemetry.count("duplicates_dropped", duplicates)
-        for destination, lines in routed.items():
-            count = len(lines)
+        if found.duplicates:
+            counters.duplicates += found.duplicates
+            telemetry.count("duplicates_dropped", found.duplicates)
+        for destination, count in Counter(found.destinations).items():
             counters.enriched += count
             counters.destinations[destination] = counters.destinations.get(destination, 0) + count
             telemetry.count("events_routed", count, destination=destination)
 
 
 def _oldest(found: Transformed, chunk: Chunk) -> dict[str, float]:
-    """Return the arrival of the oldest record of each destination."""
+    """Return the arrival of the oldest record of each slot."""
     arrivals = (
         chunk.arrivals if isinstance(found.indexes, range) else [chunk.arrivals[index] for index in found.indexes]
     )
     oldest: dict[str, float] = {}
-    for destination, arrival in zip(found.destinations, arrivals, strict=True):
-        if arrival < oldest.setdefault(destination, arrival):
-            oldest[destination] = arrival
+    for slot, arrival in zip(found.slots, arrivals, strict=True):
+        if arrival < oldest.setdefault(slot, arrival):
+            oldest[slot] = arrival
     return oldest

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from consumer.archive import Archive
+from consumer.archive import Archive, SealedFlush
 from consumer.attempts import Attempts
 from consumer.budget import Account
 from consumer.core.batch import Batch
-from consumer.core.flush_format import FlushFormat
+from consumer.core.circuit_breaker import FAILURES_MIN
 from consumer.core.object_key import position_text
 from consumer.core.shard_graph import merge_marks
 from consumer.lease_table import HeldLease
 from consumer.status import Counters
+from shared.errors import ShardHaltedError
 from shared.lease import SHARD_END, Checkpoint, LeaseChange, PendingFlush
 from shared.ports import Clock, Telemetry
 from shared.records import Position
@@ -28,8 +29,10 @@ class Flusher:
         counters: Counters,
         clock: Clock,
         telemetry: Telemetry,
+        failed_percent: float,
     ) -> None:
         self._held = held
+        self._failed_percent = failed_percent
         self._archive = archive
         self._account = account
         self._counters = counters
@@ -45,14 +48,16 @@ class Flusher:
         """
         if batch.last is None:
             return
-        row = self._held.row
-        pending = self._archive.prepare(row.shard_id, batch, row.generation) if self._archive is not None else None
-        if self._archive is not None and pending is not None:
-            await self._held.write(LeaseChange(pending=pending))
-            await self._put(self._archive, pending, batch)
+        if self._archive is not None:
+            row = self._held.row
+            sealed = await self._archive.seal(row.shard_id, batch, row.generation)
+            if sealed is not None:
+                self._check_rejected(batch, sealed)
+                await self._held.write(LeaseChange(pending=sealed.pending))
+                await self._put(self._archive, sealed)
         await self._commit(batch, batch.last)
 
-    async def finish_pending(self, archive: Archive, pending: PendingFlush, pinned: FlushFormat, batch: Batch) -> None:
+    async def finish_pending(self, archive: Archive, pending: PendingFlush, batch: Batch) -> None:
         """Store the rebuilt batch of a flush that was prepared before, under the keys that were pinned then."""
         if batch.count != pending.count:
             self._telemetry.error(
@@ -63,10 +68,11 @@ class Flusher:
                 first=position_text(pending.first),
                 last=position_text(pending.last),
             )
-        extended = archive.extend(self._held.shard_id, pending, pinned, batch, self._held.row.generation)
-        if extended is not None:
-            await self._held.write(LeaseChange(pending=extended))
-        await self._put(archive, extended or pending, batch)
+        sealed = await archive.reseal(self._held.shard_id, pending, batch, self._held.row.generation)
+        await archive.abort_uploads(pending)
+        if sealed.pending != pending:
+            await self._held.write(LeaseChange(pending=sealed.pending))
+        await self._put(archive, sealed)
         await self._commit(batch, pending.last)
         self._telemetry.info("pending_flush_replayed", shard_id=self._held.shard_id, records=batch.records)
 
@@ -98,9 +104,20 @@ class Flusher:
         )
         self._telemetry.info("shard_finished", shard_id=self._held.shard_id, children=len(children))
 
-    async def _put(self, archive: Archive, pending: PendingFlush, batch: Batch) -> None:
-        sent = await archive.put(pending, batch)
-        self._counters.objects += len(pending.keys)
+    def _check_rejected(self, batch: Batch, sealed: SealedFlush) -> None:
+        """Halt before anything is written where too many events do not fit: the columns are wrong, not the events."""
+        self._counters.dead_letters += sealed.rejected
+        percent = self._failed_percent
+        if sealed.rejected >= FAILURES_MIN and sealed.rejected * 100 > percent * batch.count:
+            raise ShardHaltedError(
+                f"{sealed.rejected:,} of {batch.count:,} events of `{self._held.shard_id}` do not fit the columns of "
+                f"the archive, more than {percent:g} %",
+                hint="Declare columns that the events fit with archive_schema, then restart",
+            )
+
+    async def _put(self, archive: Archive, sealed: SealedFlush) -> None:
+        sent = await archive.put(sealed)
+        self._counters.objects += len(sealed.pending.keys)
         self._counters.object_bytes += sent
 
     async def _commit(self, batch: Batch, last: Position) -> None:

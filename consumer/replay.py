@@ -43,7 +43,7 @@ class Replay:
         """Return the batch; it is shorter than it was if records were trimmed meanwhile."""
         pinned = self.pinned_of(pending)
         batch = Batch(self._clock.monotonic(), keeps_lines=True)
-        transform = Transform(self._enricher, Router(pinned.destinations), self._marks)
+        transform = Transform(self._enricher, Router(pinned.destinations, pinned.fields), self._marks)
         # A destination refuses for the record's own sake, so that asking again brings the same dead letters.
         to_streams = error_slot(STREAM_DELIVERY_FAILED) in pinned.slots
         first, last = pending.first, pending.last

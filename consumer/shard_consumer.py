@@ -69,6 +69,7 @@ class ShardConsumer:
             counters=parts.counters,
             clock=self._clock,
             telemetry=self._telemetry,
+            failed_percent=settings.breaker_failed_percent,
         )
         self._retention = ShardRetention(parts.retention, held)
         self._load = LoadMeter(self._clock.monotonic())
@@ -184,7 +185,7 @@ class ShardConsumer:
         if batch.last is not None:
             await self._wait_for_receipts(batch.last)
         batch.marks = self._marks.snapshot()
-        await self._flusher.finish_pending(archive, pending, replay.pinned_of(pending), batch)
+        await self._flusher.finish_pending(archive, pending, batch)
 
     # Reading.
 
@@ -362,24 +363,21 @@ class ShardConsumer:
         transform = Transform(self._enricher, parts.router, self._marks)
         return lambda chunk, batch: take(chunk, batch, transform, timestamp=timestamp_text(now()).encode())
 
-    def _cut(
-        self, records: Sequence[StreamRecord], after: Position | None, through: Position | None = None
-    ) -> Iterator[Chunk]:
-        return cut(
-            records,
-            self._held.row.hash_key_range,
-            after=after,
-            through=through,
-            records_max=min(self._flusher.attempts.policy.records_max, self._settings.roll.records_max),
-        )
+    def _cut(self, records: Sequence[StreamRecord], after: Position | None) -> Iterator[Chunk]:
+        records_max = min(self._flusher.attempts.policy.records_max, self._settings.chunk_records_max)
+        records_max = min(records_max, self._settings.roll.records_max)
+        return cut(records, self._held.row.hash_key_range, after=after, records_max=records_max)
 
     def _new_batch(self) -> Batch:
         return Batch(self._clock.monotonic(), keeps_lines=self._parts.archive is not None)
 
     def _is_due(self) -> bool:
-        batch, now = self._open, self._clock.monotonic()
-        is_due = self._settings.roll.is_due(size=batch.size, records=batch.records, opened_at=batch.opened_at, now=now)
-        return is_due or bool(batch.records and self._account.is_pressed)
+        batch = self._open
+        if batch.records and self._account.is_pressed:
+            return True
+        archive = self._parts.archive
+        ratio = 1.0 if archive is None else archive.ratios.of(batch.largest[0])
+        return self._settings.roll.is_due(batch, now=self._clock.monotonic(), ratio=ratio)
 
     async def _wait_for_receipts(self, position: Position) -> None:
         while not self._delivery.tracker.covers(position):

@@ -21,6 +21,7 @@ class ShardSettings:
     """How a shard is processed."""
 
     roll: RollPolicy
+    chunk_records_max: int
     breaker_window_records: int
     breaker_failed_percent: float
     read: ReadSettings

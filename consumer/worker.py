@@ -69,13 +69,14 @@ class Worker:
         self._table = LeaseTable(leases, self._retrier, worker_id=self.worker_id, random=random, renewals=renewals)
         self._planner = LeasePlanner(self.worker_id, settings.lease_duration_seconds)
         initial, start_timestamp = initial_checkpoint(settings.start_from)
-        router = Router(settings.dest_streams)
+        archive = archive_of(settings, objects, leases=leases, retrier=self._retrier, clock=clock, telemetry=telemetry)
+        fields = archive.names.fields if archive is not None else ()
         self._kinesis = kinesis
         self._parts = ShardParts(
             ports=read_ports_of(settings, kinesis, fan_out, self._retrier, clock, random, telemetry, backoff),
             sinks=sinks,
-            archive=archive_of(settings, objects, router, self._retrier, telemetry),
-            router=router,
+            archive=archive,
+            router=Router(settings.dest_streams, fields),
             budget=Budget(settings.budget_bytes_max),
             counters=Counters(),
             handling=handling,
@@ -83,7 +84,9 @@ class Worker:
                 objects, settings.error_prefix, retrier=self._retrier, clock=clock, telemetry=telemetry
             ),
         )
-        self._shard_settings = shard_settings_of(settings, start_timestamp, has_archive=objects is not None)
+        self._shard_settings = shard_settings_of(
+            settings, start_timestamp, has_archive=archive is not None, is_partitioned=bool(fields)
+        )
         self._holdings = Holdings(self._consume, on_ended=self._sync_soon, clock=clock, telemetry=telemetry)
         self._renewal = Renewal(
             self._holdings,
@@ -187,6 +190,8 @@ class Worker:
             "archive_prefix": settings.archive_prefix,
             "error_prefix": settings.error_prefix,
             "compression": settings.compression.value,
+            "archive_format": settings.archive_format.value,
+            "archive_time_zone": settings.archive_time_zone,
             "start_from": settings.start_from,
         }
 

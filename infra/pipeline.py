@@ -10,11 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from consumer.worker import Worker
 from producer.producer import Producer
+from shared.aws.objects import WriteOptions
 from shared.aws.session import Aws
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
 from shared.ports import RecordSink, Telemetry
-from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, ProducerSettings, load_settings
+from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, ObjectEncryption, ProducerSettings, load_settings
 
 
 def new_random() -> random.Random:
@@ -53,6 +54,22 @@ def check_streams(settings: ConsumerSettings) -> None:
         )
 
 
+def write_options_of(settings: ConsumerSettings) -> WriteOptions:
+    """Return how objects are written; ConfigurationError where the settings contradict each other."""
+    if settings.object_kms_key_id and settings.object_encryption is not ObjectEncryption.KMS:
+        raise ConfigurationError(
+            "object_kms_key_id is set, but objects are not encrypted with KMS", hint="Set object_encryption to aws:kms"
+        )
+    return WriteOptions(
+        encryption=settings.object_encryption.value,
+        kms_key_id=settings.object_kms_key_id,
+        bucket_key_enabled=settings.object_bucket_key,
+        storage_class=settings.storage_class,
+        tags=settings.object_tags,
+        multipart_bytes_min=settings.multipart_bytes_min,
+    )
+
+
 @asynccontextmanager
 async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry) -> AsyncIterator[Worker]:
     """Open the ports and the destination producers and yield a worker that is ready to run.
@@ -65,7 +82,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     kinesis = await aws.kinesis()
     leases = await aws.leases(named.app, telemetry)
     renewals = await aws.leases(named.app, telemetry, pool="renewals")
-    objects = await aws.objects(named.bucket) if named.bucket else None
+    objects = await aws.objects(named.bucket, write_options_of(named)) if named.bucket else None
     fan_out = await aws.fan_out(named.source_stream) if named.fan_out else None
     async with AsyncExitStack() as stack:
         by_stream: dict[str, RecordSink] = {}

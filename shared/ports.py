@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -200,6 +200,10 @@ class LeaseStore(Protocol):
         """Store what the application says of itself."""
         ...
 
+    async def hold_schema(self, schema: str) -> str:
+        """Store the columns of the archive unless there are some; return those that are stored."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
@@ -222,6 +226,10 @@ class ObjectStore(Protocol):
         only_if_absent: bool = True,
     ) -> bool:
         """Write an object; with `only_if_absent`, False says that the key existed and nothing was written."""
+        ...
+
+    async def abort_uploads(self, keys: Collection[str]) -> int:
+        """Abort unfinished uploads to `keys`, which a writer left behind when it died; return how many."""
         ...
 
     async def get_object(self, key: str) -> bytes:

@@ -22,6 +22,7 @@ from shared.limits import (
     PUT_RECORDS_BYTES_MAX,
     PUT_RECORDS_COUNT_MAX,
     RECORD_BYTES_MAX_DEFAULT,
+    S3_SINGLE_PUT_BYTES_MAX,
 )
 
 STREAM_NAME_PATTERN = r"^[a-zA-Z0-9_.-]{1,128}$"
@@ -40,7 +41,25 @@ class Compression(Enum):
     """How S3 objects are compressed."""
 
     GZIP = "gzip"
+    ZSTD = "zstd"
+    SNAPPY = "snappy"
     NONE = "none"
+
+
+class ArchiveFormat(Enum):
+    """What S3 objects are."""
+
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class ObjectEncryption(Enum):
+    """How S3 encrypts an object, in the words of its API."""
+
+    BUCKET = ""
+    S3 = "AES256"
+    KMS = "aws:kms"
 
 
 class ProducerSettings(BaseSettings):
@@ -132,19 +151,70 @@ class ConsumerSettings(BaseSettings):
     archive_prefix: str = Field(
         default="archive/destination=!{destination}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
         max_length=1024,
-        description="prefix of archive objects; timestamps are the arrival of the oldest record in the object, UTC",
+        description="prefix of archive objects, with `!{destination}`, `!{timestamp:PATTERN}` (arrival of the oldest "
+        "record in the object) and `!{event:FIELD}` (dynamic partitioning; nested: `!{event:outer.inner}`)",
     )
     error_prefix: str = Field(
         default="errors/!{firehose:error-output-type}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/",
         max_length=1024,
         description="prefix of dead-letter objects",
     )
-    compression: Compression = Field(default=Compression.GZIP, description="compression of S3 objects: gzip or none")
+    archive_time_zone: str = Field(
+        default="UTC", pattern=r"^[A-Za-z0-9/_+-]{1,50}$", description="zone of `!{timestamp:...}`, e.g. Europe/Berlin"
+    )
+    archive_format: ArchiveFormat = Field(
+        default=ArchiveFormat.JSON, description="`json` (one event a line), `csv` (with a header) or `parquet`"
+    )
+    archive_schema: str = Field(
+        default="",
+        max_length=32 * KIB,
+        description='columns of CSV and Parquet objects, JSON: `{"column": "type"}` with string, int64, double, '
+        "boolean, [type] or {name: type}; other fields are left out. Empty: as the first flush has them, then held "
+        "for good; an event with other fields becomes a dead letter",
+    )
+    file_extension: str = Field(
+        default="",
+        pattern=r"^$|^\.[0-9a-z!\-_.*'()]{1,127}$",
+        description="end of the keys of archive objects; empty: as format and compression have it, e.g. `.json.gz`",
+    )
+    compression: Compression = Field(
+        default=Compression.GZIP, description="of S3 objects: gzip, zstd, none, and snappy for Parquet"
+    )
+    object_encryption: ObjectEncryption = Field(
+        default=ObjectEncryption.BUCKET, description="AES256 (SSE-S3) or aws:kms (SSE-KMS); empty: as the bucket has it"
+    )
+    object_kms_key_id: str = Field(
+        default="", max_length=2048, description="key of SSE-KMS, id or ARN; empty: the AWS managed key"
+    )
+    object_bucket_key: bool = Field(
+        default=True, description="with SSE-KMS, let S3 ask KMS once for many objects (bucket key)"
+    )
+    storage_class: str = Field(
+        default="", pattern=r"^[A-Z_]{0,40}$", description="of objects, e.g. STANDARD_IA; empty: STANDARD"
+    )
+    object_tags: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict, max_length=10, description="JSON: tag -> value, at most 10, on every object"
+    )
+    multipart_bytes_min: int = Field(
+        default=16 * MIB,
+        ge=5 * MIB,
+        le=S3_SINGLE_PUT_BYTES_MAX,
+        description="an object of at least this size is uploaded in parts, bytes",
+    )
     flush_bytes_max: int = Field(
         default=5 * MIB, ge=1 * KIB, le=128 * MIB, description="S3 batch size before compression, bytes"
     )
+    object_bytes_target: int = Field(
+        default=0,
+        ge=0,
+        le=128 * MIB,
+        description="size of the largest object of a batch after compression that closes the batch, bytes, if "
+        "`flush_bytes_max` doesn't before; the ratio is learned from the objects before; 0: none",
+    )
     flush_records_max: int = Field(default=50_000, ge=1, description="S3 batch size, records")
-    flush_seconds: float = Field(default=60, ge=0.05, le=900, description="age at which an S3 batch is closed, seconds")
+    flush_seconds: float = Field(
+        default=60, ge=0, le=900, description="age at which an S3 batch is closed, seconds; 0: without waiting"
+    )
     checkpoint_interval_seconds: float = Field(
         default=5, ge=0.05, le=600, description="how often a checkpoint is stored where no S3 batch does it, seconds"
     )
@@ -196,9 +266,9 @@ class ConsumerSettings(BaseSettings):
     http_host: str = Field(default="127.0.0.1", description="address of /healthz, /readyz, /metrics and the live page")
     http_port: int = Field(default=8080, ge=-1, le=65535, description="their port; 0: any free one; -1: no server")
 
-    @field_validator("dest_streams", mode="before")
+    @field_validator("dest_streams", "object_tags", mode="before")
     @classmethod
-    def _parse_dest_streams(cls, value: object) -> object:
+    def _parse_json(cls, value: object) -> object:
         import orjson  # noqa: PLC0415 - only when settings are read, to keep --help quick
 
         if not isinstance(value, str):
@@ -206,7 +276,7 @@ class ConsumerSettings(BaseSettings):
         try:
             return orjson.loads(value)
         except orjson.JSONDecodeError as error:
-            msg = 'not JSON; write it as {"USA": "NAME", "International": "NAME"}'
+            msg = 'not JSON; write it as {"NAME": "VALUE", "OTHER": "VALUE"}'
             raise ValueError(msg) from error
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.object_key import error_slot
 from shared.lease import Marks
 from shared.records import Position
+
+# What a slot takes besides its lines: the object, its name, a place in the table, the spare room of its bytes.
+SLOT_OVERHEAD_BYTES: Final = 640
+# Names of objects are pinned in the lease row, twice (the slot and its key, which share long runs with others): what
+# they take there once compressed, estimated from above.
+PINNED_BYTES_PER_SLOT: Final = 16
 
 
 class _Slot:
@@ -30,6 +38,8 @@ class Batch:
         self.size = 0  # bytes of all lines
         self.charged = 0  # bytes taken from the budget
         self.marks: Marks | None = None  # set when it is closed
+        self.pinned_bytes = 0  # at most what the names of its objects take in the lease row
+        self.largest: tuple[str, int] = ("", 0)  # the slot with most lines, and their bytes
         self._keeps_lines = keeps_lines
         self._slots: dict[str, _Slot] = {}
 
@@ -42,6 +52,11 @@ class Batch:
     def count(self) -> int:
         """How many lines the objects hold together."""
         return sum(slot.count for slot in self._slots.values())
+
+    @property
+    def held_bytes(self) -> int:
+        """What it takes in memory, about."""
+        return self.size + SLOT_OVERHEAD_BYTES * len(self._slots)
 
     def open(self, first: Position, now: float) -> None:
         """Take note of where it begins."""
@@ -62,6 +77,7 @@ class Batch:
         found = self._slots.get(slot)
         if found is None:
             found = self._slots[slot] = _Slot(oldest_arrival)
+            self.pinned_bytes += PINNED_BYTES_PER_SLOT + 2 * len(slot.encode())
         elif oldest_arrival < found.oldest_arrival:
             found.oldest_arrival = oldest_arrival
         body = found.lines
@@ -70,11 +86,19 @@ class Batch:
         body += b"\n"
         found.count += len(lines)
         self.size += len(body) - size
+        if len(body) > self.largest[1]:
+            self.largest = (slot, len(body))
 
     def append_dead_letter(self, letter: DeadLetter, shard_id: str, now_wall: float) -> None:
         """Add a dead letter."""
         line = letter.encode(shard_id, now_wall)
         self.append(error_slot(letter.error_type), [line], letter.arrival_timestamp)
+
+    def take_lines(self, slot: str) -> bytearray:
+        """Return the body of an object, which the batch forgets."""
+        found = self._slots[slot]
+        lines, found.lines = found.lines, bytearray()
+        return lines
 
     def lines_of(self, slot: str) -> bytearray | None:
         """Return the body of an object; None if the batch has nothing for it."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from consumer.core.object_key import FORMAT_CONVERSION_FAILED
 from shared.records import Position
 
 
@@ -44,6 +45,9 @@ class DeadLetter:
             # A key of a broken aggregate may hold lone surrogates, which JSON can't carry.
             "partitionKey": self.partition_key.encode("utf-8", "replace").decode(),
         }
+        if self.error_type == FORMAT_CONVERSION_FAILED:
+            # Firehose names these two otherwise here; whoever reads one kind of dead letters or all finds them.
+            line |= {"lastErrorCode": self.error_code, "lastErrorMessage": self.error_message}
         if self.event_id is not None:
             line["eventId"] = self.event_id
         if self.destination is not None:

@@ -3,56 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
 from consumer.core.enrichment import ENRICHMENT_VERSION
+from consumer.core.object_format import Codec, FormatKind, ObjectFormat
+from consumer.core.schema import Schema
 
-_GZIP: Final = "gzip"
-_NONE: Final = "none"
+# Of this text: 1 had JSON only, and neither format, fields nor schema.
+_LAYOUT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class FlushFormat:
     """The text form goes into `PendingFlush.format_version`.
 
-    `destinations` are those of the router at that time: another table would sort events into other objects. `slots`
-    name what each key holds, in the order of the keys: a prefix that was changed since can't be evaluated backwards.
+    `destinations` are those of the router at that time, and `fields` those it partitioned by: another table would sort
+    events into other objects. `slots` name what each key holds, in the order of the keys: a prefix that was changed
+    since can't be evaluated backwards.
     """
 
-    is_compressed: bool
+    format: ObjectFormat
     destinations: tuple[str, ...]
     slots: tuple[str, ...]
+    fields: tuple[str, ...] = ()
     version: int = ENRICHMENT_VERSION
 
     @property
     def text(self) -> str:
         """Return the JSON text."""
-        return orjson.dumps(
-            {
-                "version": self.version,
-                "compression": _GZIP if self.is_compressed else _NONE,
-                "destinations": self.destinations,
-                "slots": self.slots,
-            }
-        ).decode()
+        described: dict[str, Any] = {
+            "layout": _LAYOUT,
+            "version": self.version,
+            "format": self.format.kind.value,
+            "compression": self.format.codec.value,
+            "destinations": self.destinations,
+            "fields": self.fields,
+            "slots": self.slots,
+        }
+        if self.format.schema is not None:
+            described["schema"] = self.format.schema.text
+        return orjson.dumps(described).decode()
 
     @classmethod
     def parse(cls, text: str) -> FlushFormat:
-        """Read the text form; ValueError if it is not one."""
+        """Read the text form of this release or an older one; ValueError if it is not one."""
         try:
             loaded = orjson.loads(text)
-            compression = loaded["compression"]
-            if compression not in {_GZIP, _NONE}:
-                msg = f"compression {compression!r:.40} is not known"
+            if int(loaded.get("layout", 1)) > _LAYOUT:
+                msg = f"its layout {loaded['layout']!r:.20} is of a later release"
                 raise ValueError(msg)
+            schema = loaded.get("schema")
             return cls(
-                is_compressed=compression == _GZIP,
+                format=ObjectFormat(
+                    FormatKind(loaded.get("format", FormatKind.JSON.value)),
+                    Codec(loaded["compression"]),
+                    None if schema is None else Schema.parse(schema),
+                ),
                 destinations=tuple(str(each) for each in loaded["destinations"]),
                 slots=tuple(str(each) for each in loaded["slots"]),
+                fields=tuple(str(each) for each in loaded.get("fields", ())),
                 version=int(loaded["version"]),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             msg = f"the format of a pending flush is not readable: {type(error).__name__}"
             raise ValueError(msg) from error

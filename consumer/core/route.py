@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from consumer.core.partition import Partitioner
 from shared.errors import ConfigurationError
 
 INTERNATIONAL: Final = "International"
@@ -14,9 +15,12 @@ _NAME: Final = re.compile(r"[\w][\w .()'*-]{0,127}")
 
 
 class Router:
-    """A table from country to destination; matching is exact, as in the lab."""
+    """A table from country to destination; matching is exact, as in the lab.
 
-    def __init__(self, destinations: Iterable[str]) -> None:
+    `fields` are the paths by which the objects of a destination are partitioned.
+    """
+
+    def __init__(self, destinations: Iterable[str], fields: tuple[str, ...] = ()) -> None:
         self.destinations = tuple(destinations) or (INTERNATIONAL,)
         for name in self.destinations:
             if not _NAME.fullmatch(name):
@@ -29,6 +33,7 @@ class Router:
                 f"dest_streams names {', '.join(self.destinations)}, but nothing takes the rest",
                 hint=f'Add "{INTERNATIONAL}": "STREAM"',
             )
+        self._partitioner = Partitioner(fields) if fields else None
         self._by_country: Mapping[str, str] = {name: name for name in self.destinations}
 
     def destination_of(self, event: Mapping[str, Any]) -> str:
@@ -40,3 +45,10 @@ class Router:
         by_country = self._by_country
         countries = [event.get("country") for event in events]
         return [by_country.get(each, INTERNATIONAL) if type(each) is str else INTERNATIONAL for each in countries]
+
+    def slots_of(self, destinations: list[str], events: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return which object of a flush each event belongs to: its destination's, or that of one of its partitions."""
+        if self._partitioner is None:
+            return destinations
+        slot = self._partitioner.slot
+        return [slot(destination, event) for destination, event in zip(destinations, events, strict=True)]

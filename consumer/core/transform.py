@@ -26,6 +26,7 @@ class Transformed(NamedTuple):
     lines: list[bytes]  # each one line of JSON without a newline
     events: Sequence[dict[str, Any]]  # what they were made of
     destinations: list[str]
+    slots: list[str]  # which object of a flush each belongs to
     indexes: Sequence[int]  # of the records in the chunk
     dead_letters: list[DeadLetter]
     duplicates: int
@@ -55,10 +56,12 @@ class Transform:
             lines = [line for at, line in enumerate(lines) if at not in failed]
             kept = _without(kept, failures)
         left = _pick(events, kept)
+        destinations = self._router.destinations_of(left)
         return Transformed(
             lines=lines,
             events=left,
-            destinations=self._router.destinations_of(left),
+            destinations=destinations,
+            slots=self._router.slots_of(destinations, left),
             indexes=kept,
             dead_letters=[
                 _dead_letter(chunk, index, failures.get(index), events[index])

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
-
-import orjson
 
 from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED, constant_prefix
 from consumer.core.route import Router
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
 from infra.audit.core.report import AuditReport
+from infra.audit.object_events import events_of
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, IteratorExpiredError, MalformedEventError, ServiceError, SourceError
 from shared.event import decode_event, event_id_of
-from shared.limits import GET_RECORDS_COUNT_MAX, GZIP_RATIO_MAX, MIB
+from shared.limits import GET_RECORDS_COUNT_MAX
 from shared.ports import Kinesis, LeaseStore, ObjectStore, Random
 from shared.records import TRIM_HORIZON, RecordPage, Shard, Start, StartKind, UserRecord
 from shared.retry import Backoff
 
 T = TypeVar("T")
-_OBJECT_BYTES_MAX: Final = 512 * MIB  # of one object, uncompressed
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_GZIP_WINDOW: Final = 31  # zlib's way of saying: gzip, largest window
+_FIELD: Final = re.compile(r"!\{event:([^{}]+)\}")
 _ATTEMPTS_MAX: Final = 20
 _READ_PAUSE_SECONDS: Final = 0.2  # the service allows five reads per second and shard
 # Keys end in SHARD-FIRST-LAST; a position is a sequence number, perhaps with the sub-sequence number.
@@ -45,6 +41,7 @@ class AuditScope:
     has_bucket: bool = True
     archive_prefix: str = "archive/"
     error_prefix: str = "errors/"
+    partition_fields: tuple[str, ...] = ()  # paths; order is kept within a partition
     receipts: Iterable[str] = ()  # event ids that producers reported as acknowledged
     source_is_whole: bool = True
 
@@ -57,8 +54,14 @@ def scope_of(application: Mapping[str, Any], receipts: Iterable[str] = ()) -> Au
         has_bucket=bool(application.get("bucket")),
         archive_prefix=constant_prefix(application.get("archive_prefix") or "archive/"),
         error_prefix=constant_prefix(application.get("error_prefix") or "errors/"),
+        partition_fields=partition_fields(application.get("archive_prefix") or ""),
         receipts=receipts,
     )
+
+
+def partition_fields(prefix: str) -> tuple[str, ...]:
+    """Return the paths of the event's fields that a prefix names."""
+    return tuple(dict.fromkeys(_FIELD.findall(prefix)))
 
 
 async def audit_application(
@@ -142,10 +145,10 @@ class AuditReader:
                 event_id, event = _identify(record, stream, shard_id)
                 auditor.deliver(stream, event_id, _session_of(event))
         if objects is not None:
-            router = Router(scope.dest_streams)
+            router = Router(scope.dest_streams, scope.partition_fields)
             async for event, generation in self._read_archive(objects, scope, ranks):
-                destination = router.destination_of(event)
-                auditor.store(event_id_of(event) or "", _session_of(event), destination, generation)
+                (slot,) = router.slots_of([router.destination_of(event)], (event,))
+                auditor.store(event_id_of(event) or "", _session_of(event), slot, generation)
             async for letter in self._read_dead_letters(objects, scope):
                 auditor.dead_letter(letter.event_id, of_stream=letter.of_stream, generation=letter.generation)
             async for _ in self._keys(objects, scope.error_prefix + GAP_FOLDER):
@@ -194,8 +197,8 @@ class AuditReader:
             keys = [key for key in keys if not key.startswith(scope.error_prefix)]
         places = [object_place(key, ranks) for key in keys]
         for place in sorted(places):
-            for line in await self._lines(objects, place.key):
-                yield orjson.loads(line), place.generation
+            for event in await self._events(objects, place.key):
+                yield event, place.generation
 
     async def _read_dead_letters(self, objects: ObjectStore, scope: AuditScope) -> AsyncIterator[_Letter]:
         async for key in self._keys(objects, scope.error_prefix):
@@ -204,8 +207,7 @@ class AuditReader:
             named = _OBJECT_NAME.search(key)
             generation = int(named[4] or 0) if named is not None else 0
             of_stream = STREAM_DELIVERY_FAILED in key
-            for line in await self._lines(objects, key):
-                letter = orjson.loads(line)
+            for letter in await self._events(objects, key):
                 place = ":".join(str(letter[each]) for each in ("shardId", "sequenceNumber", "subSequenceNumber"))
                 yield _Letter(letter.get("eventId") or f"{scope.source_stream}:{place}", of_stream, generation)
 
@@ -216,8 +218,8 @@ class AuditReader:
         for key in await self._call(walk):
             yield key
 
-    async def _lines(self, objects: ObjectStore, key: str) -> Iterator[bytes]:
-        return lines_of(await self._call(lambda: objects.get_object(key)), key)
+    async def _events(self, objects: ObjectStore, key: str) -> Iterator[dict[str, Any]]:
+        return events_of(key, await self._call(lambda: objects.get_object(key)))
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         for attempt in range(_ATTEMPTS_MAX):
@@ -257,24 +259,3 @@ def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:
     # Ids of shards past retention still rise with age, so that they sort before all that are known.
     rank = ranks.get(shard_id, int(shard_id.rpartition("-")[2]) - 10**12)
     return ObjectPlace(rank, int(sequence_number), int(sub_sequence_number or 0), key, int(generation or 0))
-
-
-def lines_of(body: bytes, key: str) -> Iterator[bytes]:
-    """Return the lines of an object, compressed or not; SourceError if it is damaged or inflates without end."""
-    if body.startswith(_GZIP_MAGIC):
-        body = _inflate(body, key)
-    return (line for line in body.split(b"\n") if line)
-
-
-def _inflate(body: bytes, key: str) -> bytes:
-    bytes_max = min(_OBJECT_BYTES_MAX, max(MIB, GZIP_RATIO_MAX * len(body)))
-    inflater = zlib.decompressobj(_GZIP_WINDOW)
-    try:
-        inflated = inflater.decompress(body, bytes_max)
-    except zlib.error as error:
-        raise SourceError(f"object `{key[:200]}` is not readable as gzip: {error}") from error
-    if inflater.unconsumed_tail:
-        raise SourceError(f"object `{key[:200]}` inflates to more than {bytes_max:,} bytes")
-    if not inflater.eof:
-        raise SourceError(f"object `{key[:200]}` is cut off")
-    return inflated

@@ -14,7 +14,7 @@ import orjson
 
 from consumer.core.object_key import ERROR_TYPES, GAP_FOLDER, REDRIVEN_FOLDER, constant_prefix
 from consumer.reader import escape
-from infra.audit.reading import lines_of
+from infra.audit.object_events import lines_of
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.query.rows import table_lines
 from shared.errors import ConfigurationError, SourceError
@@ -107,7 +107,7 @@ class DeadLetterFolder:
     async def letters(self, key: str) -> list[StoredLetter]:
         """Read one object."""
         body = await self._retrier.call("get_object", lambda: self.objects.get_object(key), attempts_max=ATTEMPTS_MAX)
-        return [StoredLetter.parse(line, key) for line in lines_of(body, key)]
+        return [StoredLetter.parse(line, key) for line in lines_of(key, body)]
 
 
 def type_of(key: str) -> str:

@@ -11,10 +11,12 @@ import orjson
 from shared.errors import InvalidRequestError
 from shared.hash_key import HashKeyRange
 from shared.lease import AT_TRIM_HORIZON, NO_MARKS, UNSET, Checkpoint, Lease, LeaseChange, Marks, PendingFlush
-from shared.limits import DYNAMODB_ITEM_BYTES_MAX, MIB
+from shared.limits import DYNAMODB_ITEM_BYTES_MAX, KIB, MIB
 from shared.records import Position
 
 LEASE_TYPE: Final = "LEASE"
+_PENDING_BYTES_MAX: Final = 16 * MIB  # inflated
+_PENDING_PACKED_MIN: Final = 4 * KIB  # a shorter text is left readable
 _MARKS_BYTES_MAX: Final = 4 * MIB  # inflated; a row holds at most 400 KB
 
 # Field of a Lease -> attribute of the row. leaseOwner, checkpoint and the rest of that kind are KCL's names.
@@ -69,7 +71,11 @@ def attribute_of(value: Any) -> Any:
         case True:
             return {"BOOL": True}
         case PendingFlush():
-            kind, stored = "S", _pending_to_text(value)
+            text = _pending_to_text(value)
+            # Names of many objects are much alike.
+            if len(text) >= _PENDING_PACKED_MIN:
+                return {"B": zlib.compress(text.encode())}
+            kind, stored = "S", text
         case Checkpoint():
             kind, stored = "S", value.text
         case str():
@@ -143,7 +149,7 @@ def _read_item(item: Any) -> Lease:
         parents=tuple(sorted(item["parentShardId"]["SS"])) if "parentShardId" in item else (),
         children=tuple(sorted(item["childShardIds"]["SS"])) if "childShardIds" in item else (),
         hash_key_range=covered,
-        pending=_pending_from_text(item["pendingFlush"]["S"]) if "pendingFlush" in item else None,
+        pending=_pending_from_attribute(item["pendingFlush"]) if "pendingFlush" in item else None,
         marks=_marks_from_bytes(item["marks"]["B"]) if "marks" in item else NO_MARKS,
         attempts=number("attempts"),
         finished_at=instant("finishedAt"),
@@ -165,13 +171,22 @@ def is_lease(item: Any) -> bool:
 
 
 def _marks_from_bytes(packed: bytes) -> Marks:
-    inflater = zlib.decompressobj()
-    data = inflater.decompress(packed, _MARKS_BYTES_MAX)
-    if inflater.unconsumed_tail:
-        msg = "marks inflate to more than the bound"
-        raise ValueError(msg)
-    loaded = orjson.loads(data)
+    loaded = orjson.loads(_inflate(packed, _MARKS_BYTES_MAX))
     return {str(key): int(value) for key, value in loaded.items()}
+
+
+def _inflate(packed: bytes, bytes_max: int) -> bytes:
+    inflater = zlib.decompressobj()
+    data = inflater.decompress(packed, bytes_max)
+    if inflater.unconsumed_tail:
+        msg = "an attribute inflates to more than its bound"
+        raise ValueError(msg)
+    return data
+
+
+def _pending_from_attribute(attribute: Any) -> PendingFlush:
+    packed = attribute.get("B")
+    return _pending_from_text(attribute["S"] if packed is None else _inflate(packed, _PENDING_BYTES_MAX).decode())
 
 
 def _pending_to_text(pending: PendingFlush) -> str:

@@ -25,6 +25,8 @@ from shared.ports import ConditionFailedError
 
 # Shard ids are `shardId-...`, so that no shard can ever have this key.
 APPLICATION_KEY: Final = "@application"
+SCHEMA_KEY: Final = "@schema"  # an item of its own: each worker that starts writes the application's anew
+_CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 _PRESENCE_PREFIX: Final = "@worker/"
 _PRESENCE_TYPE: Final = "WORKER"
 _EPOCH_BEYOND: Final = 1 << 40  # of a row whose epoch can't be read: higher than any that was counted up to
@@ -125,7 +127,7 @@ class LeaseAdapter:
                 await self._client.delete_item(**request)
             except ClientError as error:
                 # It moved, or is gone: either way it is not ours to remove any more.
-                if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+                if error.response.get("Error", {}).get("Code") != _CONDITION_FAILED:
                     raise
 
     async def read_lease(self, shard_id: str) -> Lease | None:
@@ -193,6 +195,23 @@ class LeaseAdapter:
                 },
             )
 
+    async def hold_schema(self, schema: str) -> str:
+        """Store the columns of the archive unless there are some; return those that are stored."""
+        with aws_errors("dynamodb", "PutItem", self._table):
+            try:
+                await self._client.put_item(
+                    TableName=self._table,
+                    Item={"leaseKey": {"S": SCHEMA_KEY}, "entityType": {"S": "SCHEMA"}, "schema": {"S": schema}},
+                    ConditionExpression="attribute_not_exists(leaseKey)",
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                )
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") != _CONDITION_FAILED:
+                    raise
+                held: str = error.response["Item"]["schema"]["S"]
+                return held
+        return schema
+
     async def _read_item(self, key: str) -> Any:
         with aws_errors("dynamodb", "GetItem", self._table):
             answer = await self._client.get_item(
@@ -205,7 +224,7 @@ class LeaseAdapter:
             try:
                 return await call(ReturnValuesOnConditionCheckFailure="ALL_OLD", **request)
             except ClientError as error:
-                if error.response.get("Error", {}).get("Code") != "ConditionalCheckFailedException":
+                if error.response.get("Error", {}).get("Code") != _CONDITION_FAILED:
                     raise
                 item: Any = error.response.get("Item")
         raise ConditionFailedError(_readable(item))

@@ -15,7 +15,7 @@ from shared.aws.fan_out import FanOutAdapter
 from shared.aws.kcl_table import KclTableAdapter
 from shared.aws.kinesis import KinesisAdapter
 from shared.aws.leases import LeaseAdapter
-from shared.aws.objects import ObjectAdapter
+from shared.aws.objects import ObjectAdapter, WriteOptions
 from shared.limits import SHARDS_PER_STREAM_MAX, SUBSCRIPTION_SILENCE_SECONDS_MAX
 from shared.ports import Telemetry
 
@@ -98,9 +98,9 @@ class Aws:
             client.meta.events.register("before-call.dynamodb", _counter_of(telemetry), unique_id="requests-counted")
         return LeaseAdapter(client, table)
 
-    async def objects(self, bucket: str) -> ObjectAdapter:
+    async def objects(self, bucket: str, options: WriteOptions | None = None) -> ObjectAdapter:
         """Return the object store over one bucket."""
-        return ObjectAdapter(await self._client("s3", bucket), bucket, self._call_timeout_seconds)
+        return ObjectAdapter(await self._client("s3", bucket), bucket, self._call_timeout_seconds, options)
 
     async def kcl_table(self, table: str) -> KclTableAdapter:
         """Return the items of a lease table that the Kinesis Client Library made."""

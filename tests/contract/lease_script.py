@@ -95,6 +95,13 @@ class WriteApplication:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldSchema:
+    """Store columns unless there are some."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReadApplication:
     """Read the application's row."""
 
@@ -108,6 +115,7 @@ LeaseStep = (
     | ReadLease
     | ListLeases
     | WriteApplication
+    | HoldSchema
     | ReadApplication
     | WritePresence
     | DeletePresence
@@ -158,7 +166,8 @@ class LeaseScript:
     def _application(self) -> None:
         streams = self.random.sample(("raw", "sessions", "ünïcode"), 2)
         description = {"streams": streams, "bucket": "b", "prefix": "", "since": self.random.random(), "gone": None}
-        self.steps.append(self.random.choice((ReadApplication(), WriteApplication(description))))
+        schema = HoldSchema(f'{{"columns": {self.random.random()}}}')
+        self.steps.append(self.random.choice((ReadApplication(), WriteApplication(description), schema)))
 
     def _presence(self) -> None:
         worker_id, heartbeat = self.random.choice(("worker-1", "worker/ü")), self.random.randrange(2)
@@ -254,6 +263,8 @@ async def _take_other(port: LeaseStore, step: LeaseStep) -> Any:
             await port.delete_presence(step.worker_id, step.heartbeat)
         case WriteApplication():
             await port.write_application(step.description)
+        case HoldSchema():
+            return await port.hold_schema(step.schema)
         case ReadApplication():
             return await port.read_application()
     return None

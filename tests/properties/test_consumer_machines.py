@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from consumer.core.batch import Batch
 from consumer.core.checkpoint_tracker import CheckpointTracker, Unit
 from consumer.core.chunk import cut
 from consumer.core.duplicate_marks import DuplicateMarks
@@ -246,16 +247,17 @@ def test_a_page_cut_anywhere_loses_and_repeats_nothing(
 def test_no_batch_outgrows_its_bounds(steps: list[tuple[int, float]]) -> None:
     """Adding only while a batch is not due keeps it within records and age, give or take its last step."""
     policy = RollPolicy(bytes_max=200, records_max=5, seconds_max=30)
-    now = opened_at = 0.0
-    size = records = 0
-    for added, wait in steps:
-        if not records:
-            opened_at = now
-        size, records = size + added, records + 1
-        assert records <= 5
-        assert size - added < 200
-        due = policy.is_due(size=size, records=records, opened_at=opened_at, now=now)
-        assert due == (size >= 200 or records >= 5 or now >= policy.next_deadline(opened_at))
+    now = 0.0
+    batch = Batch(now, keeps_lines=True)
+    for number, (added, wait) in enumerate(steps, 1):
+        if not batch.records:
+            batch.open(Position(number), now)
+        batch.append("USA", [b"x" * (added - 1)], now)
+        batch.extend(Position(number), 1)
+        assert batch.records <= 5
+        assert batch.size - added < 200
+        due = policy.is_due(batch, now=now)
+        assert due == (batch.size >= 200 or batch.records >= 5 or now >= policy.next_deadline(batch.opened_at))
         if due:
-            size = records = 0
+            batch = Batch(now, keeps_lines=True)
         now += wait

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from consumer.archive import Archive
 from consumer.budget import Budget
+from consumer.core.object_format import Codec, ObjectFormat
 from consumer.core.object_key import ObjectNames
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
@@ -46,6 +47,7 @@ EVENTS_MAX = 60
 DESTINATIONS = ("USA", "International")
 SETTINGS = ShardSettings(
     roll=RollPolicy(bytes_max=10_000, records_max=3, seconds_max=5.0),
+    chunk_records_max=256,
     breaker_window_records=1000,
     breaker_failed_percent=50.0,
     progress_timeout_seconds=300.0,
@@ -188,8 +190,17 @@ class FlushMachine(RuleBasedStateMachine):
             destinations=DESTINATIONS,
             extension=".json",
         )
-        archive = Archive(self.objects, names, retrier, self.telemetry, destinations=DESTINATIONS, is_compressed=False)
         clock = LoopClock(self.loop)
+        archive = Archive(
+            objects=self.objects,
+            names=names,
+            retrier=retrier,
+            clock=clock,
+            telemetry=self.telemetry,
+            hold_schema=self.leases.hold_schema,
+            destinations=DESTINATIONS,
+            format=ObjectFormat(codec=Codec.NONE),
+        )
         parts = ShardParts(
             ports=ReadPorts(self.kinesis, retrier, clock, chance, self.telemetry, backoff),
             sinks={},

@@ -1,6 +1,7 @@
 """All planted bugs, by name."""
 
 from tests.simulation.planted import (  # noqa: F401 - importing them registers their bugs
+    archive_bugs,
     checkpoint_bugs,
     duplicate_bugs,
     fan_out_bugs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from tests.simulation.actor import Machine
 from tests.simulation.draw import Usage
 from tests.simulation.faults import LATE_SECONDS_MAX
 from tests.simulation.loop import Process
+from tests.simulation.truth import archived_numbers
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _SHARE: Final = 0.4  # of the worlds whose use of the product is plain enough
 _LANDED_SECONDS: Final = LATE_SECONDS_MAX + 10  # the latest landing of a call, with its time-out
 _SETTLE_ATTEMPTS_MAX: Final = 20
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +162,8 @@ class Operator:
         repeated = {number for number, count in times.items() if count > 1}
         found: list[str] = []
         for each in self._expectations:
-            again: set[int] = set()
-            for key, stored in self._world.objects.objects.items():
-                if key.startswith("archive/") and key not in each.keys_before:
-                    body = gzip.decompress(stored.body) if stored.body.startswith(_GZIP_MAGIC) else stored.body
-                    again.update(_numbers(body.splitlines()))
+            new = self._world.objects.objects.keys() - each.keys_before
+            again = archived_numbers(self._world.objects, new)
             missing = each.numbers - again - repeated
             if missing:
                 found.append(f"{len(missing)} events were not read again by a seek: {sorted(missing)[:5]}")

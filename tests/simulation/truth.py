@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
+import base64
 import itertools
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
+from consumer.core.object_key import FORMAT_CONVERSION_FAILED
+from consumer.core.partition import Partitioner
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
 from infra.audit.core.report import AuditReport
+from infra.audit.object_events import events_of
 from infra.audit.reading import object_place
 from shared.aggregation import deaggregate
 from tests.simulation.web_log import number_of
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_objects import FakeObjects
-
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 def audit_lines(
@@ -30,6 +31,7 @@ def audit_lines(
     objects: FakeObjects | None,
     source: str,
     destinations: Sequence[str],
+    fields: tuple[str, ...] = (),
 ) -> AuditReport:
     """Compare what was written into the logs with what is in S3 and in the destination streams.
 
@@ -48,11 +50,17 @@ def audit_lines(
             session = sessions.of(stream, number, event)
             if session and (number in promised or number in forbidden):
                 auditor.deliver(stream, str(number), session)
+    partitioner = Partitioner(fields)
     for event, generation in _archived(kinesis, objects, source) if objects is not None else ():
         number = number_of(event)
         session = sessions.of(f"s3 {generation}", number, event)
         if session and (number in promised or number in forbidden):
-            auditor.store(str(number), session, generation=generation)
+            # The destination is part of no group, as a session has one.
+            auditor.store(str(number), session, partitioner.slot("", event), generation)
+    for event, generation in _misfits(objects) if objects is not None else ():
+        number = number_of(event)
+        if sessions.of(f"s3 {generation}", number, event) and (number in promised or number in forbidden):
+            auditor.dead_letter(str(number), generation=generation)
     return auditor.report()
 
 
@@ -80,8 +88,16 @@ def delivered_numbers(
     events = itertools.chain(
         *(_events(kinesis, stream) for stream in streams),
         (event for event, _ in _archived(kinesis, objects, source)) if objects is not None else (),
+        (event for event, _ in _misfits(objects)) if objects is not None else (),
     )
     return {number for each in events if (number := number_of(each)) is not None}
+
+
+def archived_numbers(objects: FakeObjects, keys: Collection[str]) -> set[int]:
+    """Return the numbers of the events in these of the objects: archived ones, and those that fit no column."""
+    archived = (event for key in keys if key.startswith("archive/") for event in _events_in(objects, key))
+    misfits = (event for key, event in _misfits_by_key(objects) if key in keys)
+    return {number for each in itertools.chain(archived, misfits) if (number := number_of(each)) is not None}
 
 
 def _archived(kinesis: FakeKinesis, objects: FakeObjects, source: str) -> Iterator[tuple[dict[str, Any], int]]:
@@ -89,8 +105,27 @@ def _archived(kinesis: FakeKinesis, objects: FakeObjects, source: str) -> Iterat
     ranks = {shard: rank for rank, shard in enumerate(_lineage(kinesis, source))}
     keys = [key for key in objects.objects if key.startswith("archive/")]
     for place in sorted(object_place(key, ranks) for key in keys):
-        for line in _body(objects, place.key).splitlines():
-            yield orjson.loads(line), place.generation
+        for event in _events_in(objects, place.key):
+            yield event, place.generation
+
+
+def _events_in(objects: FakeObjects, key: str) -> Iterator[dict[str, Any]]:
+    for event in events_of(key, objects.objects[key].body):
+        # Columns show what an event does not have as null or as nothing.
+        yield {name: value for name, value in event.items() if value is not None and value != ""}
+
+
+def _misfits(objects: FakeObjects) -> Iterator[tuple[dict[str, Any], int]]:
+    """Walk the events that did not fit the columns of the archive, each with the generation of its object."""
+    for key, event in _misfits_by_key(objects):
+        yield event, object_place(key, {}).generation
+
+
+def _misfits_by_key(objects: FakeObjects) -> Iterator[tuple[str, dict[str, Any]]]:
+    for key in objects.objects:
+        if key.startswith(f"errors/{FORMAT_CONVERSION_FAILED}/"):
+            for letter in events_of(key, objects.objects[key].body):
+                yield key, orjson.loads(base64.b64decode(letter["rawData"]))
 
 
 def _lineage(kinesis: FakeKinesis, stream: str) -> list[str]:
@@ -103,8 +138,3 @@ def _events(kinesis: FakeKinesis, stream: str) -> Iterator[dict[str, Any]]:
         for record in shard.records:
             for user in deaggregate(record, shard.shard.hash_key_range).records:
                 yield orjson.loads(user.data)
-
-
-def _body(objects: FakeObjects, key: str) -> bytes:
-    body = objects.objects[key].body
-    return gzip.decompress(body) if body.startswith(_GZIP_MAGIC) else body

@@ -13,12 +13,13 @@ from typing import Any, Final
 import orjson
 
 from infra.audit.core.report import AuditReport
-from infra.audit.reading import AuditReader, AuditScope
+from infra.audit.reading import AuditReader, AuditScope, partition_fields
 from shared.errors import HeadraceError
 from shared.hash_key import hash_key_of
 from shared.lease import Lease
 from shared.records import PutEntry
 from tests.simulation.actor import Actor
+from tests.simulation.archive_draws import draw_archive
 from tests.simulation.arrival import SourceIndex
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
@@ -97,7 +98,7 @@ class World:
 
     def _build(self) -> None:
         chance = self.chance
-        self.consumer_settings = draw_consumer_settings(chance, self.usage)
+        self.consumer_settings = draw_archive(self.seed, draw_consumer_settings(chance, self.usage))
         source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]))
         self.index = SourceIndex(source, self._tell_repetition)
         for stream in dict.fromkeys(self.usage.dest_streams.values()):
@@ -238,11 +239,13 @@ class World:
         self.at(self.loop.time() + _LOOK_SECONDS, self._look)
 
     async def _audit(self) -> None:
+        fields = partition_fields(self.consumer_settings.archive_prefix)
         objects = self.objects if self.usage.has_bucket else None
         streams = self.usage.dest_streams
         reader = AuditReader(kinesis=self.kinesis, objects=objects, random=self.chance, sleep=asyncio.sleep)
         try:
-            self.report = await reader.audit(AuditScope(SOURCE, streams, has_bucket=objects is not None))
+            scope = AuditScope(SOURCE, streams, has_bucket=objects is not None, partition_fields=fields)
+            self.report = await reader.audit(scope)
         except HeadraceError as error:
             self.violations.append(f"the audit failed: {error}")
             return
@@ -252,7 +255,7 @@ class World:
         found = delivered_numbers(self.kinesis, objects, SOURCE, names)
         promised, forbidden = self.promises.delivered(found), self.promises.before_start()
         adrift = set[int]().union(*(log.adrift for log in self.logs))
-        truth = audit_lines(written, promised, forbidden, adrift, self.kinesis, objects, SOURCE, names)
+        truth = audit_lines(written, promised, forbidden, adrift, self.kinesis, objects, SOURCE, names, fields)
         self.violations += [f"by line: {each}" for each in self.promises.broken(truth, by_line=True)]
         self.story.tell("world", f"by line: {truth.as_mapping()}")
         for log in self.logs:

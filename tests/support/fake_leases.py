@@ -28,6 +28,7 @@ class FakeLeases:
         self.presences: dict[str, Presence] = {}
         self.damaged: dict[str, int] = {}  # shard id -> epoch, of rows that can't be read
         self.application: dict[str, Any] | None = None
+        self.schema = ""
         self.on_write: Callable[[Lease, Lease], None] | None = None  # told the row before and after an update
 
     async def list_leases(self) -> tuple[Lease, ...]:
@@ -127,6 +128,15 @@ class FakeLeases:
             self.application = copy
 
         await self.network.call("leases.write_application", land)
+
+    async def hold_schema(self, schema: str) -> str:
+        """Store the columns of the archive unless there are some."""
+
+        def land() -> str:
+            self.schema = self.schema or schema
+            return self.schema
+
+        return await self.network.call("leases.hold_schema", land)
 
     def _expect(self, shard_id: str, expectation: LeaseExpectation) -> Lease:
         row = self.rows.get(shard_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 
 import pytest
@@ -265,6 +266,13 @@ async def test_data_fields_can_be_set_and_cleared(provisioned: Provisioned, aws:
     assert await leases.update_lease(_lease().shard_id, LeaseExpectation(), empty) == _lease(checkpoint=SHARD_END)
 
 
+async def test_the_first_schema_is_held(provisioned: Provisioned, aws: Aws) -> None:
+    """Whoever comes second gets the columns of the first; they are no lease."""
+    leases = await aws.leases(provisioned.table)
+    assert [await leases.hold_schema(text) for text in ("first", "second", "first")] == ["first"] * 3
+    assert await leases.list_leases() == ()
+
+
 async def test_delete_needs_its_expectation(provisioned: Provisioned, aws: Aws) -> None:
     """A row is deleted only as expected."""
     leases = await aws.leases(provisioned.table)
@@ -279,7 +287,10 @@ async def test_list_leases_reads_every_page(provisioned: Provisioned, aws: Aws) 
     """More rows than one answer holds (1 MB) are all listed, in order, without the application's own row."""
     leases = await aws.leases(provisioned.table)
     await leases.write_application({"bucket": provisioned.bucket})
-    bulky = PendingFlush(tuple(f"archive/{index:0200}" for index in range(500)), Position(1), Position(2), 3, "1")
+    # Names that do not shrink: a long list of them is packed.
+    chance = random.Random(1)
+    keys = tuple(f"archive/{chance.randbytes(100).hex()}" for _ in range(800))
+    bulky = PendingFlush(keys, Position(1), Position(2), 3, "1")
     expected = [_lease(f"shardId-{index:012}", pending=bulky) for index in range(15)]
     for lease in reversed(expected):
         await leases.create_lease(lease)

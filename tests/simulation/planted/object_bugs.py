@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from consumer.archive import Archive
@@ -19,10 +20,10 @@ def checkpoint_before_put(patch: Patch) -> None:
     async def flush(self: Any, batch: Any) -> None:
         if batch.last is None:
             return
-        pending = self._archive.prepare(self._held.shard_id, batch, self._held.row.generation)
+        sealed = await self._archive.seal(self._held.shard_id, batch, self._held.row.generation)
         await self._commit(batch, batch.last)
-        if pending is not None:
-            await self._put(self._archive, pending, batch)
+        if sealed is not None:
+            await self._put(self._archive, sealed)
 
     patch.setattr(Flusher, "flush", flush)
 
@@ -34,9 +35,9 @@ def put_without_prepare(patch: Patch) -> None:
     async def flush(self: Any, batch: Any) -> None:
         if batch.last is None:
             return
-        pending = self._archive.prepare(self._held.shard_id, batch, self._held.row.generation)
-        if pending is not None:
-            await self._put(self._archive, pending, batch)
+        sealed = await self._archive.seal(self._held.shard_id, batch, self._held.row.generation)
+        if sealed is not None:
+            await self._put(self._archive, sealed)
         await self._commit(batch, batch.last)
 
     patch.setattr(Flusher, "flush", flush)
@@ -78,18 +79,15 @@ def only_if_absent_left_out(patch: Patch) -> None:
     """Overwrite what is there."""
     original = Archive._put_one
 
-    async def put_one(self: Any, key: str, body: bytes, *, is_compressed: bool) -> bool:
-        objects = self._objects
-
-        class Overwriting:
-            async def put_object(self, key: str, body: bytes, **options: Any) -> bool:
-                return bool(await objects.put_object(key, body, **(options | {"only_if_absent": False})))
-
-        self._objects = Overwriting()
-        try:
-            return await original(self, key, body, is_compressed=is_compressed)
-        finally:
+    class Overwriting:
+        def __init__(self, objects: Any) -> None:
             self._objects = objects
+
+        async def put_object(self, key: str, body: bytes, **options: Any) -> bool:
+            return bool(await self._objects.put_object(key, body, **(options | {"only_if_absent": False})))
+
+    async def put_one(self: Any, key: str, body: bytes, described: Any) -> bool:
+        return await original(replace(self, objects=Overwriting(self.objects)), key, body, described)
 
     patch.setattr(Archive, "_put_one", put_one)
 
@@ -98,9 +96,9 @@ def only_if_absent_left_out(patch: Patch) -> None:
 def failed_put_taken_for_done(patch: Patch) -> None:
     """Swallow errors of PutObject."""
 
-    async def put_one(self: Any, key: str, body: bytes, *, is_compressed: bool) -> bool:
+    async def put_one(self: Any, key: str, body: bytes, described: Any) -> bool:
         try:
-            return bool(await self._objects.put_object(key, body, content_type="t", content_encoding=""))
+            return bool(await self.objects.put_object(key, body, content_type="t", content_encoding=""))
         except ServiceError:
             return False
 
@@ -111,8 +109,9 @@ def failed_put_taken_for_done(patch: Patch) -> None:
 def first_object_of_a_flush_only(patch: Patch) -> None:
     """Write only the first key of several."""
 
-    async def put(self: Any, pending: Any, batch: Any) -> int:
-        lines = batch.lines_of(batch.slots[0])
-        return len(lines) if await self._put_one(pending.keys[0], bytes(lines), is_compressed=False) else 0
+    async def put(self: Any, sealed: Any) -> int:
+        pinned = sealed.pinned
+        slot = pinned.slots[0]
+        return int(await self._put_slot(sealed.pending.keys[0], slot, sealed.objects[slot], pinned.format))
 
     patch.setattr(Archive, "put", put)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
 import orjson
 import pytest
 
+from consumer.core.batch import Batch
 from consumer.core.checkpoint_tracker import CheckpointTracker
 from consumer.core.chunk import CHUNK_BYTES_MAX, cut
 from consumer.core.circuit_breaker import CircuitBreaker
+from consumer.core.compression_ratio import CompressionRatios
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.lease_planner import LeasePlanner
 from consumer.core.read_pacer import ReadPacer
@@ -178,14 +183,55 @@ def test_pacer_keeps_the_services_limits() -> None:
     assert pacer.next_deadline() == pytest.approx(30.2)
 
 
+def batch_of(size: int, records: int) -> Batch:
+    """Return a batch opened at 0 with `size` bytes of lines."""
+    batch = Batch(0.0, keeps_lines=True)
+    if records:
+        batch.open(Position(1), 0.0)
+        batch.extend(Position(records), records)
+    if size:
+        batch.append("USA", [b"x" * (size - 1)], 1.0)
+    return batch
+
+
+def test_roll_policy_aims_at_a_size_after_compression() -> None:
+    """The largest object closes the batch once its bytes times the learned ratio reach the target."""
+    policy = RollPolicy(bytes_max=10_000, records_max=10, seconds_max=60, object_bytes_target=100)
+    assert policy.is_due(batch_of(100, 1), now=0)
+    assert not policy.is_due(batch_of(199, 1), now=0, ratio=0.5)
+    assert policy.is_due(batch_of(200, 1), now=0, ratio=0.5)
+
+
+def test_roll_policy_closes_before_the_names_outgrow_the_lease_row() -> None:
+    """However many objects a batch has, their names fit into the row that pins them."""
+    policy = RollPolicy(bytes_max=10**9, records_max=10**9, seconds_max=60)
+    batch = batch_of(1, 1)
+    while not policy.is_due(batch, now=0):
+        batch.append(f"USA/{len(batch.slots):064}", [b"{}"], 1.0)
+        assert len(batch.slots) < 10_000
+    assert len(batch.slots) > 500
+
+
+def test_ratios_are_learned_per_destination() -> None:
+    """Partitions share what their destination taught; tiny objects and other destinations teach nothing."""
+    ratios = CompressionRatios()
+    ratios.learn("USA/a", 100, 90)
+    assert ratios.of("USA/b") == 1.0
+    ratios.learn("USA/a", 10_000, 1_000)
+    assert ratios.of("USA/b") == pytest.approx(0.1)
+    ratios.learn("USA/b", 10_000, 2_000)
+    assert ratios.of("USA") == pytest.approx(0.13)
+    assert ratios.of("International") == 1.0
+
+
 def test_roll_policy_closes_by_the_first_bound() -> None:
     """Bytes, records or age close a batch; an empty one is never due."""
     policy = RollPolicy(bytes_max=100, records_max=10, seconds_max=60)
-    assert policy.is_due(size=100, records=1, opened_at=0, now=0)
-    assert policy.is_due(size=0, records=10, opened_at=0, now=0)
-    assert policy.is_due(size=0, records=1, opened_at=0, now=60)
-    assert not policy.is_due(size=99, records=9, opened_at=0, now=59.9)
-    assert not policy.is_due(size=0, records=0, opened_at=0, now=1e9)
+    assert policy.is_due(batch_of(100, 1), now=0)
+    assert policy.is_due(batch_of(0, 10), now=0)
+    assert policy.is_due(batch_of(0, 1), now=60)
+    assert not policy.is_due(batch_of(99, 9), now=59.9)
+    assert not policy.is_due(batch_of(0, 0), now=1e9)
     assert (policy.room(3), policy.next_deadline(5)) == (7, 65)
 
 
@@ -293,3 +339,20 @@ def test_marks_forget_the_source_that_was_silent_longest() -> None:
     assert "b.00" not in marks.snapshot()
     assert marks.snapshot()["a.00"] == 6
     assert marks.forgotten == 1
+
+
+def test_a_batch_is_charged_at_least_what_its_partitions_take() -> None:
+    """Ten thousand open partitions hold no more memory than the budget is told."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        batch = Batch(0.0, keeps_lines=True)
+        for number in range(10_000):
+            for _ in range(3):
+                batch.append(f"International/customer-{number}", [b"x" * 300], 1.0)
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(batch.slots) == 10_000
+    assert used <= batch.held_bytes
+    assert batch.held_bytes <= 2 * used

@@ -191,7 +191,7 @@ def test_settings_come_from_the_environment_and_options_win(monkeypatch: pytest.
         ({"app": "a b"}, "app"),
         ({"dest_streams": "{'USA': 1}"}, "dest_streams"),
         ({"dest_streams": '["a"]'}, "dest_streams"),
-        ({"flush_seconds": 0}, "flush_seconds"),
+        ({"flush_seconds": -1}, "flush_seconds"),
         ({"http_port": 70_000}, "http_port"),
         ({"flush_seconds": float("nan")}, "flush_seconds"),
         ({"compression": "zip"}, "compression"),

@@ -1,0 +1,44 @@
+"""How a world's archive is written: format, compression, columns and partitions, drawn beside all other draws."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+
+from shared.settings import ArchiveFormat, Compression, ConsumerSettings
+
+_PLAIN = "archive/destination=!{destination}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/"
+_PREFIXES = (
+    _PLAIN,
+    _PLAIN,
+    "archive/!{destination}/s=!{event:session_id}/!{timestamp:mm}/",
+    "archive/!{destination}/n=!{event:n}/p=!{event:padding}/no=!{event:browse_history.x}/",
+)
+_DECLARED = {
+    **dict.fromkeys(("event_id", "session_id", "product_code"), "string"),
+    "n": "int64",
+    "browse_history": [{"quantity": "int64"}],
+}
+_COLUMNS = (
+    "",
+    orjson.dumps(_DECLARED).decode(),
+)
+
+
+def draw_archive(seed: int, settings: ConsumerSettings) -> ConsumerSettings:
+    """Return the settings with an archive of the seed's own; a generator apart keeps what older seeds mean."""
+    chance = random.Random(f"archive {seed}")
+    drawn: dict[str, Any] = {
+        "archive_prefix": chance.choice(_PREFIXES),
+        "object_bytes_target": chance.choice((0, 0, 300)),
+        "archive_format": chance.choice((ArchiveFormat.JSON, ArchiveFormat.JSON, *ArchiveFormat)),
+    }
+    if chance.random() < 0.3:
+        drawn["compression"] = Compression.ZSTD
+    if drawn["archive_format"] is not ArchiveFormat.JSON:
+        drawn["archive_schema"] = chance.choice(_COLUMNS)
+        # A third of the events has a quantity as text, as some shops send them: no column takes both.
+        drawn["breaker_failed_percent"] = 100.0
+    return settings.model_copy(update=drawn)
