@@ -60,7 +60,8 @@ def generation_not_raised(patch: Patch) -> None:
 
     async def go(self: Any) -> None:
         await original(self)
-        self._held.row = replace(self._held.row, generation=0)
+        if self._held.row.generation:
+            await self._held.write(LeaseChange(generation=0))
 
     original = Flusher.seek
     patch.setattr(Flusher, "seek", go)
