@@ -29,9 +29,10 @@ setup: .venv/.stamp
 demo: setup
 	@$(BIN)/headrace demo $(ARGS)
 
+# Three workers for two cores: a third of the tests wait for processes of their own.
 test: setup
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "error: not formatted" >&2; echo >&2; echo "hint: make format" >&2; exit 1; }
