@@ -6,14 +6,15 @@ import asyncio
 import posixpath
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, FileMark
 from producer.core.line_framer import LineFramer
-from producer.core.rotation import is_rotated, rotated_after
+from producer.core.rotation import is_rotated, oldest_first, rotated_after
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
-from shared.ports import Clock, Files, ReadableFile, Telemetry
+from shared.ports import Clock, FileIdentity, Files, ReadableFile, Telemetry
 
 POLL_SECONDS: Final = 0.25
 _HELD_MAX: Final = 16  # files kept open that wait for their turn
@@ -106,41 +107,49 @@ class Tailer:
         return Chunk(source_id, lines, framer.take_overlong(), framer.line_offset, self._mark.generation, bytes_read)
 
     async def _start(self) -> bool:
-        """Open the file to begin with; False if there is none yet."""
-        mark = self.bookmark.file(self.bookmark.generation)
+        """Open the file to begin with: the oldest one that the bookmark knows; False if there is none yet."""
         try:
-            if mark is None:
+            if self.bookmark.file(self.bookmark.generation) is None:
                 return await self._open(self._path)
-            for name in await self._names():
-                if await self._resume(name, mark):
-                    return True
-            return await self._start_later(mark)
+            files = await self._files_beside()
+            known = [each for each in files if await self._is_known(*each)]
+            if await self._files_beside() != files:
+                return False  # renamed during the look, which may have missed one: the next look tells
+            oldest = known or [each for each in files if each[0] == self._path]
+            return bool(oldest) and await self._open(*oldest[0])
+        except SourceError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False  # not there yet, or renamed since the look
+            raise
         except OSError as error:
             self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
             return False
 
-    async def _start_later(self, mark: FileMark) -> bool:
-        """Go on with the oldest file known that came after one that is gone; False if there is none."""
-        self._mark = mark
-        names = await self._names()
-        for later in sorted(self.bookmark.files, key=lambda each: each.generation):
-            for name in names:
-                identity = await self._files.identify(name)
-                is_later = later.generation > mark.generation and identity is not None and later.is_of(identity)
-                if is_later and await self._open(name):
-                    self._say_lost()
-                    return True
-        for name in names[1:]:
-            identity = await self._files.identify(name)
-            # The bookmark's own file, cut before it was renamed; or its inode, used again by a file that came later.
-            is_cut = identity is not None and mark.is_of(identity)
-            if is_cut and is_rotated(self._base, posixpath.basename(name)) and await self._open(name):
-                self._say_lost()
-                return True
-        is_open = await self._open(self._path)
-        if is_open:
-            self._say_lost()
-        return is_open
+    async def _files_beside(self) -> list[tuple[str, FileIdentity]]:
+        """Return the files that may be of this log, oldest first, with paths and identities (their sizes as 0)."""
+        found: list[tuple[str, FileIdentity]] = []
+        for name in await self._names():
+            path = posixpath.join(self._folder, name)
+            identity = await self._files.identify(path)
+            if identity is not None:
+                found.append((path, replace(identity, size=0)))
+        return found
+
+    async def _is_known(self, path: str, identity: FileIdentity) -> bool:
+        """Whether this is one of the bookmark's files, or one that came later and has the inode of one of them.
+
+        Both have to be read. A name that rotation does not give may be another log's: there the first bytes have to be
+        the same, too.
+        """
+        heads = [each.fingerprint for each in self.bookmark.files if each.is_of(identity)]
+        if not heads or path == self._path or is_rotated(self._base, posixpath.basename(path)):
+            return bool(heads)
+        file = await open_file(self._files, path)
+        try:
+            head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+        finally:
+            await file.close()
+        return any(each and head.startswith(each) for each in heads)
 
     def _say_lost(self) -> None:
         self._telemetry.error(
@@ -151,32 +160,12 @@ class Tailer:
         )
 
     async def _names(self) -> list[str]:
-        """Return the paths that the file may have now: its own first, then those it may have been renamed to."""
+        """Return the names in the folder that files of this log may have, oldest first."""
         try:
             names = await self._files.list_folder(self._folder or ".")
         except FileNotFoundError:
             return []
-        others = [name for name in names if name != self._base and name.startswith(self._base)]
-        return [self._path, *(posixpath.join(self._folder, name) for name in others)]
-
-    async def _resume(self, name: str, mark: FileMark) -> bool:
-        """Go on where the bookmark stands, if this is the file it stands in and that was not cut since."""
-        identity = await self._files.identify(name)
-        if identity is None or not mark.is_of(identity) or identity.size < self.bookmark.offset:
-            return False
-        if any(later.is_of(identity) and later.generation > mark.generation for later in self.bookmark.files):
-            return False  # it was cut, or its inode was used again, before the restart
-        file = await open_file(self._files, name)
-        try:
-            is_same = mark.is_of(await file.identify()) and await self._fingerprint(file, mark) == mark.fingerprint
-        except OSError:
-            await file.close()
-            raise
-        if not is_same:
-            await file.close()
-            return False
-        self._take(file, mark, self.bookmark.offset)
-        return True
+        return oldest_first(self._base, (name for name in names if name.startswith(self._base)))
 
     async def _fingerprint(self, file: ReadableFile, mark: FileMark) -> bytes:
         return await _read_exactly(file, len(mark.fingerprint))
@@ -187,24 +176,40 @@ class Tailer:
         self._framer = LineFramer(self._line_bytes_max, offset)
         self._quiet_since = self._clock.monotonic()
 
-    async def _open(self, name: str) -> bool:
-        """Open a file from its beginning, under the generation it had before a restart or under a new one."""
+    async def _open(self, path: str, expected: FileIdentity | None = None) -> bool:
+        """Open the first file; False if it is another one than expected."""
+        file = await open_file(self._files, path)
         try:
-            file = await open_file(self._files, name)
-        except SourceError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return False
-            raise
-        try:
-            await self._begin(file)
-        except (OSError, SourceError):
+            await self._enter(file, expected)
+        finally:
             if self._file is not file:
                 await file.close()
-            raise
-        return True
+        return self._file is file
+
+    async def _enter(self, file: ReadableFile, expected: FileIdentity | None) -> None:
+        """Go on in a file where the bookmark stands, or from its beginning if the bookmark stands elsewhere."""
+        identity = await file.identify()
+        if expected is not None and replace(identity, size=0) != expected:
+            return  # renamed since the look
+        mark = self.bookmark.file(self.bookmark.generation)
+        if mark is None:
+            await self._begin(file)
+        elif await self._stands_in(file, mark, identity):
+            self._take(file, mark, self.bookmark.offset)
+        else:
+            await self._begin(file)
+            self._say_lost()
+
+    async def _stands_in(self, file: ReadableFile, mark: FileMark, identity: FileIdentity) -> bool:
+        """Whether this is the bookmark's file, not cut since, nor its inode used again."""
+        if not mark.is_of(identity) or identity.size < self.bookmark.offset:
+            return False
+        if any(each.is_of(identity) and each.generation > mark.generation for each in self.bookmark.files):
+            return False  # seen before the restart
+        return await self._fingerprint(file, mark) == mark.fingerprint
 
     async def _begin(self, file: ReadableFile) -> None:
-        """Leave the present file for this one."""
+        """Leave the present file for this one, under the generation it had before a restart or under a new one."""
         identity = await file.identify()
         head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
         known = [
@@ -284,9 +289,11 @@ class Tailer:
         self._looked_at = self._clock.monotonic()
         newest = self._held[-1][0] if self._held else self._mark
         current = await self._files.identify(self._path)
-        if current is None or newest.is_of(current) or len(self._held) >= _HELD_MAX:
+        if (current is not None and newest.is_of(current)) or len(self._held) >= _HELD_MAX:
             return
         names = await self._next_names(newest)
+        if current is None and not names:
+            return
         found: list[tuple[FileMark, ReadableFile]] = []
         try:
             for name in (names or [self._path])[: _HELD_MAX - len(self._held)]:
@@ -317,13 +324,14 @@ class Tailer:
 
     async def _next_names(self, newest: FileMark) -> list[str] | None:
         """Return the files that came after one, oldest first, the followed path last; None if nobody can tell."""
-        names = [posixpath.basename(name) for name in await self._names()]
+        names = await self._names()
+        present = [self._path] if self._base in names else []
         for name in names:
             identity = await self._files.identify(posixpath.join(self._folder, name))
             if name != self._base and identity is not None and newest.is_of(identity):
                 later = rotated_after(self._base, name, names)
-                return [*(posixpath.join(self._folder, each) for each in later), self._path]
-        return None if any(is_rotated(self._base, name) for name in names) else [self._path]
+                return [*(posixpath.join(self._folder, each) for each in later), *present]
+        return None if any(is_rotated(self._base, name) for name in names) else present
 
     async def _go_on(self) -> Chunk:
         """Leave the renamed file: its last line needs no newline any more."""

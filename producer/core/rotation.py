@@ -26,6 +26,15 @@ def is_rotated(base: str, name: str) -> bool:
     return _age(base, name) is not None
 
 
+def oldest_first(base: str, names: Iterable[str]) -> list[str]:
+    """Return all names in the order in which the files came: `base` last, names that rotation does not give first."""
+
+    def age(name: str) -> tuple[int, float, str]:
+        return (2, 0, "") if name == base else _age(base, name) or (-1, 0, name)
+
+    return sorted(names, key=age)
+
+
 def rotated_after(base: str, name: str, names: Iterable[str]) -> list[str]:
     """Return those of `names` that were rotated away from `base` after `name` was, oldest first.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from producer.core.barriers import Barriers
 from producer.core.line_framer import LineFramer, OverlongLine
 from producer.core.pacer import Pacer
-from producer.core.rotation import rotated_after
+from producer.core.rotation import oldest_first, rotated_after
 from producer.gzip_reader import GzipSource
 from shared.errors import SourceError
 from shared.limits import MIB
@@ -146,3 +146,9 @@ def test_rotated_files_are_put_in_order(name: str, expected: list[str]) -> None:
     """Smaller numbers and later dates are newer; packed and foreign files are left out."""
     names = ["log", "log.1", "log.10", "log.2", "log.2.gz", "log.3", "log-20260101", "log-20260102", "log-20260103"]
     assert rotated_after("log", name, names) == expected
+
+
+def test_all_files_beside_a_log_are_put_in_order() -> None:
+    """What was moved aside by hand comes first, the log itself last."""
+    names = ["log", "log.1", "log.10", "log.2", "log_aside"]
+    assert oldest_first("log", names) == ["log_aside", "log.10", "log.2", "log.1", "log"]

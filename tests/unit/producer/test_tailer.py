@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +19,7 @@ from producer.source import Chunk
 from producer.tailer import Tailer
 from shared.disk import LocalFiles
 from shared.errors import ConfigurationError, SourceError
-from shared.ports import ReadableFile
+from shared.ports import FileIdentity, ReadableFile
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
 
@@ -347,10 +349,77 @@ def test_a_bookmark_comes_back_as_it_was() -> None:
 class FakeFollower(Follower):
     """The same over a disk in memory, which can lose power."""
 
-    def __init__(self, disk: FakeFiles) -> None:
-        super().__init__(Path("/var/log"))
+    def __init__(self, disk: FakeFiles, bookmark: Bookmark | None = None) -> None:
+        super().__init__(Path("/var/log"), bookmark)
         self.files = disk  # type: ignore[assignment]  # the port, kept by another class
         self.store = BookmarkStore(disk, "/state/bookmark.json")
+
+
+@pytest.mark.parametrize("removed", [[b"zero\n", b"one\n"], [b"zero\n", b""], [b""]])
+async def test_a_newer_file_with_the_inode_of_a_removed_one_is_read_in_its_turn(removed: list[bytes]) -> None:
+    """Inodes of removed files are used again: the oldest file that the bookmark knows comes first, under its ids."""
+    disk = FakeFiles()
+    disk.write_log("/var/log/access.log.1", b"two\n")
+    disk.write_log("/var/log/access.log", b"three\n")
+    rotated, log = [await _mark(disk, f"/var/log/access.log{suffix}") for suffix in (".1", "")]
+    marks = [replace(log, generation=index, fingerprint=head) for index, head in enumerate(removed)]
+    known = replace(rotated, generation=len(marks), fingerprint=b"two\n")
+    async with FakeFollower(disk, Bookmark("abc", 0, 0, b"", (*marks, known))) as follower:
+        assert await follower.read(12) == [b"two", b"three"]
+    assert [source for source, _, _ in follower.lines] == [f"abc-{len(marks)}", f"abc-{len(marks) + 1}"]
+
+
+@pytest.mark.parametrize("head", [b"one\n", b""])
+async def test_another_log_with_the_inode_of_a_removed_file_is_left_alone(head: bytes) -> None:
+    """Under a name that rotation does not give, only the first bytes tell a file of this log from somebody else's."""
+    disk = FakeFiles()
+    disk.write_log("/var/log/access.log_errors", b"not ours\n")
+    disk.write_log("/var/log/access.log", b"two\n")
+    mark = replace(await _mark(disk, "/var/log/access.log_errors"), fingerprint=head)
+    gone = FileMark(0, mark.device, 1, b"zero\n")
+    for marks in ((gone, replace(mark, generation=1)), (mark,)):
+        async with FakeFollower(disk, Bookmark("abc", 0, 0, b"", marks)) as follower:
+            assert await follower.read(6) == [b"two"]
+
+
+async def test_a_file_moved_aside_by_hand_is_known_by_its_first_bytes() -> None:
+    """A later file of the log under a name of the operator's choice is read before the one that took its name."""
+    disk = FakeFiles()
+    disk.write_log("/var/log/access.log_aside", b"one\n")
+    disk.write_log("/var/log/access.log", b"two\n")
+    mark = replace(await _mark(disk, "/var/log/access.log_aside"), generation=1, fingerprint=b"one\n")
+    gone = FileMark(0, mark.device, 1, b"zero\n")
+    async with FakeFollower(disk, Bookmark("abc", 0, 0, b"", (gone, mark))) as follower:
+        assert await follower.read(12) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("look", range(6))
+async def test_a_rotation_while_a_restart_looks_around_hides_no_file(
+    look: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the looks at a file the rename comes before, the bookmark's file is found and read first."""
+    disk = FakeFiles()
+    disk.write_log("/var/log/access.log", b"one\n")
+    mark = replace(await _mark(disk, "/var/log/access.log"), fingerprint=b"one\n")
+    identify = disk.identify
+    looks = itertools.count()
+
+    async def identify_and_rotate(path: str) -> FileIdentity | None:
+        if next(looks) == look:
+            disk.rename("/var/log/access.log", "/var/log/access.log.1")
+            disk.write_log("/var/log/access.log", b"two\n")
+        return await identify(path)
+
+    monkeypatch.setattr(disk, "identify", identify_and_rotate)
+    async with FakeFollower(disk, Bookmark("abc", 0, 0, b"", (mark,))) as follower:
+        assert await follower.read(14) == [b"one", b"two"]
+    assert follower.lines[0] == ("abc-0", 0, b"one")
+
+
+async def _mark(disk: FakeFiles, path: str) -> FileMark:
+    identity = await disk.identify(path)
+    assert identity is not None
+    return FileMark(0, identity.device, identity.inode)
 
 
 class LogWorld:
