@@ -92,7 +92,7 @@ class Handover:
 
     def _sort(self, chunk: Chunk) -> tuple[list[DeadLetter], list[Record]]:
         """Return the dead letters of broken aggregates, and the records that were not seen before."""
-        events, malformed = decode_events(chunk.datas)
+        events, malformed = decode_events(chunk.readable)
         repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events])
         letters = [
             chunk.dead_letter(index, error_type=PROCESSING_FAILED, error_code=code, error_message=message)

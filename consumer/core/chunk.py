@@ -16,6 +16,7 @@ from shared.records import Position, StreamRecord
 # Chunks of 256 stay in the processor's cache; to keep a page's decoded events costs as much again as to parse them.
 CHUNK_RECORDS: Final = 256
 CHUNK_BYTES_MAX: Final = 256 * KIB
+_NO_EVENT: Final = b"{}"
 
 
 @dataclass(slots=True)
@@ -55,6 +56,13 @@ class Chunk:
     def first(self) -> Position:
         """The position of its first record."""
         return self.position(0) if self.datas else self.last
+
+    @property
+    def readable(self) -> Sequence[bytes]:
+        """The records with an empty event in the place of refused ones: to decode one may be what kills the process."""
+        if not self.refused:
+            return self.datas
+        return [_NO_EVENT if index in self.refused else data for index, data in enumerate(self.datas)]
 
     def position(self, index: int) -> Position:
         """Return the place of a record."""

@@ -44,7 +44,7 @@ class Transform:
 
     def apply(self, chunk: Chunk, timestamp: bytes) -> Transformed:
         """Return what becomes of the records of a chunk. `timestamp` is the processing timestamp."""
-        events, malformed = decode_events(chunk.datas)
+        events, malformed = decode_events(chunk.readable)
         failures: dict[int, Exception] = {**malformed}
         repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events])
         kept = _without(range(len(chunk)), failures.keys() | chunk.refused.keys() | repeated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from consumer.core.attempt_policy import AttemptPolicy
+from consumer.core.chunk import Chunk
 
 _DEATHS_MAX = 12
 
@@ -36,3 +37,10 @@ def test_a_killer_anywhere_is_condemned_alone_within_twelve_deaths() -> None:
         deaths, condemned = _search(killer, 500)
         assert condemned == [killer], killer
         assert deaths <= _DEATHS_MAX, killer
+
+
+def test_a_condemned_record_is_not_decoded_again() -> None:
+    """What kills may be the decoding: nothing stands in its place for whoever decodes a chunk."""
+    chunk = Chunk(datas=[b"kills", b'{"a":1}'], refused={0: ("ProcessKilled", "too often")})
+    assert chunk.readable == [b"{}", b'{"a":1}']
+    assert chunk.datas[0] == b"kills", "the dead letter keeps its bytes"
