@@ -48,6 +48,7 @@ class Actor:
         self.violations: list[str] = []
         self.restart_seconds_max = 15.0
         self.is_over = False
+        self.is_away = False  # nobody takes its place until it comes
         self.on_start: Callable[[str], None] | None = None
         self._life = life
         self._loop = loop
@@ -58,7 +59,7 @@ class Actor:
 
     def start(self) -> None:
         """Start a process."""
-        if self.is_over:
+        if self.is_over or self.is_away or self.is_running:
             return
         self.machine.lives += 1
         process = self.process = Process(f"{self.name}.{self.machine.lives}")
@@ -133,6 +134,23 @@ class Actor:
         self._story.tell(process.name, "is asked to hurry" if self._stop.requested.is_set() else "is asked to stop")
         self._stop.notify()
         return True
+
+    def leave(self) -> None:
+        """Be asked to stop, and stay away."""
+        self.is_away = True
+        if not self.is_stopping:
+            self.stop()
+
+    def come(self) -> None:
+        """Start a process again after having left, once the last one has ended."""
+        self.is_away = False
+        if not self.is_running:
+            self.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process runs, frozen or not."""
+        return self._running is not None
 
     @property
     def is_stopping(self) -> bool:

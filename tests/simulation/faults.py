@@ -144,6 +144,8 @@ class SimulatedNetwork:
     async def call(self, operation: str, land: Callable[[], T]) -> T:
         """Carry a request there and its answer back, or not."""
         process = PROCESS.get()
+        if process is not None and not process.alive:
+            await self._loop.create_future()  # killed in this very step: nothing that it does gets out any more
         name, self._named = self._named or operation, ""
         blow = self._blow_at(process, name)
         phase = blow.phase if blow is not None else ""

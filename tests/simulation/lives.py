@@ -53,13 +53,13 @@ class ProducerLife:
 class WorkerLife:
     """A worker with its destination producers."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, chance: random.Random) -> None:
         self._world = world
         self._name = name
-        self._keeps_id = world.chance.random() < 0.5
+        self._keeps_id = chance.random() < 0.5
         self._settings = world.consumer_settings
         usage = world.usage
-        self._producer_settings = draw_producer_settings(world.chance, usage, is_ordered=usage.keeps_order_in_streams)
+        self._producer_settings = draw_producer_settings(chance, usage, is_ordered=usage.keeps_order_in_streams)
 
     async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""

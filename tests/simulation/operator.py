@@ -49,13 +49,13 @@ class Operator:
         self._source = source
         self._chaos_seconds = chaos_seconds
         self._chance = random.Random(f"operator {world.seed}")
-        self._is_there = self._chance.random() < _SHARE and _is_plain(world.usage)
+        self.is_there = self._chance.random() < _SHARE and _is_plain(world.usage)
         self._machine = Machine(world.loop, world.network.epoch, 0.0)
         self._expectations: list[_Expectation] = []
 
     def schedule(self) -> None:
         """Plan the commands of a whole life."""
-        if not self._is_there:
+        if not self.is_there:
             return
         chance = self._chance
         for _ in range(chance.choice([1, 1, 2])):
@@ -146,7 +146,7 @@ class Operator:
 
     async def settle(self) -> None:
         """End every pause, as an operator would in the end: without faults now."""
-        if not self._is_there:
+        if not self.is_there:
             return
         # A pause that was given up may still land, as an operator knows who saw it time out.
         await asyncio.sleep(_LANDED_SECONDS)

@@ -25,6 +25,8 @@ from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
 from tests.simulation.draw import CHAOS_SECONDS, SOURCE, Usage, draw_consumer_settings
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
+from tests.simulation.fleet import Fleet
+from tests.simulation.killers import Killers
 from tests.simulation.ledgers import Ledgers
 from tests.simulation.lives import ProducerLife, WorkerLife
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
@@ -85,6 +87,8 @@ class World:
         self.report: AuditReport | None = None
         self._build()
         self.operator = Operator(self, SOURCE, CHAOS_SECONDS)
+        self.killers = Killers(self, CHAOS_SECONDS)
+        self.fleet = Fleet(self, CHAOS_SECONDS)
         if plant is not None:
             plant(self)
 
@@ -111,9 +115,16 @@ class World:
             log = WebLog(disk, "/var/log/web.log", chance, sessions, self.usage.line_format)
             log.create()
             self.logs.append(log)
-            self.producers.append(self._actor(f"producer{number}", ProducerLife(self, log).live))
-        for number in range(chance.choice([1, 2, 3])):
-            self.workers.append(self._actor(f"worker{number}", WorkerLife(self, f"worker{number}").live))
+            self.producers.append(self._actor(f"producer{number}", ProducerLife(self, log).live, chance))
+        for _ in range(chance.choice([1, 2, 3])):
+            self.add_worker(chance)
+
+    def add_worker(self, chance: random.Random) -> Actor:
+        """Make one more worker, which is not started."""
+        name = f"worker{len(self.workers)}"
+        actor = self._actor(name, WorkerLife(self, name, chance).live, chance)
+        self.workers.append(actor)
+        return actor
 
     def _lease_written(self, before: Lease, after: Lease) -> None:
         self.crash_sites.lease_written(before, after)
@@ -124,8 +135,8 @@ class World:
             if number in log.numbers:
                 self.crash_sites.put(f"producer{index}", number)
 
-    def _actor(self, name: str, life: Any) -> Actor:
-        actor = Actor(name, life, loop=self.loop, chance=self.chance, story=self.story, epoch=self.network.epoch)
+    def _actor(self, name: str, life: Any, chance: random.Random) -> Actor:
+        actor = Actor(name, life, loop=self.loop, chance=chance, story=self.story, epoch=self.network.epoch)
         actor.on_start = self.crash_sites.started
         return actor
 
@@ -140,7 +151,7 @@ class World:
         gc.collect(0)
         gc.disable()
         try:
-            with self.ledgers.watching():
+            with self.ledgers.watching(), self.killers.watching():
                 self.loop.run(self._main())
         except SimulationError as error:
             self.violations.append(f"{type(error).__name__}: {error}")
@@ -174,6 +185,8 @@ class World:
         self._schedule_strangers()
         Blows(self).schedule()
         self.operator.schedule()
+        self.killers.schedule()
+        self.fleet.schedule()
         await asyncio.sleep(CHAOS_SECONDS)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
@@ -182,6 +195,7 @@ class World:
             actor.restart_seconds_max = 1.0
         await self.operator.settle()
         if await self._drained():
+            await self.fleet.settle()
             await self._audit()
 
     def at(self, when: float, callback: Callable[..., Any], *args: Any) -> None:
@@ -211,9 +225,10 @@ class World:
                     orjson.dumps(event | {"event_id": f"stranger-{index}", "browse_history": [{"quantity": "x"}]}),
                 ]
             )
-            self.at(chance.uniform(1, CHAOS_SECONDS), self._put_stranger, PutEntry(data, key))
+            self.at(chance.uniform(1, CHAOS_SECONDS), self.put_stranger, PutEntry(data, key))
 
-    def _put_stranger(self, entry: PutEntry) -> None:
+    def put_stranger(self, entry: PutEntry) -> None:
+        """Put a record of nobody's log into the source stream."""
         stream = self.kinesis.streams[SOURCE]
         self.kinesis.append(stream, stream.shard_for(hash_key_of(entry.partition_key)), entry)
         self.story.count("stranger")
@@ -262,6 +277,7 @@ class World:
             if missing := missing_lines(log.disk, log.bad_lines):
                 self.violations.append(f"{len(missing)} bad lines are not in the dead letters, e.g. {missing[0]!r}")
         self.violations += self.operator.violations()
+        self.violations += self.killers.violations()
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")
         self.story.tell("world", f"audit: {self.report.as_mapping()}")
