@@ -71,7 +71,7 @@ class Archive:
         objects, rejected = await self._encode(shard_id, batch, described)
         covered = ObjectRange(shard_id, batch.first, batch.last, generation)
         slots = tuple(sorted(objects))
-        pinned = FlushFormat(described, self.destinations, slots, self.names.fields)
+        pinned = FlushFormat(described, self.destinations, slots, self.names.fields, batch.condemned_after)
         pending = PendingFlush(self._keys(slots, covered, batch), batch.first, batch.last, count, pinned.text)
         return SealedFlush(pending, objects, rejected)
 

@@ -8,8 +8,6 @@ from consumer.lease_table import HeldLease
 from shared.lease import LeaseChange
 from shared.ports import Telemetry
 
-PROCESS_KILLED = "ProcessKilled"
-
 
 class Attempts:
     """The attempts of one tenure of a shard; its writes are made while no other write of the row is under way."""
@@ -37,13 +35,12 @@ class Attempts:
             self._has_begun = True
             await self._held.write(LeaseChange(attempts=self._held.row.attempts + 1))
 
-    def judge(self, chunk: Chunk) -> None:
-        """Refuse the one record of a piece if it has killed too often."""
+    def judge(self, chunk: Chunk) -> int:
+        """Refuse the one record of a piece if it has killed too often; return the attempts at it, 0 if it is let in."""
         if not self.policy.is_condemned or not chunk.datas:
-            return
+            return 0
         attempts = self.policy.attempts
-        chunk.attempts = attempts
-        chunk.refused[0] = (PROCESS_KILLED, f"the process ended {attempts} times while it looked at this record")
+        chunk.condemn(attempts)
         self._telemetry.error(
             "record_condemned",
             shard_id=self._held.shard_id,
@@ -51,6 +48,7 @@ class Attempts:
             sub_sequence_number=chunk.first.sub_sequence_number,
             attempts=attempts,
         )
+        return attempts
 
     def survive(self, records: int) -> None:
         """Take note that records were stored; the last suspect ends the care."""

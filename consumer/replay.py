@@ -52,6 +52,8 @@ class Replay:
         while tip_pages < _TIP_PAGES_MAX:
             page = await self._reader.read()
             for chunk in cut(page.records, hash_key_range, after=after, through=last):
+                if pinned.condemned_after:
+                    chunk.condemn(pinned.condemned_after)
                 timestamp = timestamp_text(self._clock.wall()).encode()
                 await self._delivery.take(chunk, batch, transform, timestamp=timestamp, to_streams=to_streams)
                 after = chunk.last

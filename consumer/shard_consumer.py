@@ -186,6 +186,7 @@ class ShardConsumer:
             await self._wait_for_receipts(batch.last)
         batch.marks = self._marks.snapshot()
         await self._flusher.finish_pending(archive, pending, batch)
+        self._flusher.attempts.survive(batch.records)
 
     # Reading.
 
@@ -255,7 +256,7 @@ class ShardConsumer:
         attempts = self._flusher.attempts
         for chunk in self._cut(records, self._through):
             await attempts.begin()
-            attempts.judge(chunk)
+            self._open.condemned_after = attempts.judge(chunk)
             await self._take(chunk, carry)
             if attempts.policy.is_careful:
                 await self._store_piece(len(chunk))

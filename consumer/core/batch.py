@@ -38,6 +38,7 @@ class Batch:
         self.size = 0  # bytes of all lines
         self.charged = 0  # bytes taken from the budget
         self.marks: Marks | None = None  # set when it is closed
+        self.condemned_after = 0  # attempts at its one record, if that is refused for having killed
         self.pinned_bytes = 0  # at most what the names of its objects take in the lease row
         self.largest: tuple[str, int] = ("", 0)  # the slot with most lines, and their bytes
         self._keeps_lines = keeps_lines

@@ -16,6 +16,7 @@ from shared.records import Position, StreamRecord
 # Chunks of 256 stay in the processor's cache; to keep a page's decoded events costs as much again as to parse them.
 CHUNK_RECORDS: Final = 256
 CHUNK_BYTES_MAX: Final = 256 * KIB
+PROCESS_KILLED: Final = "ProcessKilled"
 _NO_EVENT: Final = b"{}"
 
 
@@ -67,6 +68,11 @@ class Chunk:
     def position(self, index: int) -> Position:
         """Return the place of a record."""
         return Position(self.sequence_numbers[index], self.sub_sequence_numbers[index])
+
+    def condemn(self, attempts: int) -> None:
+        """Refuse the first record, as the process ended at each of the attempts to look at it."""
+        self.attempts = attempts
+        self.refused[0] = (PROCESS_KILLED, f"the process ended {attempts} times while it looked at this record")
 
     def dead_letter(
         self,

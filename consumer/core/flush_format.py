@@ -21,13 +21,15 @@ class FlushFormat:
 
     `destinations` are those of the router at that time, and `fields` those it partitioned by: another table would sort
     events into other objects. `slots` name what each key holds, in the order of the keys: a prefix that was changed
-    since can't be evaluated backwards.
+    since can't be evaluated backwards. `condemned_after` is not 0 for a flush of one record that ended the process at
+    that many attempts: who rebuilds the flush must not look at it either.
     """
 
     format: ObjectFormat
     destinations: tuple[str, ...]
     slots: tuple[str, ...]
     fields: tuple[str, ...] = ()
+    condemned_after: int = 0
     version: int = ENRICHMENT_VERSION
 
     @property
@@ -44,6 +46,8 @@ class FlushFormat:
         }
         if self.format.schema is not None:
             described["schema"] = self.format.schema.text
+        if self.condemned_after:
+            described["condemned_after"] = self.condemned_after
         return orjson.dumps(described).decode()
 
     @classmethod
@@ -64,6 +68,7 @@ class FlushFormat:
                 destinations=tuple(str(each) for each in loaded["destinations"]),
                 slots=tuple(str(each) for each in loaded["slots"]),
                 fields=tuple(str(each) for each in loaded.get("fields", ())),
+                condemned_after=int(loaded.get("condemned_after", 0)),
                 version=int(loaded["version"]),
             )
         except (KeyError, TypeError, AttributeError) as error:

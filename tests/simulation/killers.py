@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from consumer.attempts import PROCESS_KILLED
 from consumer.core import transform
+from consumer.core.chunk import PROCESS_KILLED
 from consumer.core.object_key import PROCESSING_FAILED
 from infra.audit.object_events import events_of
 from shared.records import PutEntry
