@@ -71,7 +71,8 @@ AggregateOption = Annotated[
     typer.Option("--aggregate/--no-aggregate", help="Pack events in KPL's format.", show_default="aggregate"),
 ]
 RateOption = Annotated[
-    float | None, typer.Option("--rate", min=0.001, help="Events per second at most.", show_default="no limit")
+    float | None,
+    typer.Option("--rate", min=0.001, help="Events per second at most, as they are read.", show_default="no limit"),
 ]
 OutputOption = Annotated[
     Output, typer.Option("--output", help="json: a receipt per event and the summary, one object a line.")
@@ -117,7 +118,11 @@ def produce(
 ) -> int:
     """Put one event, or every line of a source, on a Kinesis data stream.
 
-    Exit codes: 0 done, 1 failed, 2 usage, 3 some events not delivered (or every line rejected).
+    The first SIGTERM or Ctrl-C ends reading, and what was accepted is sent at once, whatever --rate says; the second
+    ends that, too.
+
+    Exit codes: 0 done, also after SIGTERM, or Ctrl-C on a pipe or with --follow; 1 failed; 2 usage; 3 some events not
+    delivered (or every line rejected); 130 Ctrl-C before the end of a file; 141 stdout closed before the end.
 
     Example: producer_from_cli --stream orders --file access.log --format combined
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any, Final
 import orjson
 
 from producer.core.line_format import LineFormat
+from producer.open_source import STANDARD_INPUT
 from producer.run import RunSummary, SourceOptions, load_api, load_site, run_source
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
@@ -34,7 +36,7 @@ from shared.records import PutEntry, PutResult
 from shared.retry import Backoff
 from shared.settings import ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry, configure_logging
-from shared.terminal import render_error, say, shows_progress, write_data
+from shared.terminal import drop_stdout, render_error, say, shows_progress, write_data
 
 _KEY_VARIABLE: Final = "HEADRACE_PRODUCER_SESSION_KEY"
 _KEY_BYTES_MIN: Final = 16
@@ -138,7 +140,8 @@ class _Receipts:
             )
         except BrokenPipeError:
             self.is_broken = True
-            self._stop.notify()
+            drop_stdout()
+            self._stop.notify(signal.SIGPIPE)
 
 
 class _Progress:
@@ -208,7 +211,7 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
     if receipts is not None and not receipts.is_broken:
         write_data(orjson.dumps(_as_mapping(summary, seconds)).decode())
     say(_summary_line(given, settings, summary, seconds))
-    return _exit_code(summary)
+    return _exit_code(given, summary, stop.cause)
 
 
 def _session_key() -> bytes | None:
@@ -237,6 +240,7 @@ def _as_mapping(summary: RunSummary, seconds: float) -> dict[str, Any]:
         "dead_lettered": summary.dead_lettered,
         "undelivered": summary.undelivered,
         "bytes": summary.bytes_read,
+        "is_stopped": summary.is_stopped,
         "seconds": round(seconds, 3),
         "verdict": "undelivered" if summary.undelivered else "ok",
     }
@@ -249,10 +253,17 @@ def _summary_line(given: Given, settings: ProducerSettings, summary: RunSummary,
         parts.append(f"{summary.filtered.total():,} filtered ({reasons})")
     if summary.rejected:
         parts.append(f"{summary.rejected:,} rejected (kept in {settings.state_dir}/dead-letters.ndjson)")
+    if summary.is_stopped and _has_end(given):
+        parts.append("stopped before the end")
     return f"{given.stream}: {', '.join(parts)}, {seconds:.1f} s"
 
 
-def _exit_code(summary: RunSummary) -> int:
+def _has_end(given: Given) -> bool:
+    """Whether there is an end that a stop came before: who ends a pipe or a growing log by a signal means just that."""
+    return not given.follow and (given.http_source is not None or given.path != STANDARD_INPUT)
+
+
+def _exit_code(given: Given, summary: RunSummary, cause: signal.Signals | None) -> int:
     error: HeadraceError | None = None
     if summary.undelivered:
         error = HeadraceError(
@@ -264,6 +275,9 @@ def _exit_code(summary: RunSummary) -> int:
             f"all {summary.lines:,} lines were rejected", hint="Is --format right? The dead letters name each reason"
         )
     if error is None:
-        return ExitCode.DONE
+        if summary.is_stopped and cause is signal.SIGPIPE:
+            return ExitCode.PIPE_CLOSED
+        is_interrupted = summary.is_stopped and cause is signal.SIGINT and _has_end(given)
+        return ExitCode.INTERRUPTED if is_interrupted else ExitCode.DONE
     say(render_error(error))
     return ExitCode.UNDELIVERED

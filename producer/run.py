@@ -17,6 +17,7 @@ from producer.core.site import BUILT_IN, DEFAULT, Site
 from producer.core.visit_line import VisitLineParser
 from producer.crawler import is_crawler
 from producer.dead_letters import DeadLetters
+from producer.gzip_reader import MAGIC
 from producer.http_source import HttpSource, parser_state_of
 from producer.open_source import STANDARD_INPUT, open_once
 from producer.producer import Producer
@@ -261,7 +262,16 @@ async def _open_tailer(
     bookmark = await _load_bookmark(store, options, random, parser.snapshot())
     parser.restore(bookmark.state)
     if await identify(files, options.path) is not None:
-        await (await open_file(files, options.path)).close()
+        file = await open_file(files, options.path)
+        try:
+            head = await file.read_at(0, len(MAGIC))
+        except OSError:
+            head = b""  # tried again while following
+        finally:
+            await file.close()
+        if head == MAGIC:
+            message = f"{options.path} is gzip, which does not grow by lines and can't be followed"
+            raise ConfigurationError(message, hint="Omit --follow to read it once, or follow the log it was made of")
     return Tailer(
         options.path,
         files=files,

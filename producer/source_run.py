@@ -39,7 +39,7 @@ class RunSummary:
     undelivered: int = 0  # accepted and not acknowledged
     bytes_read: int = 0
     last_error: str = ""  # of the last call that failed; says why something is undelivered
-    is_stopped: bool = False  # by a signal, before the end of the source
+    is_stopped: bool = False  # asked to, before the end of the source
 
     @property
     def dead_lettered(self) -> int:
@@ -118,6 +118,7 @@ class SourceRun:
         self._on_progress = on_progress
         self._receipt = self._take_outcome if on_receipt is None else self._take_outcome_and_tell
         self._stop = asyncio.Event()
+        self._is_reading = True
         self._generation = generation
         self._done_place: tuple[int, int] | None = None  # where the last chunk ended, if it was taken whole
         self._barriers: Barriers[_Place] = Barriers()
@@ -145,7 +146,7 @@ class SourceRun:
 
     async def _watch(self, stop: StopSignal) -> None:
         await stop.requested.wait()
-        self.summary.is_stopped = True
+        self.summary.is_stopped = self._is_reading
         self._source.stop()
         self._producer.wake_waiters()
         await stop.hurried.wait()
@@ -157,6 +158,7 @@ class SourceRun:
             await self._read()
         except HeadraceError as error:
             failure = error
+        self._is_reading = False
         try:
             await self._drain()
         except HeadraceError as error:
@@ -210,14 +212,12 @@ class SourceRun:
         lines = chunk.lines
         if self._lines_max is not None:
             lines = lines[: max(0, self._lines_max - summary.lines)]
-        parse, producer = self._parser.parse, self._producer
+        parse, producer, is_paced = self._parser.parse, self._producer, self._is_paced
         for offset, line in lines:
             result = parse(line)
             if type(result) is ParsedEvent:
                 if not self._try_put(result, offset, line):
                     await self._wait_and_put(result, offset, line)
-                if self._is_paced:
-                    await self._pace()
                 if producer.is_busy:
                     await producer.give_way()
             elif type(result) is FilteredLine:
@@ -226,6 +226,8 @@ class SourceRun:
                 summary.rejected += 1
                 self._dead_letters.add(offset, result.error_code, result.message, line)
             summary.lines += 1
+            if is_paced and type(result) is ParsedEvent:
+                await self._pace()
         await self._dead_letters.flush()
         if len(lines) < len(chunk.lines):
             raise _EndError
@@ -262,12 +264,14 @@ class SourceRun:
                 return
 
     async def _pace(self) -> None:
-        """Wait for the next event's time, or until stopped."""
+        """Wait for the next event's time; once stopped, leave the rest of the chunk, for which nobody waits so long."""
         delay = self._pacer.delay(self._clock.monotonic())
         if delay:
             with suppress(TimeoutError):  # the ordinary case: nobody asked us to stop
                 async with asyncio.timeout(delay):
                     await self._stop.wait()
+        if self._stop.is_set():
+            raise _EndError
 
     def _take_outcome(self, token: Segment[_Place], outcome: Outcome, /) -> None:
         token.pending -= 1

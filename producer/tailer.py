@@ -11,7 +11,7 @@ from typing import Final
 
 from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, FileMark
 from producer.core.line_framer import LineFramer
-from producer.core.rotation import is_rotated, oldest_first, rotated_after
+from producer.core.rotation import first_to_read, in_order, rotated_after
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
 from shared.ports import Clock, FileIdentity, Files, ReadableFile, Telemetry
@@ -107,16 +107,16 @@ class Tailer:
         return Chunk(source_id, lines, framer.take_overlong(), framer.line_offset, self._mark.generation, bytes_read)
 
     async def _start(self) -> bool:
-        """Open the file to begin with: the oldest one that the bookmark knows; False if there is none yet."""
+        """Open the file to begin with: the oldest one that the bookmark names; False if there is none yet."""
         try:
             if self.bookmark.file(self.bookmark.generation) is None:
                 return await self._open(self._path)
-            files = await self._files_beside()
-            known = [each for each in files if await self._is_known(*each)]
-            if await self._files_beside() != files:
+            files = await self._files_named()
+            known = {name: await self._known_as(name) for name, each in files.items() if self._is_named(each)}
+            first = first_to_read(self._base, known) or self._base
+            if first not in files or await self._files_named() != files:
                 return False  # renamed during the look, which may have missed one: the next look tells
-            oldest = known or [each for each in files if each[0] == self._path]
-            return bool(oldest) and await self._open(*oldest[0])
+            return await self._open(posixpath.join(self._folder, first), files[first])
         except SourceError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return False  # not there yet, or renamed since the look
@@ -125,47 +125,45 @@ class Tailer:
             self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
             return False
 
-    async def _files_beside(self) -> list[tuple[str, FileIdentity]]:
-        """Return the files that may be of this log, oldest first, with paths and identities (their sizes as 0)."""
-        found: list[tuple[str, FileIdentity]] = []
+    async def _files_named(self) -> dict[str, FileIdentity]:
+        """Return the files here that have the followed name or an inode of the bookmark's (with their sizes as 0)."""
+        found: dict[str, FileIdentity] = {}
         for name in await self._names():
-            path = posixpath.join(self._folder, name)
-            identity = await self._files.identify(path)
-            if identity is not None:
-                found.append((path, replace(identity, size=0)))
+            identity = await self._files.identify(posixpath.join(self._folder, name))
+            if identity is not None and (name == self._base or self._is_named(identity)):
+                found[name] = replace(identity, size=0)
         return found
 
-    async def _is_known(self, path: str, identity: FileIdentity) -> bool:
-        """Whether this is one of the bookmark's files, or one that came later and has the inode of one of them.
+    def _is_named(self, identity: FileIdentity, after: int = -1) -> bool:
+        return any(each.is_of(identity) and each.generation > after for each in self.bookmark.files)
 
-        Both have to be read. A name that rotation does not give may be another log's: there the first bytes have to be
-        the same, too.
-        """
-        heads = [each.fingerprint for each in self.bookmark.files if each.is_of(identity)]
-        if not heads or path == self._path or is_rotated(self._base, posixpath.basename(path)):
-            return bool(heads)
-        file = await open_file(self._files, path)
+    async def _known_as(self, name: str) -> int | None:
+        """Return the generation of the file that has these first bytes; None if no file has."""
+        file = await open_file(self._files, posixpath.join(self._folder, name))
         try:
+            identity = await file.identify()
             head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
         finally:
             await file.close()
-        return any(each and head.startswith(each) for each in heads)
+        marks = [each for each in self.bookmark.files if each.fingerprint and each.is_of(identity)]
+        return max((each.generation for each in marks if head.startswith(each.fingerprint)), default=None)
 
     def _say_lost(self) -> None:
         self._telemetry.error(
             "source_lost",
             path=self._path,
             offset=self.bookmark.offset,
-            reason="the file of the bookmark is gone: what it held after this offset was not read",
+            reason="the file of the bookmark is gone: what it held after this offset, and what was rotated away since"
+            " without having been seen, is not read",
         )
 
     async def _names(self) -> list[str]:
-        """Return the names in the folder that files of this log may have, oldest first."""
+        """Return the names in the folder that files of this log may have."""
         try:
             names = await self._files.list_folder(self._folder or ".")
         except FileNotFoundError:
             return []
-        return oldest_first(self._base, (name for name in names if name.startswith(self._base)))
+        return [name for name in names if name.startswith(self._base)]
 
     async def _fingerprint(self, file: ReadableFile, mark: FileMark) -> bytes:
         return await _read_exactly(file, len(mark.fingerprint))
@@ -217,7 +215,7 @@ class Tailer:
             for each in self.bookmark.files
             if each.is_of(identity) and each.generation > self._mark.generation and head.startswith(each.fingerprint)
         ]
-        generation = known[-1].generation if known else self.bookmark.next_generation
+        generation = max((each.generation for each in known), default=self.bookmark.next_generation)
         mark = FileMark(generation, identity.device, identity.inode, head)
         previous, self._file = self._file, None
         if previous is not None:
@@ -280,9 +278,7 @@ class Tailer:
 
     def _is_growing(self) -> bool:
         """Whether the writer of the renamed file may still be at it."""
-        if self._clock.monotonic() - self._quiet_since >= self._rotate_wait_seconds:
-            return False
-        return len(self._held) == 1  # a file renamed before another one is long done
+        return self._clock.monotonic() - self._quiet_since < self._rotate_wait_seconds
 
     async def _hold_successors(self) -> None:
         """Open what came after the files known so far: whoever deletes them later takes nothing from this reader."""
@@ -323,15 +319,29 @@ class Tailer:
         )
 
     async def _next_names(self, newest: FileMark) -> list[str] | None:
-        """Return the files that came after one, oldest first, the followed path last; None if nobody can tell."""
+        """Return the paths of what came after a file, oldest first, the followed one last; None if nobody can tell."""
         names = await self._names()
         present = [self._path] if self._base in names else []
         for name in names:
             identity = await self._files.identify(posixpath.join(self._folder, name))
             if name != self._base and identity is not None and newest.is_of(identity):
-                later = rotated_after(self._base, name, names)
+                later = rotated_after(self._base, name, names) or await self._seen_later(name, newest, names)
                 return [*(posixpath.join(self._folder, each) for each in later), *present]
-        return None if any(is_rotated(self._base, name) for name in names) else present
+        return None if in_order(self._base, names) else present
+
+    async def _seen_later(self, name: str, newest: FileMark, names: list[str]) -> list[str]:
+        """Return the rotated files, oldest first, from that on which an earlier run saw later than this one.
+
+        For a file that was moved aside by hand, under a name that tells no order.
+        """
+        rotated = in_order(self._base, names)
+        if name in rotated or newest is not self._mark:
+            return []
+        for each in rotated:
+            identity = await self._files.identify(posixpath.join(self._folder, each))
+            if identity is not None and self._is_named(identity, after=newest.generation):
+                return [each, *rotated_after(self._base, each, rotated)]
+        return []
 
     async def _go_on(self) -> Chunk:
         """Leave the renamed file: its last line needs no newline any more."""

@@ -16,19 +16,24 @@ class ExitCode(IntEnum):
     FAILED = 1
     USAGE = 2
     UNDELIVERED = 3
+    INTERRUPTED = 128 + signal.SIGINT
+    PIPE_CLOSED = 128 + signal.SIGPIPE
 
 
 class StopSignal:
-    """Two events: `requested` by the first SIGTERM or SIGINT, `hurried` by the second."""
+    """Two events: `requested` by the first SIGTERM or SIGINT, `hurried` by the second; `cause` is the first signal."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.hurried = asyncio.Event()
+        self.cause: signal.Signals | None = None
 
-    def notify(self) -> None:
+    def notify(self, cause: signal.Signals | None = None) -> None:
         """Take one more signal."""
         if self.requested.is_set():
             self.hurried.set()
+        else:
+            self.cause = cause
         self.requested.set()
 
 
@@ -39,7 +44,7 @@ async def stop_on_signals() -> AsyncIterator[StopSignal]:
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
     for each in signals:
-        loop.add_signal_handler(each, stop.notify)
+        loop.add_signal_handler(each, stop.notify, each)
     try:
         yield stop
     finally:

@@ -109,7 +109,10 @@ class ProducerSettings(BaseSettings):
         default=0.05, gt=0, le=60, description="first back-off (full jitter), seconds"
     )
     retry_backoff_seconds_max: float = Field(
-        default=5, gt=0, le=300, description="longest back-off (full jitter), seconds"
+        default=4,
+        gt=0,
+        le=300,
+        description="longest back-off (full jitter), seconds; bounds the recovery after an outage",
     )
     refused_backoff_seconds_max: float = Field(
         default=60,

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from shared.errors import HeadraceError
 from shared.lifecycle import ExitCode
-
-_INTERRUPTED: Final = 128 + 2  # what typer returns for a KeyboardInterrupt
 
 
 def normalise_options(arguments: Sequence[str]) -> list[str]:
@@ -46,6 +44,11 @@ def write_data(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def drop_stdout() -> None:
+    """Write to nowhere from now on: nobody reads what stdout still buffers, and Python would complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def shows_progress() -> bool:
     """Whether progress may be drawn: only on a terminal, never under CI or NO_COLOR."""
     return sys.stderr.isatty() and not os.environ.get("CI") and "NO_COLOR" not in os.environ
@@ -57,7 +60,9 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str] | None = None)
     code = int(ExitCode.FAILED)
     try:
         result = app(args=normalise_options(given), standalone_mode=False)
-        code = _report_interrupt() if result == _INTERRUPTED else int(result or ExitCode.DONE)
+        # A command that drained says itself how it ended; typer answers a KeyboardInterrupt with a plain number.
+        is_interrupt = result == ExitCode.INTERRUPTED and not isinstance(result, ExitCode)
+        code = _report_interrupt() if is_interrupt else int(result or ExitCode.DONE)
         sys.stdout.flush()
     except HeadraceError as error:
         say(render_error(error))
@@ -67,8 +72,7 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str] | None = None)
     except KeyboardInterrupt:
         code = _report_interrupt()
     except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): that is how pipes end. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        drop_stdout()  # the reader of our stdout went away (`| head`): that is how pipes end
         code = int(ExitCode.DONE)
     except Exception as error:  # noqa: BLE001 - the outermost edge: what is not ours must still not be a traceback
         code = _report_foreign(error)
@@ -98,7 +102,7 @@ def _report_foreign(error: Exception) -> int:
 def _report_interrupt() -> int:
     """Report a Ctrl-C where no drain was under way, e.g., during start-up: what was asked for was not done."""
     say("error: Interrupted before it was done\n\nhint: What was made stays; run the same command again to go on")
-    return int(ExitCode.FAILED)
+    return int(ExitCode.INTERRUPTED)
 
 
 def _report_group(group: BaseExceptionGroup[BaseException]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 # `access.log.1` is newer than `access.log.2`; dates and times (six digits and more) grow.
@@ -21,18 +21,26 @@ def _age(base: str, name: str) -> tuple[int, float, str] | None:
     return None
 
 
-def is_rotated(base: str, name: str) -> bool:
-    """Whether this is a name that rotation gives a log called `base`; packed files (`.gz`) are none."""
-    return _age(base, name) is not None
+def in_order(base: str, names: Iterable[str]) -> list[str]:
+    """Return those of `names` that rotation gives a log called `base`, oldest first; packed files (`.gz`) are none."""
+    aged = [(age, name) for name in names if (age := _age(base, name)) is not None]
+    return [name for _, name in sorted(aged)]
 
 
-def oldest_first(base: str, names: Iterable[str]) -> list[str]:
-    """Return all names in the order in which the files came: `base` last, names that rotation does not give first."""
+def first_to_read(base: str, known: Mapping[str, int | None]) -> str | None:
+    """Return which of the files that a bookmark names has to be read first.
 
-    def age(name: str) -> tuple[int, float, str]:
-        return (2, 0, "") if name == base else _age(base, name) or (-1, 0, name)
-
-    return sorted(names, key=age)
+    `known` are those with an inode of the bookmark's: their names, and the generation of the file of which they have
+    the first bytes, too; None if they have other ones (cut since, or the inode of a removed file). The names that
+    rotation gives tell the order. Under another name, only the generation does; without one it is another log's file.
+    """
+    regular = [*in_order(base, known), *([base] if base in known else [])]
+    others = [(each, name) for name, each in known.items() if each is not None and name not in regular]
+    if not others:
+        return regular[0] if regular else None
+    generation, aside = min(others)
+    own = known[regular[0]] if regular else None
+    return aside if own is None or own > generation else regular[0]
 
 
 def rotated_after(base: str, name: str, names: Iterable[str]) -> list[str]:

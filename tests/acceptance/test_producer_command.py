@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import signal
+import subprocess
 from typing import Any
 
 import pytest
 
-from tests.acceptance.conftest import PATIENCE_SECONDS, Shell
+from tests.acceptance.conftest import BIN, PATIENCE_SECONDS, Shell
+from tests.support.whole_stream import WholeStream
 
 EVENT = b'{"session_id":"a1","country":"USA"}\n'
 KEY_DIGITS = "7" * 63  # one too few
@@ -43,6 +46,7 @@ def test_bad_input_gets_one_line_a_hint_and_its_exit_code(shell: Shell) -> None:
         (2, "site profile", ("--stream", "bad-input", "--site", "other"), {}),
         (2, "1 to 28", ("--stream", "bad-input", "--source-id", "No!"), {}),
         (2, "--follow needs", ("--stream", "bad-input", "--follow"), {}),
+        (2, "can't be followed", ("--stream", "bad-input", "--follow", "--file", "cut.gz"), {}),
         (2, "Missing option", ("--file", "binary"), {}),
         (
             2,
@@ -87,6 +91,40 @@ def test_nothing_is_fine_and_nothing_but_rejects_is_not(shell: Shell, data: byte
     name = f"rejects-{code}"
     make_stream(shell, name)
     assert shell.run("producer_from_cli", "--stream", name, stdin=data).code == code
+
+
+@pytest.mark.parametrize(("which", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGPIPE, 141)])
+def test_a_file_left_in_the_middle_is_told(shell: Shell, which: signal.Signals, code: int) -> None:
+    """Ctrl-C and a closed stdout before the end of a file are no success; what was accepted arrives all the same."""
+    name = f"left-{code}"
+    client = make_stream(shell, name)
+    log = shell.folder / "events.json"
+    log.write_bytes(EVENT * 5000)
+    process = subprocess.Popen(
+        [str(BIN / "producer_from_cli"), "--stream", name, "--file", str(log), "--rate", "200", "--output", "json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=shell.environment,
+        cwd=shell.folder,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"event_id" in process.stdout.readline()
+        if which is signal.SIGPIPE:
+            process.stdout.close()
+        else:
+            process.send_signal(which)
+        assert process.wait(timeout=PATIENCE_SECONDS) == code
+        told = process.stderr.read().decode()
+    assert "stopped before the end" in told
+    lines, acknowledged, events = re.findall(r"([0-9,]+) (?:lines|of|events)", told)
+    assert lines == acknowledged == events
+    assert 1 <= int(lines.replace(",", "")) < 5000
+    stream = WholeStream(client, name)
+    stream.read()
+    assert len(stream.seen) == int(lines.replace(",", ""))
 
 
 def test_following_survives_rotation_sigkill_and_ends_on_sigterm(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from producer.core.barriers import Barriers
 from producer.core.line_framer import LineFramer, OverlongLine
 from producer.core.pacer import Pacer
-from producer.core.rotation import oldest_first, rotated_after
+from producer.core.rotation import first_to_read, rotated_after
 from producer.gzip_reader import GzipSource
 from shared.errors import SourceError
 from shared.limits import MIB
@@ -148,7 +148,21 @@ def test_rotated_files_are_put_in_order(name: str, expected: list[str]) -> None:
     assert rotated_after("log", name, names) == expected
 
 
-def test_all_files_beside_a_log_are_put_in_order() -> None:
-    """What was moved aside by hand comes first, the log itself last."""
-    names = ["log", "log.1", "log.10", "log.2", "log_aside"]
-    assert oldest_first("log", names) == ["log_aside", "log.10", "log.2", "log.1", "log"]
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({}, None),
+        ({"log": None, "log.1": 4, "log.10": 2, "log.2": 3}, "log.10"),
+        ({"log": None, "log-20261102": None, "log-20261101": None}, "log-20261101"),
+        ({"log": 7}, "log"),
+        ({"log_aside": 1, "log": 2}, "log_aside"),
+        ({"log_aside": 2, "log.1": 1}, "log.1"),
+        ({"log_b": 1, "log_a": 2, "log.1": None}, "log_b"),
+        ({"log_errors": None}, None),
+    ],
+)
+def test_the_oldest_file_that_a_bookmark_names_is_read_first(
+    known: dict[str, int | None], expected: str | None
+) -> None:
+    """The names of rotation tell the order; generations tell that of files moved aside by hand."""
+    assert first_to_read("log", known) == expected

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import random
+import signal
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from shared.hash_key import hash_key_of
 from shared.lanes import lane_of
 from shared.lifecycle import StopSignal
 from shared.ports import Delivered
-from shared.records import PutEntry
+from shared.records import PutEntry, PutResult
 from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
@@ -211,6 +214,52 @@ async def test_a_csv_header_belongs_to_its_file() -> None:
     world.disk.write_log(LOG, b"country,session_id\nFrance,b\n")
     await follow(world, 1)
     assert {event["session_id"]: event["country"] for event in world.events()} == {"a": "USA", "b": "France"}
+
+
+async def test_a_stop_ends_a_paced_run_at_once() -> None:
+    """Reading ends at the signal, not at the end of the chunk; what was accepted is sent without regard to the rate."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n' * 1000)
+    stop = StopSignal()
+
+    async def stop_soon() -> None:
+        while len(world.receipts) < 3:  # noqa: ASYNC110 - the loop is never idle for long
+            await asyncio.sleep(0)
+        stop.notify(signal.SIGTERM)
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(stop_soon())
+        summary = await world.run(stop, events_per_second=50)
+    assert 1 <= summary.lines < 100
+    assert (summary.lines, summary.events, summary.acknowledged) == (summary.lines,) * 3
+    assert summary.is_stopped
+    assert len(world.events()) == summary.lines
+
+
+async def test_a_stop_while_draining_comes_after_the_end() -> None:
+    """A signal after the last line was read has stopped nothing that was asked for."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n')
+    stop = StopSignal()
+    put_records = world.kinesis.put_records
+
+    async def put_and_stop(stream: str, entries: Sequence[PutEntry]) -> Sequence[PutResult]:
+        stop.notify(signal.SIGINT)
+        await asyncio.sleep(0)
+        return await put_records(stream, entries)
+
+    world.kinesis.put_records = put_and_stop  # type: ignore[method-assign]  # the signal's moment
+    summary = await world.run(stop)
+    assert (summary.acknowledged, summary.is_stopped) == (1, False)
+
+
+async def test_gzip_is_not_followed() -> None:
+    """A packed file grows by no lines: it is refused with a remedy instead of being read as garbage."""
+    world = World()
+    world.disk.write_log(LOG, gzip.compress(b'{"session_id":"a"}\n'))
+    with pytest.raises(ConfigurationError, match="gzip") as caught:
+        await world.run(is_followed=True)
+    assert "--follow" in caught.value.hint
 
 
 async def test_a_stop_ends_a_run_that_waits_for_room() -> None:

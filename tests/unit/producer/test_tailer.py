@@ -182,7 +182,7 @@ async def test_files_deleted_during_a_backlog_are_still_read(tmp_path: Path) -> 
         assert await follower.read(1) == [b"late"]
         (tmp_path / "access.log-20261101").unlink()
         (tmp_path / "access.log-20261102").unlink()
-        assert await follower.read(12) == [b"two", b"three"]
+        assert await follower.read(18) == [b"two", b"three"]
 
 
 async def test_a_file_cut_and_renamed_while_nobody_looked_is_read(tmp_path: Path) -> None:
@@ -393,6 +393,74 @@ async def test_a_file_moved_aside_by_hand_is_known_by_its_first_bytes() -> None:
         assert await follower.read(12) == [b"one", b"two"]
 
 
+async def test_a_file_moved_aside_is_followed_by_what_an_earlier_run_saw_after_it() -> None:
+    """A name of the operator's choice tells no order: the bookmark's generations do, before and after it."""
+    disk = FakeFiles()
+    disk.write_log("/var/log/access.log_aside", b"two\n")
+    disk.write_log("/var/log/access.log.2", b"one\n")
+    disk.write_log("/var/log/access.log.1", b"three\n")
+    disk.write_log("/var/log/access.log", b"four\n")
+    names = (".2", "_aside", ".1")
+    marks = [
+        replace(await _mark(disk, f"/var/log/access.log{suffix}"), generation=index, fingerprint=head)
+        for index, (suffix, head) in enumerate(zip(names, (b"one\n", b"two\n", b"three\n"), strict=True))
+    ]
+    async with FakeFollower(disk, Bookmark("abc", 0, 0, b"", tuple(marks))) as follower:
+        assert (await follower.read(30))[0] == b"one"
+    disk.remove("/var/log/access.log.2")
+    async with FakeFollower(disk, Bookmark("abc", 1, 0, b"", tuple(marks[1:]))) as follower:
+        assert await follower.read(30) == [b"two", b"three", b"four"]
+    assert [source for source, _, _ in follower.lines] == ["abc-1", "abc-2", "abc-3"]
+
+
+@pytest.mark.parametrize("names", [(".2", ".1"), ("-20261101", "-20261102"), ("-2026-11-01", "-2026-11-02")])
+async def test_two_rotations_while_nobody_reads_lose_nothing(tmp_path: Path, names: tuple[str, str]) -> None:
+    """The bookmark's file, the one between that nobody has seen, and the present one are read in their order."""
+    log = tmp_path / "access.log"
+    append(log, b"zero\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        await follower.keep()
+    append(log, b"one\n")
+    log.rename(f"{log}{names[0]}")
+    append(log, b"two\n")
+    log.rename(f"{log}{names[1]}")
+    append(log, b"three\n")
+    async with Follower(tmp_path) as follower:
+        assert await follower.read(20) == [b"one", b"two", b"three"]
+
+
+async def test_a_file_rotated_twice_is_not_left_before_its_writer_lets_go(tmp_path: Path) -> None:
+    """A second rotation within the wait says nothing about the writer of the first file."""
+    log = tmp_path / "access.log"
+    append(log, b"one\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        log.rename(tmp_path / "access.log.2")
+        append(tmp_path / "access.log.1", b"")
+        append(log, b"three\n")
+        assert await follower.read(3) == []
+        append(tmp_path / "access.log.2", b"two\n")
+        assert await follower.read(20) == [b"two", b"three"]
+
+
+async def test_a_file_moved_out_of_the_folder_is_read_on_by_who_has_it_open(tmp_path: Path) -> None:
+    """With `olddir` a rotated file is no longer beside the log: a running reader finishes it, a restart tells."""
+    log, old = tmp_path / "access.log", tmp_path / "old"
+    old.mkdir()
+    append(log, b"one\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        await follower.keep()
+        log.rename(old / "access.log.1")
+        append(log, b"three\n")
+        append(old / "access.log.1", b"two\n")
+        assert await follower.read(14) == [b"two", b"three"]
+    async with Follower(tmp_path) as follower:
+        assert await follower.read(6) == [b"three"]
+    assert follower.lines[0][0] == "abc-1"
+
+
 @pytest.mark.parametrize("look", range(6))
 async def test_a_rotation_while_a_restart_looks_around_hides_no_file(
     look: int, monkeypatch: pytest.MonkeyPatch
@@ -460,7 +528,7 @@ class LogWorld:
                 if self.chance.random() < 0.5:
                     await follower.keep()
             if to_end:
-                await follower.read(60)
+                await follower.read(300)
         for source, offset, line in follower.lines:
             assert self.seen.setdefault((source, offset), line) == line
 

@@ -114,7 +114,7 @@ def test_vector_3_keeps_absent_and_zero_hash_key_apart() -> None:
         pytest.param(V1[:-1] + b"\x74", id="N1"),
         pytest.param(bytes.fromhex("f3899ac2d41d8cd98f00b204e9800998ecf8427e"), id="N2"),
         pytest.param(bytes.fromhex("f3899ac2"), id="N3"),
-        pytest.param(bytes.fromhex("f3899ac2ffffffffffffffffff013911354ea2e353def5b3f73d26451aee"), id="N6"),
+        pytest.param(bytes.fromhex("f3899ac2ffffffffffffffffffff013911354ea2e353def5b3f73d26451aee"), id="N6"),
         pytest.param(b"", id="empty"),
         pytest.param(b"plain", id="plain"),
         pytest.param(envelope(b"\x1a\x02\x08\x00"), id="no data"),
