@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from hypothesis import given
@@ -13,6 +14,7 @@ from shared.errors import ConfigurationError, SourceError
 from tests.fuzz.mutation import check_short, damaged, fuzzed, mutated
 
 URL: Final = "https://api.example.com/v1/visits?kind=web"
+HERE: Final = re.compile(r"https://api\.example\.com(:(0*443)?)?([/?]|$)", re.IGNORECASE)
 PLAN: Final = {
     "url": URL, "style": "next_link", "items": "data.visits", "next": "links.next", "page_items_max": 50,
     "parameters": {"since": "2026"}, "call_timeout_seconds": 5,
@@ -60,7 +62,7 @@ def test_any_answer_is_a_page_or_a_source_error(style: PageStyle, body: bytes, s
     assert page.done.index == 100 + len(page.items)
     assert PagePlace.decode(page.done.encode(), ApiPlan(URL)) == page.done
     if page.next is not None:
-        assert walk.address(page.next).startswith("https://api.example.com")
+        assert HERE.match(walk.address(page.next)), page.next
         assert page.next.index == page.done.index
 
 
@@ -69,7 +71,7 @@ def test_any_answer_is_a_page_or_a_source_error(style: PageStyle, body: bytes, s
 def test_any_link_stays_at_the_host_or_is_refused(data: bytes) -> None:
     """Scheme, host and port of a link are those of the page it was found on."""
     target = same_origin(URL, data.decode("utf-8", "replace"))
-    assert target is None or target.startswith(("https://api.example.com/", "https://api.example.com:443"))
+    assert target is None or HERE.match(target), target
 
 
 @fuzzed

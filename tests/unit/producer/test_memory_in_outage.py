@@ -38,7 +38,7 @@ class Refusing:
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 async def main():
-    kinesis, chance, count = Refusing(), random.Random(1), 0
+    kinesis, chance, count, calls_when_full = Refusing(), random.Random(1), 0, None
     settings = ProducerSettings(
         buffer_bytes_max={BUFFER}, drain_timeout_seconds=0.01, batch_linger_seconds=0,
         retry_backoff_seconds_min=0.001, retry_backoff_seconds_max=0.01, shard_rate_percent=0,
@@ -48,13 +48,15 @@ async def main():
     )
     async with producer:
         before = peak()
-        while kinesis.calls < 40:  # a rejecting stream is asked for long after the buffer is full
+        # A rejecting stream is asked for long after the buffer is full.
+        while calls_when_full is None or kinesis.calls < calls_when_full + 40:
             data = b"%0300d" % count
             if producer.try_put(data, "session-%d" % chance.getrandbits(20)):
                 count += 1
                 if producer.is_busy:
                     await producer.give_way()
             else:
+                calls_when_full = calls_when_full or kinesis.calls
                 await asyncio.sleep(0.001)
         print(json.dumps({{"count": count, "pending": producer.ledger.pending, "grown": peak() - before}}))
 
