@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from tests.acceptance.conftest import PATIENCE_SECONDS, Shell
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.whole_stream import WholeStream, first_occurrences, out_of_order
 
-KILLS = 15
+KILLS = int(os.environ.get("KILLS", "15"))
 STREAM = "kill-producer"
 SESSIONS = 12
 QUICK = {
