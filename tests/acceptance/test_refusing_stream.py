@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -101,7 +102,7 @@ def test_a_refusing_stream_costs_few_calls_and_no_memory_and_is_taken_up_within_
         producer.send_signal(signal.SIGTERM)
         assert producer.wait(timeout=PATIENCE_SECONDS) == 0
         stream.read()
-    steps = [after - earlier for earlier, after in zip(counts, counts[1:], strict=False)]
+    steps = [after - earlier for earlier, after in itertools.pairwise(counts)]
     figures = f"{counts[-1]} calls, {max(steps[2:])} in a second, {grown / MIB:.1f} MiB, again after {recovery:.2f} s"
     print(f"\n{kind}, {OUTAGE_SECONDS:g} s: {figures}")  # noqa: T201 - what the long run is for (pytest -s)
     assert counts[-1] >= 3, "it went on trying"
