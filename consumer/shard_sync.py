@@ -82,7 +82,8 @@ class ShardSync:
         if damaged:
             # Nothing tells how far a row that can't be read had come: never skip, read all of the shard again.
             new += [row for row in rows_to_create(shards, leases, AT_TRIM_HORIZON) if row.shard_id in damaged]
-        new = [row for row in new if not self._memory.is_known(row.shard_id)]
+        now = self._clock.monotonic()
+        new = [row for row in new if not self._memory.is_left_to_others(row.shard_id, now)]
         gate = asyncio.Semaphore(_CREATIONS_MAX)
 
         async def create(row: Lease) -> None:

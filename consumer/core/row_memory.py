@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
@@ -18,6 +19,7 @@ class RowMemory:
         self._patience = patience_seconds
         self._seen: dict[str, Lease] = {}
         self._missing_since: dict[str, float] = {}
+        self._damaged_since: dict[str, float] = {}
 
     def look(self, rows: TableRows, listed: Collection[str], now: float) -> None:
         """Take note of the rows; of a finished shard that the stream does not list any more nothing is kept."""
@@ -31,10 +33,11 @@ class RowMemory:
                 self._missing_since.pop(shard_id, None)
             else:
                 self._missing_since.setdefault(shard_id, now)
+        self._damaged_since = {name: self._damaged_since.get(name, now) for name in rows.damaged}
 
-    def is_known(self, shard_id: str) -> bool:
-        """Whether the shard had a row before."""
-        return shard_id in self._seen
+    def is_left_to_others(self, shard_id: str, now: float) -> bool:
+        """Whether a row that is not there is not to be begun anew: it was there, or somebody may know the damaged one."""
+        return shard_id in self._seen or now - self._damaged_since.get(shard_id, -math.inf) <= self._patience
 
     def to_restore(self, held: Mapping[str, Lease], now: float) -> tuple[Lease, ...]:
         """Return the rows to write again, without an owner and at a higher epoch.

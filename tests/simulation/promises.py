@@ -118,10 +118,15 @@ class Promises:
             names.append("out_of_order_in_s3")
         if is_whole and self._usage.streams_keep_order:
             names.append("out_of_order_in_streams")
+        excuses_repetition = self._world.damage.excuses_repetition
+        if excuses_repetition:
+            names = [each for each in names if not each.startswith("out_of_order")]
         counts = {name: getattr(report, name) for name in names}
         found = [f"{count:,} {name}" for name, count in counts.items() if count > self._excused(name)]
         # An event that does not fit the archive's columns is a dead letter instead: its copies count like those.
         copies = report.duplicated_in_s3 + report.duplicated_in_dead_letters - self._excused("duplicated_in_s3")
+        if excuses_repetition:
+            return found
         if copies > 0 and (self._usage.source_keeps_order or (not by_line and copies > report.duplicated_in_source)):
             found.append(f"{copies:,} duplicated in S3 or in the dead letters")
         return found

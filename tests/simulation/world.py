@@ -33,6 +33,7 @@ from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.operator import Operator
 from tests.simulation.promises import Promises
 from tests.simulation.story import Story
+from tests.simulation.table_damage import TableDamage
 from tests.simulation.truth import audit_lines, delivered_numbers
 from tests.simulation.web_log import WebLog, missing_lines
 from tests.support.fake_fan_out import FakeFanOut
@@ -89,6 +90,7 @@ class World:
         self.operator = Operator(self, SOURCE, CHAOS_SECONDS)
         self.killers = Killers(self, CHAOS_SECONDS)
         self.fleet = Fleet(self, CHAOS_SECONDS)
+        self.damage = TableDamage(self, CHAOS_SECONDS)
         if plant is not None:
             plant(self)
 
@@ -129,6 +131,7 @@ class World:
     def _lease_written(self, before: Lease, after: Lease) -> None:
         self.crash_sites.lease_written(before, after)
         self.promises.lease_written(before, after)
+        self.damage.lease_written(before, after)
 
     def _tell_repetition(self, number: int) -> None:
         for index, log in enumerate(self.logs):
@@ -137,8 +140,12 @@ class World:
 
     def _actor(self, name: str, life: Any, chance: random.Random) -> Actor:
         actor = Actor(name, life, loop=self.loop, chance=chance, story=self.story, epoch=self.network.epoch)
-        actor.on_start = self.crash_sites.started
+        actor.on_start = self._started
         return actor
+
+    def _started(self, name: str) -> None:
+        self.crash_sites.started(name)
+        self.damage.started(name)
 
     @property
     def actors(self) -> list[Actor]:
@@ -187,6 +194,7 @@ class World:
         self.operator.schedule()
         self.killers.schedule()
         self.fleet.schedule()
+        self.damage.schedule()
         await asyncio.sleep(CHAOS_SECONDS)
         self.story.tell("world", "the chaos ends")
         self.plan.end()

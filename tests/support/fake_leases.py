@@ -31,9 +31,19 @@ class FakeLeases:
         self.schema = ""
         self.on_write: Callable[[Lease, Lease], None] | None = None  # told the row before and after an update
 
+    def damage(self, shard_id: str) -> None:
+        """Make a row unreadable, its fence included."""
+        self.damaged[shard_id] = self.rows.pop(shard_id).epoch
+
     async def list_leases(self) -> tuple[Lease, ...]:
         """Read all rows."""
-        return await self.network.call("leases.list", lambda: tuple(self.rows[name] for name in sorted(self.rows)))
+
+        def land() -> tuple[Lease, ...]:
+            for shard_id in self.damaged:
+                raise _unreadable(shard_id)
+            return tuple(self.rows[name] for name in sorted(self.rows))
+
+        return await self.network.call("leases.list", land)
 
     async def list_rows(self) -> TableRows:
         """Read all rows and presences."""
@@ -79,15 +89,21 @@ class FakeLeases:
 
     async def read_lease(self, shard_id: str) -> Lease | None:
         """Read one row."""
-        return await self.network.call("leases.read", lambda: self.rows.get(shard_id))
+
+        def land() -> Lease | None:
+            if shard_id in self.damaged:
+                raise _unreadable(shard_id)
+            return self.rows.get(shard_id)
+
+        return await self.network.call("leases.read", land)
 
     async def create_lease(self, lease: Lease) -> None:
         """Write a row if there is none."""
         row = _snapshot(lease)
 
         def land() -> None:
-            if row.shard_id in self.rows:
-                raise ConditionFailedError(self.rows[row.shard_id])
+            if row.shard_id in self.rows or row.shard_id in self.damaged:
+                raise ConditionFailedError(self.rows.get(row.shard_id))
             self.rows[row.shard_id] = row
 
         await self.network.call("leases.create", land)
@@ -143,6 +159,10 @@ class FakeLeases:
         if row is None or not expectation.holds(row):
             raise ConditionFailedError(row)
         return row
+
+
+def _unreadable(shard_id: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Lease row `{shard_id}` is damaged")
 
 
 def _snapshot(lease: Lease) -> Lease:

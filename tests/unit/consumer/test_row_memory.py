@@ -40,7 +40,18 @@ def test_a_row_that_came_back_is_not_restored() -> None:
     assert memory.to_restore({}, now=100) == ()
     memory.look(TableRows(), set(), now=101)
     assert memory.to_restore({}, now=200) == ()
-    assert not memory.is_known("s")
+    assert not memory.is_left_to_others("s", now=200)
+
+
+def test_a_damaged_row_is_left_for_a_while_to_whoever_may_know_it() -> None:
+    """A worker that has just come would begin the shard anew, while its holder could put the row back as it was."""
+    memory = RowMemory(patience_seconds=30)
+    memory.look(TableRows(damaged=("s",)), {"s"}, now=10)
+    memory.look(TableRows(damaged=("s",)), {"s"}, now=20)
+    assert memory.is_left_to_others("s", now=40)
+    assert not memory.is_left_to_others("s", now=41)
+    memory.look(TableRows(), {"s"}, now=42)
+    assert not memory.is_left_to_others("s", now=42), "it is gone, as if there had never been one"
 
 
 @pytest.mark.parametrize(
