@@ -66,14 +66,20 @@ class Shell:
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(
-        self, script: str, *arguments: str, stdout: Any = subprocess.DEVNULL, **extra: str
+        self,
+        script: str,
+        *arguments: str,
+        stdin: Any = subprocess.DEVNULL,
+        stdout: Any = subprocess.DEVNULL,
+        stderr: Any = subprocess.DEVNULL,
+        **extra: str,
     ) -> subprocess.Popen[bytes]:
         """Start a script in the background; the test ends it."""
         return subprocess.Popen(
             [str(BIN / script), *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
             env=self.environment | extra,
             cwd=self.folder,
         )

@@ -34,11 +34,11 @@ def names(prefix: str) -> dict[str, Any]:
     }
 
 
-def provision(shell: Shell, named: dict[str, Any]) -> None:
+def provision(shell: Shell, named: dict[str, Any], *options: str) -> None:
     """Make what `named` names through the command."""
     done = shell.run(
         "headrace", "provision", "--source_stream", named["source"], "--dest_streams", json.dumps(named["dests"]),
-        "--bucket", named["bucket"], "--app", named["app"],
+        "--bucket", named["bucket"], "--app", named["app"], *options,
     )  # fmt: skip
     assert (done.code, done.err.count("Traceback")) == (0, 0), done.err
 
