@@ -96,7 +96,7 @@ class Delivery:
             self.tracker.expect(unit, len(records))
             await sink.put_all(records, self._receive)
 
-    def _receive(self, token: Any, outcome: Outcome) -> None:
+    def _receive(self, token: Any, outcome: Outcome, _: int = 1, /) -> None:
         unit, batch, chunk, index, destination = cast("_Token", token)
         if isinstance(outcome, Undeliverable):
             letter = chunk.dead_letter(

@@ -13,6 +13,7 @@ import orjson
 
 from producer.core.hot_keys import ShardHeat
 from producer.core.ledger import Ledger
+from producer.core.record_columns import Ticket
 from producer.producer import Producer
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
@@ -24,10 +25,9 @@ from shared.errors import (
     PartitionKeyError,
     RecordRejectedError,
 )
-from shared.event import EVENT_ID_FIELD, decode_event, event_id_heads, event_id_of, opening_count, with_numbered_id
-from shared.lanes import lane_of
+from shared.event import EVENT_ID_FIELD, decode_event, event_id_heads, event_id_of, opening_count
 from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
-from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Receipt, Telemetry
+from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Telemetry
 from shared.settings import Ordering, ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
 
@@ -138,7 +138,8 @@ class EventProducer:
         """
         producer = self._producer
         data, key, has_id = _encode(event, partition_key)
-        if has_id or not producer.try_put(self._tag(producer, data, key), key):
+        self._count += 1
+        if has_id or not producer.try_put(data, key, None, (self._heads, self._count)):
             await self._put_slowly(data, key, None, has_id=has_id)
         if producer.is_busy:
             await producer.give_way()
@@ -149,7 +150,7 @@ class EventProducer:
         self._waiting[future] = None
         try:
             data, key, has_id = _encode(event, partition_key)
-            await self._put_slowly(data, key, _Resolver(future), has_id=has_id)
+            await self._put_slowly(data, key, (_resolve, future), has_id=has_id)
             return await future
         finally:
             del self._waiting[future]
@@ -158,37 +159,26 @@ class EventProducer:
         """Send what is queued at once; return how many events are still pending at the deadline."""
         return await self._producer.flush(deadline_seconds)
 
-    async def _put_slowly(self, data: bytes, key: str, receipt: Receipt | None, *, has_id: bool) -> None:
+    async def _put_slowly(self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool) -> None:
         """Accept an event, waiting for room, in memory or on disk."""
         producer = self._producer
-        while not await producer.offer(data if has_id else self._tag(producer, data, key), key, receipt):
+        while True:
+            # Numbered in the step in which it is queued: readers take one that comes after a higher one of its lane for
+            # a duplicate.
+            self._count += 1
+            if await producer.offer(data, key, ticket, numbering=None if has_id else (self._heads, self._count)):
+                return
             await producer.wait_for_room()
 
-    def _tag(self, producer: Producer, data: bytes, key: str) -> bytes:
-        """Give an event its id, in the step in which it is queued.
 
-        Readers take one that comes after a higher one of its lane for a duplicate.
-        """
-        self._count += 1
-        return with_numbered_id(data, self._heads[lane_of(producer.hash_key_of(key))], self._count)
-
-
-class _Resolver:
-    """A receipt that ends a future."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[Delivered]) -> None:
-        self._future = future
-
-    def __call__(self, _: Any, outcome: Outcome, /) -> None:
-        """Take the outcome, unless nobody waits any more."""
-        if self._future.done():
-            return
-        if isinstance(outcome, Delivered):
-            self._future.set_result(outcome)
-        else:
-            self._future.set_exception(RecordRejectedError(f"{outcome.error_code}: {outcome.error_message}"))
+def _resolve(future: asyncio.Future[Delivered], outcome: Outcome, _: int = 1, /) -> None:
+    """End a future by an outcome, unless nobody waits any more."""
+    if future.done():
+        return
+    if isinstance(outcome, Delivered):
+        future.set_result(outcome)
+    else:
+        future.set_exception(RecordRejectedError(f"{outcome.error_code}: {outcome.error_message}"))
 
 
 def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, bool]:

@@ -8,23 +8,28 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+import orjson
+
 from producer.assembly import batcher_of
 from producer.core.batch import Batch, Settlement
 from producer.core.bisection import RECORD_CODES
 from producer.core.hot_keys import ShardHeat
-from producer.core.lanes import LaneQueues
+from producer.core.lanes import LaneQueues, Numbering
 from producer.core.ledger import Ledger
+from producer.core.record_columns import Ticket
 from producer.report import Report
 from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
 from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError, InvalidRequestError
+from shared.event import event_id_of
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.records import PutResult
 from shared.retry import Backoff
 from shared.settings import ProducerSettings
 
+_NEVER: Final = float("inf")
 _RECORDS_PER_TURN: Final = 256  # after so many, those who put let the event loop run
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
 
@@ -64,7 +69,6 @@ class Producer:
         self._refused_backoff = Backoff(seconds_min, max(seconds_min, settings.refused_backoff_seconds_max))
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
-        self.hash_key_of = self._queues.hash_key  # of a partition key
         self._batcher = batcher_of(settings, self._queues, self._backoff, self._batch_bytes_max)
         self._spill = self._new_spill(files)
         self._watch = StreamWatch(
@@ -83,7 +87,7 @@ class Producer:
         self._heats = ShardHeats(self._batcher, clock, telemetry)
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
         self._progress = asyncio.Event()  # for those who wait for room or for the end
-        self._listens = False  # whether the send loop wants to hear of new records
+        self._wake_bytes = _NEVER  # so much that is ready wakes the send loop
         self.is_busy = False  # whether callers that never wait hold up the sending
         self._is_open = False
         self._is_hurried = False
@@ -160,8 +164,9 @@ class Producer:
         """
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
         data = b"".join((data, b""))
-        if not self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
-            while not await self.offer(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
+        ticket = None if receipt is None else (receipt, token)
+        if not self.try_put(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
+            while not await self.offer(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
                 if self._is_open:
                     await self.wait_for_room()
         if self.is_busy:
@@ -173,58 +178,77 @@ class Producer:
         The data are kept as they are, not copied.
         """
         for data, partition_key, token in records:
-            if self.is_busy or not self.try_put(data, partition_key, receipt, token):
+            if self.is_busy or not self.try_put(data, partition_key, (receipt, token)):
                 await self.put(data, partition_key, receipt, token)
 
     async def offer(
         self,
         data: bytes,
         partition_key: str,
-        receipt: Receipt | None = None,
-        token: Any = None,
+        ticket: Ticket | None = None,
         *,
         explicit_hash_key: int | None = None,
+        numbering: Numbering | None = None,
     ) -> bool:
         """Accept one record if there is room for it in memory or on disk; its place in line is fixed at the call."""
-        if self.try_put(data, partition_key, receipt, token, explicit_hash_key=explicit_hash_key):
+        if self.try_put(data, partition_key, ticket, numbering, explicit_hash_key=explicit_hash_key):
             return True
-        spill = self._spill
-        return spill is not None and await spill.put(data, partition_key, receipt, token, explicit_hash_key)
+        if self._spill is None:
+            return False
+        if numbering is not None:
+            data = self._queues.numbered(data, partition_key, numbering)
+        return await self._spill.put(data, partition_key, ticket, explicit_hash_key)
+
+    def event_id_of(self, data: bytes, partition_key: str, numbering: Numbering | None) -> str:
+        """Return the id that an event gets, or the one it brings; empty if that is none."""
+        if numbering is None:
+            return event_id_of(orjson.loads(data)) or ""
+        return self._queues.event_id(partition_key, numbering)
 
     def try_put(
         self,
         data: bytes,
         partition_key: str,
-        receipt: Receipt | None = None,
-        token: Any = None,
+        ticket: Ticket | None = None,
+        numbering: Numbering | None = None,
         *,
         explicit_hash_key: int | None = None,
     ) -> bool:
         """Accept one record if there is room; False if not. Errors as in `put`.
 
-        The object is kept as it is, not copied. A caller that calls this in a loop has to await something now and then.
+        Who holds the `ticket` is told of the outcome; one ticket may serve many records. With `numbering`, the data are
+        an event that gets its id here; else they are kept as they are, not copied. A caller that calls this in a loop
+        has to await something now and then.
         """
         if not self._is_open or (self.failure is not None and self._fails_fast):
             raise self.failure or DeliveryFailedError(
                 f"the producer of stream {self.stream} is closed", hint="Put inside `async with Producer(...)`"
             )
-        if not self._queues.accept(data, partition_key, receipt, token, explicit_hash_key, self._clock.monotonic()):
+        queues = self._queues
+        if not queues.accept(data, partition_key, ticket, explicit_hash_key, numbering):
             return False
-        if self._listens:
+        if queues.fresh:
+            queues.stamp(self._clock.monotonic())
+        if queues.ready_bytes >= self._wake_bytes:
             self._notice_queued()
-        if not self._queues.accepted % _RECORDS_PER_TURN:
+        if not queues.accepted % _RECORDS_PER_TURN:
             self.is_busy = True
         return True
+
+    def _listen(self, *, listens: bool) -> None:
+        """Set how much has to be ready to wake the send loop: the first record does, and then a whole request."""
+        is_waiting = self._queues.ready_count and self._batcher.aggregates
+        self._wake_bytes = _NEVER if not listens else self._batch_bytes_max if is_waiting else 1
 
     def _notice_queued(self) -> None:
         """Wake the send loop if the record that was just queued is one it listens for."""
         queues = self._queues
-        if self._listens and (
+        if queues.ready_bytes >= self._wake_bytes and (
             queues.ready_count == 1
             or queues.ready_bytes >= self._batch_bytes_max
             or (not self._batcher.aggregates and self._batcher.is_full())
         ):
-            self._listens = False
+            self._wake_bytes = _NEVER
             self._wake.set()
             self.is_busy = True
 
@@ -289,7 +313,7 @@ class Producer:
                 sender = self._tasks.create_task(self._send(batch))
                 self._senders[sender] = None
                 sender.add_done_callback(self._forget_sender)
-            self._listens = self._may_send() and not self._batcher.is_held_back(now)
+            self._listen(listens=self._may_send() and not self._batcher.is_held_back(now))
             deadline = self._batcher.next_deadline(now) if self._may_send() else None
             await self._wait(self._wake, None if deadline is None else deadline - now)
 
@@ -382,14 +406,13 @@ class Producer:
         count = 0
         self._heats.take(settlement)
         for members, delivered in settlement.delivered:
-            count += len(members)
-            for member in members:
-                if (receipt := member[4]) is not None:
-                    receipt(member[5], delivered)
-        for member, undeliverable in settlement.undeliverable:
-            self._report.give_up(undeliverable.error_code, member[6])
-            if (receipt := member[4]) is not None:
-                receipt(member[5], undeliverable)
+            count += len(members.datas)
+            for (receipt, token), number in members.receipts():
+                receipt(token, delivered, number)
+        for ticket, undeliverable in settlement.undeliverable:
+            self._report.give_up(undeliverable.error_code, len(undeliverable.data))
+            if ticket is not None:
+                ticket[0](ticket[1], undeliverable)
         self._report.settle(count, self._queues.pending_count, settlement.misplaced)
         self._progress.set()
         if self._spill is not None:

@@ -16,12 +16,12 @@ from producer.core.csv_line import CsvLineParser
 from producer.core.line import FilteredLine, LineParser, ParsedEvent, RejectedLine
 from producer.core.line_format import AutoLineParser, LineFormat
 from producer.core.pacer import Pacer
+from producer.core.record_columns import Ticket
 from producer.dead_letters import DeadLetters
 from producer.producer import Producer
 from producer.source import Chunk, LineSource
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.event import EventId, event_id_heads, event_id_of, with_numbered_id
-from shared.lanes import lane_of
+from shared.event import EventId, event_id_heads, event_id_of
 from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
@@ -116,7 +116,7 @@ class SourceRun:
         self._lines_max = lines_max
         self._on_receipt = on_receipt
         self._on_progress = on_progress
-        self._receipt = self._take_outcome if on_receipt is None else self._take_outcome_and_tell
+        self._ticket: Ticket = (self._take_outcome, None)
         self._stop = asyncio.Event()
         self._is_reading = True
         self._generation = generation
@@ -195,6 +195,8 @@ class SourceRun:
     def _begin_chunk(self, chunk: Chunk) -> None:
         summary = self.summary
         summary.bytes_read += chunk.bytes_read
+        if self._ticket[1] is not self._barriers.current:
+            self._ticket = (self._take_outcome, self._barriers.current)
         for overlong in chunk.overlong:
             summary.lines += 1
             summary.rejected += 1
@@ -212,9 +214,9 @@ class SourceRun:
         lines = chunk.lines
         if self._lines_max is not None:
             lines = lines[: max(0, self._lines_max - summary.lines)]
-        parse, producer, is_paced = self._parser.parse, self._producer, self._is_paced
-        for offset, line in lines:
-            result = parse(line)
+        producer, is_paced = self._producer, self._is_paced
+        results = self._parser.parse_all([line for _, line in lines])
+        for (offset, line), result in zip(lines, results, strict=True):
             if type(result) is ParsedEvent:
                 if not self._try_put(result, offset, line):
                     await self._wait_and_put(result, offset, line)
@@ -235,23 +237,19 @@ class SourceRun:
     def _try_put(self, event: ParsedEvent, offset: int, line: bytes) -> bool:
         """Put an event if there is room for it; one that the stream would not take goes to the dead letters."""
         data, key, has_event_id = event
-        segment = self._barriers.current
-        token: Any = segment
+        ticket = self._ticket
+        numbering = None if has_event_id else (self._heads, offset)
         try:
-            if not has_event_id:
-                head = self._heads[lane_of(self._producer.hash_key_of(key))]
-                data = with_numbered_id(data, head, offset)
-                if self._on_receipt is not None:
-                    token = segment, f"{head.decode()}{offset}", key
-            elif self._on_receipt is not None:
-                token = segment, event_id_of(orjson.loads(data)) or "", key
-            if not self._producer.try_put(data, key, self._receipt, token):
+            if self._on_receipt is not None:
+                event_id = self._producer.event_id_of(data, key, numbering)
+                ticket = (self._take_outcome_and_tell, (ticket[1], event_id, key))
+            if not self._producer.try_put(data, key, ticket, numbering):
                 return False
         except RecordRejectedError as error:
             self.summary.rejected += 1
             self._dead_letters.add(offset, error.error_code, str(error), line)
             return True
-        segment.pending += 1
+        self._barriers.current.pending += 1
         self.summary.events += 1
         return True
 
@@ -273,16 +271,16 @@ class SourceRun:
         if self._stop.is_set():
             raise _EndError
 
-    def _take_outcome(self, token: Segment[_Place], outcome: Outcome, /) -> None:
-        token.pending -= 1
+    def _take_outcome(self, token: Segment[_Place], outcome: Outcome, count: int = 1, /) -> None:
+        token.pending -= count
         if type(outcome) is Undeliverable:
             self.summary.events -= 1
             self.summary.rejected += 1
             self._dead_letters.add(_offset_of(outcome.data), outcome.error_code, outcome.error_message, outcome.data)
         else:
-            self.summary.acknowledged += 1
+            self.summary.acknowledged += count
 
-    def _take_outcome_and_tell(self, token: Any, outcome: Outcome, /) -> None:
+    def _take_outcome_and_tell(self, token: Any, outcome: Outcome, _: int = 1, /) -> None:
         segment, event_id, key = token
         self._take_outcome(segment, outcome)
         if self._on_receipt is not None and isinstance(outcome, Delivered):

@@ -8,12 +8,13 @@ import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import orjson
 
 from producer.core.barriers import Barriers, Segment
 from producer.core.lanes import LaneQueues
+from producer.core.record_columns import Ticket
 from producer.core.spill_frame import (
     FILE_HEAD_BYTES,
     FRAME_BYTES_MAX,
@@ -26,13 +27,13 @@ from producer.core.spill_frame import (
 from shared.errors import ConfigurationError, RecordRejectedError
 from shared.lanes import lane_of
 from shared.limits import KIB
-from shared.ports import Clock, Files, Outcome, ReadableFile, Receipt, Telemetry, Undeliverable
+from shared.ports import Clock, Files, Outcome, ReadableFile, Telemetry, Undeliverable
 
 _FILES_MAX: Final = 64
 _FILE_SHARE: Final = 8  # a file takes an eighth of the spill, so that its room comes back in steps
 _CHUNK_BYTES: Final = 256 * KIB
 _APPEND_BYTES_MAX: Final = 4 * 1024 * KIB
-_RECEIPTS_MAX: Final = 65_536  # kept in memory; beyond them, a put that asks for a receipt waits
+_TICKETS_MAX: Final = 65_536  # kept in memory; beyond them, a put that asks for a receipt waits
 _MARK_BYTES_MAX: Final = 1 * KIB
 _RETRY_SECONDS: Final = 1.0
 _Place = tuple[int, int]  # number of a file, offset in it
@@ -49,8 +50,7 @@ class _SpillFile:
 class _Waiting:
     frame: bytes
     lane: int
-    receipt: Receipt | None
-    token: Any
+    ticket: Ticket | None
     written: asyncio.Future[bool]
 
 
@@ -95,7 +95,7 @@ class Spill:
         self._reached: _Place = (0, 0)  # before it, everything is acknowledged
         self._mark: _Place = (0, 0)  # the same, as stored
         self._barriers: Barriers[_Place] = Barriers()
-        self._receipts: dict[int, tuple[Receipt, Any]] = {}  # by the count of the record
+        self._tickets: dict[int, Ticket] = {}  # by the count of the record
         self._written_count = 0
         self._read_count = 0
 
@@ -108,17 +108,15 @@ class Spill:
         """Look again whether there is room in the queue, or something to forget."""
         self._changed.set()
 
-    async def put(
-        self, data: bytes, partition_key: str, receipt: Receipt | None, token: Any, explicit_hash_key: int | None
-    ) -> bool:
+    async def put(self, data: bytes, partition_key: str, ticket: Ticket | None, explicit_hash_key: int | None) -> bool:
         """Keep a record that the queue refused; False if there is no room here either, or the disk failed."""
         frame = encode_record(data, partition_key, explicit_hash_key)
         is_full = self.size + len(frame) > self._bytes_max or len(self._live) >= _FILES_MAX
-        if is_full or (receipt is not None and len(self._receipts) >= _RECEIPTS_MAX):
+        if is_full or (ticket is not None and len(self._tickets) >= _TICKETS_MAX):
             return False
         lane = lane_of(self._queues.hash_key(partition_key))
         self._queues.lanes[lane].spilled += 1
-        waiting = _Waiting(frame, lane, receipt, token, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(frame, lane, ticket, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._waiting_bytes += len(frame)
         self._work.set()
@@ -160,8 +158,8 @@ class Spill:
         self._waiting_bytes -= size
         for each in taken:
             self._written_count += 1
-            if each.receipt is not None:
-                self._receipts[self._written_count] = (each.receipt, each.token)
+            if each.ticket is not None:
+                self._tickets[self._written_count] = each.ticket
             if not each.written.done():
                 each.written.set_result(True)
         self._queues.accepted += len(taken)
@@ -243,7 +241,7 @@ class Spill:
             self._changed.clear()
             try:
                 now = self._clock.monotonic()
-                if self._queues.accept_spilled(record, self._take_outcome, token, now):
+                if self._queues.accept_spilled(record, (self._take_outcome, token), now):
                     segment.pending += 1
                     self._on_queued()
                     return
@@ -260,12 +258,12 @@ class Spill:
         self._telemetry.error("spill_damaged", path=file.path, offset=offset, bytes=file.size - offset)
         raise OSError(errno.EIO, "damaged while in use", file.path)
 
-    def _take_outcome(self, token: tuple[Segment[_Place], int], outcome: Outcome, /) -> None:
+    def _take_outcome(self, token: tuple[Segment[_Place], int], outcome: Outcome, _: int = 1, /) -> None:
         segment, count = token
         segment.pending -= 1
         if not segment.pending:
             self._changed.set()
-        asked = self._receipts.pop(count, None)
+        asked = self._tickets.pop(count, None)
         if asked is not None:
             asked[0](asked[1], outcome)
 

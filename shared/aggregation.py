@@ -10,8 +10,9 @@ Sources: amazon-kinesis-producer `aggregation-format.md` and `messages.proto`; a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
+from itertools import count
 from typing import Final, NamedTuple
 
 from shared.aggregate_message import MalformedMessageError, Tables, parse_message
@@ -50,85 +51,74 @@ _HEADS_BY_INDEX_BYTES: Final = [
     for index_bytes in (1, 2)
 ]
 _SHORT_KEY_BYTES: Final = 128
-_KEY_HEADS: Final = [b"\x0a" + _varint(size) for size in range(_SHORT_KEY_BYTES)]
 _SHORT_VARINTS: Final = [_varint(value) for value in range(_SHORT_INDEXES)]
 
 
-class Aggregate:
-    """Builds one stream record out of user records, in the order in which they are added.
+def encode_aggregate(
+    datas: Sequence[bytes], partition_keys: Sequence[str], hash_keys: Sequence[int | None] | None = None
+) -> PutEntry:
+    """Return the stream record of user records: unwrapped if it is one, as KPL does; ValueError if there is none.
 
-    Keys are stored once; the explicit hash key table holds only what a user supplied, in normalised decimal.
+    There is a partition key for each record and, with `hash_keys`, an explicit hash key or None. Keys are stored once,
+    explicit hash keys in normalised decimal. An aggregate goes to the shard of its first record, by an explicit hash
+    key on the outside. Beyond data and keys (in UTF-8) it has at most AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
+    for each member, and HASH_KEY_OVERHEAD_BYTES for each explicit hash key.
     """
+    if not datas:
+        msg = "an aggregate needs at least 1 record, it has 0"
+        raise ValueError(msg)
+    outer = None if hash_keys is None else hash_keys[0]
+    if len(datas) == 1:
+        return PutEntry(datas[0], partition_keys[0], outer)
+    unique = dict.fromkeys(partition_keys)
+    parts = [_key_table(unique)]
+    # Mostly each record has a key of its own, and the first of them is the first of the table.
+    indexes: Sequence[int] = range(len(datas))
+    if len(unique) < len(datas):
+        places = dict(zip(unique, count(), strict=False))
+        indexes = [places[key] for key in partition_keys]
+    if hash_keys is None:
+        _write_plain(parts, indexes, datas)
+    else:
+        _write_mixed(parts, indexes, hash_keys, datas)
+    message = b"".join(parts)
+    digest = hashlib.md5(message, usedforsecurity=False).digest()
+    data = b"".join((MAGIC, message, digest))
+    return PutEntry(data, OUTER_PARTITION_KEY, hash_key_of(partition_keys[0]) if outer is None else outer)
 
-    __slots__ = ("_data", "_hash_keys", "_keys")
 
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._keys: list[str] = []
-        self._hash_keys: dict[int, int] = {}  # explicit ones, by the place of their record
+def _key_table(keys: Collection[str]) -> bytes:
+    sizes = {*map(len, keys)}
+    if len(sizes) == 1 and (size := sizes.pop()) < _SHORT_KEY_BYTES:
+        head = "\n" + chr(size)
+        text = head + head.join(keys)
+        if text.isascii():  # so that each key has as many bytes as characters
+            return text.encode("ascii")
+    encoded = map(str.encode, keys)
+    return b"".join(part for key in encoded for part in (b"\x0a", _varint(len(key)), key))
 
-    def append(self, data: bytes, partition_key: str, explicit_hash_key: int | None = None) -> None:
-        """Add a user record."""
-        if explicit_hash_key is not None:
-            self._hash_keys[len(self._data)] = explicit_hash_key
-        self._data.append(data)
-        self._keys.append(partition_key)
 
-    def extend(self, data: Iterable[bytes], partition_keys: Iterable[str]) -> None:
-        """Add user records without explicit hash keys; there are as many keys as data."""
-        self._data += data
-        self._keys += partition_keys
-
-    def encode(self) -> PutEntry:
-        """Return the stream record: unwrapped for a single user record, as KPL does; ValueError if there is none.
-
-        An aggregate goes to the shard of its first record, by an explicit hash key on the outside. Beyond data and
-        keys (in UTF-8) it has at most AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES for each member, and
-        HASH_KEY_OVERHEAD_BYTES for each explicit hash key.
-        """
-        if not self._data:
-            msg = "an aggregate needs at least 1 record, it has 0"
-            raise ValueError(msg)
-        key, hash_key = self._keys[0], self._hash_keys.get(0)
-        if len(self._data) == 1:
-            return PutEntry(self._data[0], key, hash_key)
-        parts: list[bytes] = []
-        indexes = self._write_keys(parts)
-        if self._hash_keys:
-            self._write_mixed(parts, indexes)
+def _write_plain(parts: list[bytes], indexes: Iterable[int], datas: Iterable[bytes]) -> None:
+    for index, data in zip(indexes, datas, strict=True):
+        size = len(data)
+        if size < _SHORT_DATA_BYTES and index < _SHORT_INDEXES:
+            heads = _HEADS_BY_INDEX_BYTES[index >= _ONE_BYTE_INDEXES]
+            parts += (heads[size], _SHORT_VARINTS[index], _SHORT_LENGTHS[size], data)
         else:
-            self._write_plain(parts, indexes)
-        message = b"".join(parts)
-        digest = hashlib.md5(message, usedforsecurity=False).digest()
-        data = b"".join((MAGIC, message, digest))
-        return PutEntry(data, OUTER_PARTITION_KEY, hash_key_of(key) if hash_key is None else hash_key)
+            _write_member(parts, index, None, data)
 
-    def _write_keys(self, parts: list[bytes]) -> dict[str, int]:
-        indexes = {key: index for index, key in enumerate(dict.fromkeys(self._keys))}
-        for key in indexes:
-            encoded = key.encode()
-            size = len(encoded)
-            parts += (_KEY_HEADS[size] if size < _SHORT_KEY_BYTES else b"\x0a" + _varint(size), encoded)
-        return indexes
 
-    def _write_plain(self, parts: list[bytes], indexes: dict[str, int]) -> None:
-        for data, key in zip(self._data, self._keys, strict=True):
-            index = indexes[key]
-            size = len(data)
-            if size < _SHORT_DATA_BYTES and index < _SHORT_INDEXES:
-                heads = _HEADS_BY_INDEX_BYTES[index >= _ONE_BYTE_INDEXES]
-                parts += (heads[size], _SHORT_VARINTS[index], _SHORT_LENGTHS[size], data)
-            else:
-                _write_member(parts, index, None, data)
-
-    def _write_mixed(self, parts: list[bytes], indexes: dict[str, int]) -> None:
-        hash_indexes = {hash_key: index for index, hash_key in enumerate(dict.fromkeys(self._hash_keys.values()))}
-        for hash_key in hash_indexes:
-            digits = b"%d" % hash_key
-            parts += (b"\x12", _varint(len(digits)), digits)
-        for place, (data, key) in enumerate(zip(self._data, self._keys, strict=True)):
-            explicit = self._hash_keys.get(place)
-            _write_member(parts, indexes[key], None if explicit is None else hash_indexes[explicit], data)
+def _write_mixed(
+    parts: list[bytes], indexes: Iterable[int], hash_keys: Sequence[int | None], datas: Iterable[bytes]
+) -> None:
+    unique = dict.fromkeys(each for each in hash_keys if each is not None)
+    places = dict(zip(unique, count(), strict=False))
+    for hash_key in unique:
+        digits = b"%d" % hash_key
+        parts += (b"\x12", _varint(len(digits)), digits)
+    for index, hash_key_or_none, data in zip(indexes, hash_keys, datas, strict=True):
+        place = None if hash_key_or_none is None else places[hash_key_or_none]
+        _write_member(parts, index, place, data)
 
 
 def _write_member(parts: list[bytes], index: int, hash_index: int | None, data: bytes) -> None:

@@ -334,8 +334,8 @@ Outcome = Delivered | Undeliverable
 
 
 class Receipt(Protocol):
-    """Called exactly once per accepted record, in no particular order between lanes; must not block or raise."""
+    """Told exactly once of each accepted record, in no particular order between lanes; must not block or raise."""
 
-    def __call__(self, token: Any, outcome: Outcome, /) -> None:
-        """Take the outcome of the record that was put with `token`."""
+    def __call__(self, token: Any, outcome: Outcome, count: int = 1, /) -> None:
+        """Take the outcome of the record, or of so many records, that were put with `token`."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -12,10 +12,9 @@ from consumer.retrier import Retrier
 from infra.control.group import ATTEMPTS_MAX
 from infra.query.rows import table_lines
 from producer.core.hot_keys import HotKey, HotKeys
-from producer.core.lanes import QueuedRecord
+from producer.core.record_columns import RecordColumns
 from shared.aggregation import deaggregate
 from shared.errors import IteratorExpiredError
-from shared.hash_key import hash_key_of
 from shared.limits import MIB
 from shared.ports import Clock, Kinesis
 from shared.records import Shard, Start, StartKind, UserRecord
@@ -89,11 +88,7 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
             members = deaggregate(record, shard.hash_key_range).records
             records += len(members)
             size += sum(len(each.data) + len(each.partition_key) for each in members)
-            keys.add(
-                shard.shard_id,
-                shard.hash_key_range,
-                [_queued(each) for each in members],
-            )
+            keys.add(shard.shard_id, shard.hash_key_range, _columns(members))
         iterator = page.next_iterator
         if not page.records and not page.behind_milliseconds:
             break
@@ -109,10 +104,11 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
     )
 
 
-def _queued(record: UserRecord) -> QueuedRecord:
-    key = record.partition_key
-    size = len(record.data) + len(key.encode())
-    return (record.data, key, hash_key_of(key), record.explicit_hash_key, None, None, size)
+def _columns(records: Iterable[UserRecord]) -> RecordColumns:
+    columns = RecordColumns()
+    for each in records:
+        columns.append(each.data, each.partition_key, None, each.explicit_hash_key, len(each.data))
+    return columns
 
 
 def sample_lines(stream: str, samples: Sequence[ShardSample]) -> list[str]:

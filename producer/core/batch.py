@@ -6,8 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
-from producer.core.lanes import Lane, QueuedRecord
-from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, HASH_KEY_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES, Aggregate
+from producer.core.lanes import Lane
+from producer.core.record_columns import RecordColumns, Ticket
+from shared.aggregation import (
+    AGGREGATE_OVERHEAD_BYTES,
+    HASH_KEY_OVERHEAD_BYTES,
+    MEMBER_OVERHEAD_BYTES,
+    encode_aggregate,
+)
 from shared.ports import Delivered, Undeliverable
 from shared.records import PutEntry
 
@@ -25,16 +31,13 @@ class FlushReason(Enum):
 class OutgoingRecord:
     """One stream record on its way: its entry stays the same however often it is sent."""
 
-    __slots__ = ("attempts", "entry", "lanes", "members", "refused_at", "shard_id", "size", "wire_bytes")
+    __slots__ = ("attempts", "entry", "lanes", "members", "refused_at", "shard_id", "wire_bytes")
 
-    def __init__(
-        self, entry: PutEntry, members: list[QueuedRecord], lanes: list[Lane], shard_id: str | None, size: int
-    ) -> None:
+    def __init__(self, entry: PutEntry, members: RecordColumns, lanes: list[Lane], shard_id: str | None) -> None:
         self.entry = entry
         self.members = members
         self.lanes = lanes  # those that wait for it; none where order is not kept
         self.shard_id = shard_id  # predicted
-        self.size = size  # data and keys of the members, as the queues count them
         self.wire_bytes = len(entry.data) + len(entry.partition_key.encode())
         self.attempts = 0
         self.refused_at = float("inf")  # when the service first refused a request that it was part of
@@ -42,7 +45,7 @@ class OutgoingRecord:
     @property
     def is_aggregate(self) -> bool:
         """Whether it holds more than one user record."""
-        return len(self.members) > 1
+        return len(self.members.datas) > 1
 
 
 @dataclass(slots=True)
@@ -64,8 +67,8 @@ class Batch:
 class Settlement:
     """What came of a batch: receipts to hand out, and numbers for the telemetry."""
 
-    delivered: list[tuple[list[QueuedRecord], Delivered]] = field(default_factory=list)
-    undeliverable: list[tuple[QueuedRecord, Undeliverable]] = field(default_factory=list)
+    delivered: list[tuple[RecordColumns, Delivered]] = field(default_factory=list)
+    undeliverable: list[tuple[Ticket | None, Undeliverable]] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)  # stream records by error code
     misplaced: int = 0  # aggregates that landed where readers drop them
 
@@ -78,41 +81,43 @@ class Retry:
     records: list[OutgoingRecord]
 
 
-def member_bytes_max(record: QueuedRecord) -> int:
-    """Return what a record takes in an aggregate at most."""
-    return record[6] + MEMBER_OVERHEAD_BYTES + (0 if record[3] is None else HASH_KEY_OVERHEAD_BYTES)
+def bytes_max(records: RecordColumns) -> int:
+    """Return what records take in an aggregate at most."""
+    explicit = 0 if records.hash_keys is None else len(records.hash_keys) - records.hash_keys.count(None)
+    return records.size + len(records.datas) * MEMBER_OVERHEAD_BYTES + explicit * HASH_KEY_OVERHEAD_BYTES
+
+
+def member_bytes_max(records: RecordColumns, index: int) -> int:
+    """Return what one of some records takes in an aggregate at most."""
+    size = len(records.datas[index]) + len(records.keys[index].encode())
+    return size + MEMBER_OVERHEAD_BYTES + (0 if records.explicit(index) is None else HASH_KEY_OVERHEAD_BYTES)
+
+
+def head_bytes_max(records: RecordColumns, index: int) -> int:
+    """Return what one of some records takes in a request at most: unwrapped, or in an aggregate of its own."""
+    return AGGREGATE_OVERHEAD_BYTES + member_bytes_max(records, index)
 
 
 class Group:
     """An aggregate under construction for one shard."""
 
-    __slots__ = ("aggregate", "bytes", "lanes", "members", "shard_id", "size")
+    __slots__ = ("bytes", "lanes", "members", "shard_id")
 
     def __init__(self, shard_id: str) -> None:
         self.shard_id = shard_id
-        self.aggregate = Aggregate()
-        self.members: list[QueuedRecord] = []
+        self.members = RecordColumns()
         self.lanes: list[Lane] = []
         self.bytes = AGGREGATE_OVERHEAD_BYTES  # that the aggregate takes at most
-        self.size = 0  # of its members, as the queues count them
 
     def take(self, lane: Lane, count: int) -> None:
         """Move the first `count` records of a lane here."""
-        queue = lane.queue
-        if count == len(queue):
-            records, size = list(queue), lane.bytes
-            queue.clear()
-        else:
-            records = [queue.popleft() for _ in range(count)]
-            size = sum(record[6] for record in records)
-        lane.bytes -= size
-        self.bytes += size + count * MEMBER_OVERHEAD_BYTES
-        self.size += size
-        self.members += records
+        taken = lane.take_all() if count == len(lane.records.datas) else lane.records.take(count)
+        self.bytes += bytes_max(taken)
+        self.members.extend(taken)
         self.lanes.append(lane)
-        if lane.has_explicit:
-            for record in records:
-                self.aggregate.append(record[0], record[1], record[3])
-                self.bytes += 0 if record[3] is None else HASH_KEY_OVERHEAD_BYTES
-        else:
-            self.aggregate.extend([record[0] for record in records], [record[1] for record in records])
+
+    def close(self) -> OutgoingRecord:
+        """Return the stream record."""
+        members = self.members
+        entry = encode_aggregate(members.datas, members.keys, members.hash_keys)
+        return OutgoingRecord(entry, members, self.lanes, self.shard_id)

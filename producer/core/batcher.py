@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Final
 
-from producer.core.batch import Batch, FlushReason, Group, OutgoingRecord, Retry, Settlement, member_bytes_max
+from producer.core.batch import Batch, FlushReason, OutgoingRecord, Retry, Settlement
 from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
-from producer.core.lanes import Lane, LaneQueues, QueuedRecord, effective_hash_key
+from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
+from producer.core.packer import Packer
 from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
 from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
-from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
-from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.ports import Delivered, Random, Undeliverable
-from shared.records import PutEntry, PutResult
+from shared.records import PutResult
 from shared.retry import Backoff
 
 _NEVER: Final = float("inf")
 _GRACE_SECONDS: Final = 1.0  # after a success, a request that was throttled whole says something of its shards only
-
-
-def _bound(record: QueuedRecord) -> int:
-    """Return what the record takes in a request at most, in an aggregate of its own or unwrapped."""
-    return AGGREGATE_OVERHEAD_BYTES + member_bytes_max(record)
 
 
 class Batcher:
@@ -57,7 +50,6 @@ class Batcher:
         self.shard_map = ShardMap()
         self.needs_shard_map = True
         self._keeps_order = keeps_order
-        self._aggregate_bytes_max = min(aggregate_bytes_max, batch_bytes_max, queues.record_bytes_max - 1)
         self._batch_records_max = batch_records_max
         self._batch_bytes_max = batch_bytes_max
         self._linger_seconds = linger_seconds
@@ -65,7 +57,15 @@ class Batcher:
         self._retries: list[Retry] = []
         self._unverified: list[tuple[OutgoingRecord, PutResult]] = []
         self._rates = rates or ShardRates(0)
-        self._held: list[tuple[float, Lane]] = []  # lanes whose shard has no allowance, and until when
+        self._packer = Packer(
+            queues,
+            keeps_order=keeps_order,
+            aggregates=aggregates,
+            aggregate_bytes_max=aggregate_bytes_max,
+            batch_records_max=batch_records_max,
+            batch_bytes_max=batch_bytes_max,
+            rates=self._rates,
+        )
         self._gate = CallGate(backoff)
         self._bisection = Bisection()
         self._succeeded_at = -_NEVER
@@ -94,8 +94,8 @@ class Batcher:
         if self._gate.waits_for_answer:
             return None
         due_at = min((retry.due_at for retry in self._retries), default=_NEVER)
-        if self._held:
-            due_at = min(due_at, *(held[0] for held in self._held))
+        if self._packer.held:
+            due_at = min(due_at, *(held[0] for held in self._packer.held))
         if self.queues.ready:
             due_at = min(due_at, now if self.is_full() or self.is_draining else self._linger_end())
         due_at = now if self._bisection.has_work else due_at
@@ -134,8 +134,8 @@ class Batcher:
 
     def take(self, now: float) -> Batch | None:
         """Return the next request if one is due; `settle` or `fail` must follow for each."""
-        if self._held:
-            self._free_held(now)
+        if self._packer.held:
+            self._packer.free_held(now)
         reason = self._due_reason(now)
         if reason is None:
             return None
@@ -143,7 +143,7 @@ class Batcher:
         self._take_part(batch, self._bisection.take())
         if not batch.records:
             self._take_retries(batch, now)
-            self._take_ready(batch)
+            self._pack(batch)
         if not batch.records:
             self._take_part(batch, self._bisection.take_unproven())
         if not batch.records:
@@ -151,12 +151,11 @@ class Batcher:
         self._gate.start()
         return batch
 
-    def _free_held(self, now: float) -> None:
-        """Make lanes ready whose shard has an allowance again."""
-        freed = [lane for due_at, lane in self._held if due_at <= now]
-        if freed:
-            self._held = [held for held in self._held if held[0] > now]
-            self.queues.release(freed)
+    def _pack(self, batch: Batch) -> None:
+        """Add what waits in the lanes."""
+        before = len(batch.records)
+        self._packer.pack(batch, self.shard_map if self.follows_shards else None)
+        self._in_flight += sum(len(record.members.datas) for record in batch.records[before:])
 
     def _take_part(self, batch: Batch, records: list[OutgoingRecord]) -> None:
         """Send a part of a refused request by itself."""
@@ -164,16 +163,11 @@ class Batcher:
             if self._has_lost_shard(record):
                 self._regroup(record)
             else:
-                self._send_again(batch, record)
+                self._packer.add(batch, record)
 
     def _has_lost_shard(self, record: OutgoingRecord) -> bool:
         """Whether an aggregate's shard is gone: sent as it is, it would land where readers drop it."""
         return record.is_aggregate and bool(record.shard_id) and not self.shard_map.is_open(record.shard_id or "")
-
-    def _send_again(self, batch: Batch, record: OutgoingRecord) -> None:
-        self._rates.take(record.shard_id, record.wire_bytes)
-        batch.records.append(record)
-        batch.bytes += record.wire_bytes
 
     def _take_retries(self, batch: Batch, now: float) -> None:
         waiting: list[Retry] = []
@@ -184,139 +178,14 @@ class Batcher:
             for record in retry.records:
                 if self._has_lost_shard(record):
                     self._regroup(record)
-                elif not self._has_room(batch, 0, record.wire_bytes):
+                elif not self._packer.has_room(batch, 0, record.wire_bytes):
                     kept.append(record)
                 elif (ready_at := self._rates.ready_at(record.shard_id, record.wire_bytes, now)) > now:
                     waiting.append(Retry(ready_at, [record]))
                 else:
-                    self._send_again(batch, record)
+                    self._packer.add(batch, record)
             retry.records = kept
         self._retries = [retry for retry in self._retries if retry.records] + waiting
-
-    def _has_room(self, batch: Batch, open_groups: int, size: int) -> bool:
-        count = len(batch.records) + open_groups
-        return not count or (count < self._batch_records_max and batch.bytes + size <= self._batch_bytes_max)
-
-    def _take_ready(self, batch: Batch) -> None:
-        groups: dict[str, Group] = {}
-        lanes = self.queues.take_ready()
-        untouched: list[Lane] = []
-        touched: list[Lane] = []
-        for lane in lanes:
-            head = lane.queue[0]
-            if not self._has_room(batch, len(groups), _bound(head)):
-                untouched.append(lane)
-                continue
-            whole = self.shard_map.predict_lane(lane.index) if self.follows_shards else None
-            shard_id = whole
-            if self.follows_shards and (whole is None or head[3] is not None):
-                shard_id = self.shard_map.predict(effective_hash_key(head))
-            if self._is_held(batch, groups, lane, shard_id):
-                continue
-            if shard_id is None or not self.aggregates or lane.alone:
-                self._take_single(batch, len(groups), lane, shard_id)
-            else:
-                self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
-            if not lane.is_blocked:
-                touched.append(lane)
-        for group in groups.values():
-            self._close(batch, group)
-        for lane in untouched + touched:  # in this order, so that no lane starves
-            self.queues.make_ready(lane)
-
-    def _is_held(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
-        """Put a lane aside until its shard has an allowance; False if it has one."""
-        if shard_id is None or not self._rates.is_on:
-            return False
-        if self.aggregates:
-            group = groups.get(shard_id)
-            size = min(lane.bytes, self._aggregate_bytes_max) + (group.bytes if group else 0)
-        else:
-            size = len(lane.queue[0][0]) + len(lane.queue[0][1])
-        ready_at = self._rates.ready_at(shard_id, size, batch.taken_at)
-        if ready_at <= batch.taken_at:
-            return False
-        lane.is_blocked = True
-        self._held.append((ready_at, lane))
-        return True
-
-    def _take_single(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None) -> None:
-        """Send records unwrapped: one where order is kept, as many as fit where it is not."""
-        while lane.queue:
-            record = lane.queue[0]
-            if not self._has_room(batch, groups, _bound(record)):
-                return
-            if not self._keeps_order and shard_id is not None:
-                shard_id = self._predict(record)
-                if self._is_held(batch, {}, lane, shard_id):
-                    return
-            lane.queue.popleft()
-            lane.alone = max(0, lane.alone - 1)
-            size = record[6]
-            lane.bytes -= size
-            entry = PutEntry(record[0], record[1], record[3])
-            self._launch(batch, OutgoingRecord(entry, [record], [lane], shard_id, size))
-            if self._keeps_order:
-                return
-
-    def _fill(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str, *, is_whole: bool) -> None:
-        """Move the longest prefix of a lane that goes to `shard_id` and fits into that shard's aggregate."""
-        group = groups.get(shard_id)
-        count = 0
-        if group is not None:
-            count = self._prefix(batch, group, lane, is_whole=is_whole)
-            if not count:
-                self._close(batch, groups.pop(shard_id))
-                group = None
-        if group is None:
-            if not self._has_room(batch, len(groups), _bound(lane.queue[0])):
-                return
-            group = groups[shard_id] = Group(shard_id)
-            batch.bytes += group.bytes
-            count = max(1, self._prefix(batch, group, lane, is_whole=is_whole))  # one record may be larger than that
-        batch.bytes -= group.bytes
-        group.take(lane, count)
-        batch.bytes += group.bytes
-        lane.is_blocked = self._keeps_order
-
-    def _prefix(self, batch: Batch, group: Group, lane: Lane, *, is_whole: bool) -> int:
-        """Count the first records of a lane that go to the group's shard and fit into its aggregate and the request."""
-        queue = lane.queue
-        room = min(self._aggregate_bytes_max - group.bytes, self._batch_bytes_max - batch.bytes)
-        count_max = AGGREGATE_RECORDS_MAX - len(group.members)
-        is_plain = is_whole and not lane.has_explicit
-        if is_plain and len(queue) <= count_max and lane.bytes + len(queue) * MEMBER_OVERHEAD_BYTES <= room:
-            return len(queue)
-        count = 0
-        for record in islice(queue, count_max):
-            room -= member_bytes_max(record)
-            if room < 0 or not (
-                is_plain or (is_whole and record[3] is None) or self._predict(record) == group.shard_id
-            ):
-                break
-            count += 1
-        return count
-
-    def _predict(self, record: QueuedRecord) -> str | None:
-        return self.shard_map.predict(effective_hash_key(record))
-
-    def _close(self, batch: Batch, group: Group) -> None:
-        batch.bytes -= group.bytes  # `_launch` counts what is sent
-        self._launch(
-            batch,
-            OutgoingRecord(group.aggregate.encode(), group.members, group.lanes, group.shard_id, group.size),
-        )
-
-    def _launch(self, batch: Batch, record: OutgoingRecord) -> None:
-        if self._keeps_order:
-            for lane in record.lanes:
-                lane.is_blocked = True
-        else:
-            record.lanes = []
-        self._in_flight += len(record.members)
-        self._rates.take(record.shard_id, record.wire_bytes)
-        batch.records.append(record)
-        batch.bytes += record.wire_bytes
 
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:
         """Take the answer to a batch, one result per entry in order."""
@@ -354,7 +223,7 @@ class Batcher:
 
     def _place(self, record: OutgoingRecord, result: PutResult, settlement: Settlement, *, is_final: bool) -> None:
         """Judge a stream record that landed; with `is_final`, an unknown shard counts as the wrong one."""
-        hash_keys = map(effective_hash_key, record.members) if record.is_aggregate else None
+        hash_keys = record.members.effective_hash_keys() if record.is_aggregate else None
         verdict = judge(result, record.shard_id, hash_keys, self.shard_map)
         if record.shard_id is not None and result.shard_id != record.shard_id and not is_final:
             self.shard_map = self.shard_map.without(record.shard_id)
@@ -362,10 +231,10 @@ class Batcher:
         if verdict is Verdict.UNKNOWN_SHARD and not is_final:
             self._unverified.append((record, result))
         elif verdict is Verdict.DELIVERED:
-            count = len(record.members)
+            count = len(record.members.datas)
             self._in_flight -= count
             self._acknowledged += count
-            self.queues.settle(count, record.size)
+            self.queues.settle(count, record.members.size)
             self.queues.release(record.lanes)
             settlement.delivered.append((record.members, Delivered(result.shard_id, result.sequence_number)))
         else:
@@ -374,7 +243,7 @@ class Batcher:
 
     def _regroup(self, record: OutgoingRecord, *, alone: bool = False) -> None:
         """Put the members back to the front of their lanes, to be grouped anew or, with `alone`, sent unwrapped."""
-        self._in_flight -= len(record.members)
+        self._in_flight -= len(record.members.datas)
         self.queues.return_to_front(record.members, alone=alone)
         self.queues.release(record.lanes)
 
@@ -396,18 +265,18 @@ class Batcher:
         if found is not None and found.is_aggregate:
             self._regroup(found, alone=True)
         elif found is not None:
-            (member,) = found.members
+            (data,), (ticket,) = found.members.datas, found.members.tickets
             self._in_flight -= 1
-            self.queues.reject(member)
+            self.queues.reject(found.members.size)
             self.queues.release(found.lanes)
-            settlement.undeliverable.append((member, Undeliverable(*reason, member[0])))
+            settlement.undeliverable.append((ticket, Undeliverable(*reason, data)))
         assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
         return settlement
 
     @property
     def is_hopeless(self) -> bool:
         """Whether the stream refuses whatever is tried, so that no record is to blame."""
-        others = self._in_flight - self._bisection.alone_count + len(self.queues.ready) + len(self._held)
+        others = self._in_flight - self._bisection.alone_count + len(self.queues.ready) + len(self._packer.held)
         return self._bisection.is_hopeless(others)
 
     def _retry_all(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:

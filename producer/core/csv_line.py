@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import orjson
@@ -62,6 +63,10 @@ class CsvLineParser:
             )
         self._header = names
         return FILTERED_HEADER
+
+    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
+        """Judge lines in turn, as `parse` does."""
+        return map(self.parse, lines)
 
     def snapshot(self) -> bytes:
         """Return the header as JSON, `null` before it was read."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final
 
-from producer.core.lanes import QueuedRecord, effective_hash_key
-from shared.hash_key import HashKeyRange
+from producer.core.record_columns import RecordColumns
+from shared.hash_key import HashKeyRange, hash_key_of
 
 KEYS_PER_SHARD_MAX: Final = 32
 _SHARDS_MAX: Final = 10_000
 _BUCKETS: Final = 64  # of a shard's hash keys, to find the middle of its load
-_STRIDE_MAX: Final = 31  # one record of 16 on average is looked at
+_STRIDE_MAX: Final = 127  # one record of 64 on average is looked at
 _HALF_LIFE_SECONDS: Final = 60.0
 _USELESS_SHARE: Final = 0.9  # a split that leaves one side more than this is none
 
@@ -66,7 +66,7 @@ class _Sketch:
 
 
 class HotKeys:
-    """Looks at a sixteenth of the records that were delivered; costs about a microsecond for each of these.
+    """Looks at one of 64 records that were delivered; costs about a microsecond for each of these.
 
     `stride_max` is the longest way from one record that is looked at to the next: 1 looks at each.
     """
@@ -78,26 +78,28 @@ class HotKeys:
         self._state = 1
         self._halved_at: float | None = None
 
-    def add(self, shard_id: str, shard_range: HashKeyRange | None, members: Sequence[QueuedRecord]) -> None:
+    def add(self, shard_id: str, shard_range: HashKeyRange | None, members: RecordColumns) -> None:
         """Take the members of a stream record that a shard has taken; without its range nothing is learnt."""
-        index = self._until_next
-        if index < len(members) and shard_range is not None:
+        index, count = self._until_next, len(members.datas)
+        if index < count and shard_range is not None:
             sketch = self._sketches.get(shard_id)
             if sketch is None and len(self._sketches) < _SHARDS_MAX:
                 sketch = self._sketches[shard_id] = _Sketch()
-            while index < len(members):
+            while index < count:
                 if sketch is not None:
-                    self._look(sketch, shard_range, members[index])
+                    self._look(sketch, shard_range, members, index)
                 # Strides of one length would see the same keys again and again where these take turns (Lehmer, 1951).
                 self._state = self._state * 48_271 % 2_147_483_647
                 index += 1 + self._state % self._stride_max
-        self._until_next = max(0, index - len(members))
+        self._until_next = max(0, index - count)
 
-    def _look(self, sketch: _Sketch, shard_range: HashKeyRange, record: QueuedRecord) -> None:
-        bucket = (effective_hash_key(record) - shard_range.start) * _BUCKETS // shard_range.width
+    def _look(self, sketch: _Sketch, shard_range: HashKeyRange, records: RecordColumns, index: int) -> None:
+        key, explicit = records.keys[index], records.explicit(index)
+        hash_key = hash_key_of(key) if explicit is None else explicit
+        bucket = (hash_key - shard_range.start) * _BUCKETS // shard_range.width
         if 0 <= bucket < _BUCKETS:
-            size = len(record[0]) + len(record[1])
-            sketch.add(record[1], size * (1 + self._stride_max) / 2, bucket)
+            size = len(records.datas[index]) + len(key)
+            sketch.add(key, size * (1 + self._stride_max) / 2, bucket)
 
     def age(self, now: float, open_ids: Container[str]) -> None:
         """Let old load count half after a minute, and forget shards that are closed."""

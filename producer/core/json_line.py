@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from producer.core.line import (
@@ -16,11 +17,13 @@ from producer.core.line import (
     unusable_state,
 )
 from shared.errors import MalformedEventError
-from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, decode_event
+from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, decode_event, decode_events
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 
 SESSION_ID_FIELD: Final = "session_id"
 _STATE: Final = b""
+_PART_LINES: Final = 64  # the events of more would not stay in the processor's cache
+_new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
 class JsonLineParser:
@@ -36,6 +39,31 @@ class JsonLineParser:
         except MalformedEventError as error:
             return RejectedLine(MALFORMED_EVENT, str(error))
         return keyed_event(event, data)
+
+    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
+        """Judge lines in turn, as `parse` does, in half the time."""
+        for start in range(0, len(lines), _PART_LINES):
+            yield from self._parse_part(lines[start : start + _PART_LINES])
+
+    def _parse_part(self, lines: Sequence[bytes]) -> list[LineResult]:
+        datas = [
+            line
+            if line[:1] == b"{" and line[-1:] == b"}"
+            else line.removeprefix(BYTE_ORDER_MARK).strip(JSON_WHITESPACE)
+            for line in lines
+        ]
+        if not all(datas):
+            return list(map(self.parse, lines))
+        events, malformed = decode_events(datas)
+        if malformed:
+            return list(map(self.parse, lines))
+        new, parsed = _new_tuple, ParsedEvent
+        return [
+            new(parsed, (data, key, EVENT_ID_FIELD in event))
+            if type(key := event.get(SESSION_ID_FIELD)) is str and 0 < len(key) <= PARTITION_KEY_CHARACTERS_MAX
+            else keyed_event(event, data)
+            for event, data in zip(events, datas, strict=True)
+        ]
 
     def snapshot(self) -> bytes:
         """Return the empty state."""

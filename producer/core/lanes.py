@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
+from producer.core.record_columns import RecordColumns, Ticket
 from producer.core.spill_frame import SpilledRecord
 from shared.errors import PartitionKeyError, RecordTooLargeError
+from shared.event import with_numbered_id
 from shared.hash_key import hash_key_of
 from shared.lanes import LANES, lane_of
 from shared.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
-from shared.ports import Receipt
-
-# Data, partition key, hash key of the partition key, explicit hash key, receipt, token, bytes of data and key. A tuple:
-# it is made for every record, and a class costs three times as much.
-QueuedRecord = tuple[bytes, str, int, int | None, Receipt | None, Any, int]
 
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
 _KEYS_KEPT_MAX: Final = 65_536
@@ -24,26 +21,26 @@ _LANE_SHIFT: Final = 128 - 8
 assert lane_of(HASH_KEY_MAX) == HASH_KEY_MAX >> _LANE_SHIFT == LANES - 1
 
 
-def effective_hash_key(record: QueuedRecord) -> int:
-    """Return the hash key that decides on the record's shard."""
-    explicit = record[3]
-    return record[2] if explicit is None else explicit
+Numbering = tuple[Sequence[bytes], int]  # of an event id: the heads, one per lane, and the number behind them
 
 
 class Lane:
     """The records of one lane that wait, in the order in which they were put."""
 
-    __slots__ = ("alone", "bytes", "has_explicit", "index", "is_blocked", "queue", "ready_since", "spilled")
+    __slots__ = ("alone", "index", "is_blocked", "ready_since", "records", "spilled")
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.queue: deque[QueuedRecord] = deque()
+        self.records = RecordColumns()
         self.alone = 0  # so many of the first records are to be sent unwrapped: one of them was refused
-        self.bytes = 0  # of what is queued: data and keys
-        self.has_explicit = False  # whether a record with an explicit hash key was queued since it was empty
         self.is_blocked = False
         self.ready_since = 0.0
         self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
+
+    def take_all(self) -> RecordColumns:
+        """Remove all records and return them."""
+        taken, self.records = self.records, RecordColumns()
+        return taken
 
 
 class LaneQueues:
@@ -55,6 +52,7 @@ class LaneQueues:
 
     def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
         self.lanes = [Lane(index) for index in range(LANES)]
+        self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
         self.ready: deque[Lane] = deque()
         self.ready_bytes = 0
         self.ready_count = 0
@@ -65,13 +63,12 @@ class LaneQueues:
         self._settled = 0
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
-        self._keys: dict[str, tuple[int, int]] = {}  # hash key and bytes of the partition keys seen last
-        self._queues = [lane.queue for lane in self.lanes]
+        self._keys: dict[str, tuple[Lane, int, int]] = {}  # lane, bytes and hash key of the partition keys seen last
 
     @property
     def queued(self) -> int:
         """How many records wait in the lanes."""
-        return sum(map(len, self._queues))
+        return sum(len(lane.records.datas) for lane in self.lanes)
 
     @property
     def pending_count(self) -> int:
@@ -87,53 +84,69 @@ class LaneQueues:
         self,
         data: bytes,
         partition_key: str,
-        receipt: Receipt | None,
-        token: Any,
-        explicit_hash_key: int | None,
-        now: float,
+        ticket: Ticket | None = None,
+        explicit_hash_key: int | None = None,
+        numbering: Numbering | None = None,
     ) -> bool:
         """Queue a record; False if the buffer is full, or older records of its lane are spilled: nothing was done.
 
-        Raises RecordTooLargeError or PartitionKeyError for a record that no stream would take.
+        With `numbering`, the record is an event that gets its id here, where its lane is known. `stamp` has to follow
+        if a lane became `fresh`. Raises RecordTooLargeError or PartitionKeyError for a record that no stream takes.
         """
         known = self._keys.get(partition_key)
-        if known is None:
-            known = self._learn_key(partition_key)
-        hash_key, size = known
+        lane, size, _ = self._learn_key(partition_key) if known is None else known
+        if numbering is not None:
+            data = with_numbered_id(data, numbering[0][lane.index], numbering[1])
         size += len(data)
         if size > self.record_bytes_max:
             raise self._too_large(size)
         if explicit_hash_key is not None:
             _check_explicit_hash_key(explicit_hash_key)
-        lane = self.lanes[hash_key >> _LANE_SHIFT]
         room_taken = self._room_taken + size
         if lane.spilled or (room_taken > self._buffer_bytes_max and self._room_taken):
             return False
+        records = lane.records
+        if explicit_hash_key is not None or records.hash_keys is not None:
+            records.append(data, partition_key, ticket, explicit_hash_key, size)
+        else:  # what `append` does
+            records.datas.append(data)
+            records.keys.append(partition_key)
+            records.tickets.append(ticket)
+            records.size += size
         self._room_taken = room_taken + RECORD_OVERHEAD_BYTES
         self.accepted += 1
-        lane.bytes += size
-        queue = lane.queue
-        if not queue:
-            lane.ready_since = now
-            lane.has_explicit = False
-            if not lane.is_blocked:
-                self.ready.append(lane)
-        if explicit_hash_key is not None:
-            lane.has_explicit = True
-        queue.append((data, partition_key, hash_key, explicit_hash_key, receipt, token, size))
         if not lane.is_blocked:
             self.ready_bytes += size
             self.ready_count += 1
+        if len(records.datas) == 1:
+            self.fresh.append(lane)
+            if not lane.is_blocked:
+                self.ready.append(lane)
         return True
 
-    def accept_spilled(self, record: SpilledRecord, receipt: Receipt, token: Any, now: float) -> bool:
+    def stamp(self, now: float) -> None:
+        """Note since when the fresh lanes wait."""
+        for lane in self.fresh:
+            lane.ready_since = now
+        self.fresh.clear()
+
+    def event_id(self, partition_key: str, numbering: Numbering) -> str:
+        """Return the id that an event gets."""
+        return f"{numbering[0][self.lane_of(partition_key).index].decode()}{numbering[1]}"
+
+    def numbered(self, data: bytes, partition_key: str, numbering: Numbering) -> bytes:
+        """Return an event with its id, as `accept` would queue it."""
+        return with_numbered_id(data, numbering[0][self.lane_of(partition_key).index], numbering[1])
+
+    def accept_spilled(self, record: SpilledRecord, ticket: Ticket, now: float) -> bool:
         """Queue the oldest spilled record of its lane; False if the buffer is full. Errors as in `accept`."""
-        lane = self.lanes[self.hash_key(record.partition_key) >> _LANE_SHIFT]
+        lane = self.lane_of(record.partition_key)
         spilled, lane.spilled = lane.spilled, 0
         try:
-            is_queued = self.accept(record.data, record.partition_key, receipt, token, record.explicit_hash_key, now)
+            is_queued = self.accept(record.data, record.partition_key, ticket, record.explicit_hash_key)
         finally:
             lane.spilled = spilled
+        self.stamp(now)
         if is_queued:
             lane.spilled -= 1
             self.spilled -= 1
@@ -142,16 +155,21 @@ class LaneQueues:
 
     def reject_spilled(self, record: SpilledRecord) -> None:
         """Count the oldest spilled record of its lane as one that no stream takes."""
-        self.lanes[self.hash_key(record.partition_key) >> _LANE_SHIFT].spilled -= 1
+        self.lane_of(record.partition_key).spilled -= 1
         self.spilled -= 1
         self.undeliverable += 1
 
     def hash_key(self, partition_key: str) -> int:
         """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""
         known = self._keys.get(partition_key)
+        return (self._learn_key(partition_key) if known is None else known)[2]
+
+    def lane_of(self, partition_key: str) -> Lane:
+        """Return the lane of a partition key; errors as in `hash_key`."""
+        known = self._keys.get(partition_key)
         return (self._learn_key(partition_key) if known is None else known)[0]
 
-    def _learn_key(self, partition_key: str) -> tuple[int, int]:
+    def _learn_key(self, partition_key: str) -> tuple[Lane, int, int]:
         if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
             msg = (
                 f"the partition key has {len(partition_key):,} characters; "
@@ -165,7 +183,8 @@ class LaneQueues:
             raise PartitionKeyError(msg) from None
         if len(self._keys) >= _KEYS_KEPT_MAX:
             self._keys.clear()
-        known = self._keys[partition_key] = hash_key, len(partition_key.encode())
+        known = self.lanes[hash_key >> _LANE_SHIFT], len(partition_key.encode()), hash_key
+        self._keys[partition_key] = known
         return known
 
     def _too_large(self, size: int) -> RecordTooLargeError:
@@ -186,10 +205,10 @@ class LaneQueues:
 
     def make_ready(self, lane: Lane) -> None:
         """Count a lane among the ready ones, if anything waits in it."""
-        if lane.queue:
+        if lane.records.datas:
             self.ready.append(lane)
-            self.ready_bytes += lane.bytes
-            self.ready_count += len(lane.queue)
+            self.ready_bytes += lane.records.size
+            self.ready_count += len(lane.records.datas)
 
     def release(self, lanes: Iterable[Lane]) -> None:
         """Unblock lanes whose stream record is settled."""
@@ -198,33 +217,33 @@ class LaneQueues:
                 lane.is_blocked = False
                 self.make_ready(lane)
 
-    def return_to_front(self, records: list[QueuedRecord], *, alone: bool = False) -> None:
+    def return_to_front(self, records: RecordColumns, *, alone: bool = False) -> None:
         """Put records back before everything newer of their lanes, which are blocked (or have no order to keep).
 
         With `alone`, each is to be sent unwrapped.
         """
-        for record in reversed(records):
-            lane = self.lanes[record[2] >> _LANE_SHIFT]
-            lane.alone += alone
-            size = record[6]
+        by_lane: dict[Lane, RecordColumns] = {}
+        for index, key in enumerate(records.keys):
+            by_lane.setdefault(self.lane_of(key), RecordColumns()).extend(records.single(index))
+        for lane, returned in by_lane.items():
+            lane.alone += alone * len(returned)
             if not lane.is_blocked:
-                if not lane.queue:
+                if not lane.records.datas:
                     self.ready.append(lane)
-                self.ready_bytes += size
-                self.ready_count += 1
-            lane.has_explicit = record[3] is not None or (lane.has_explicit and bool(lane.queue))
-            lane.queue.appendleft(record)
-            lane.bytes += size
+                self.ready_bytes += returned.size
+                self.ready_count += len(returned)
+            returned.extend(lane.records)
+            lane.records = returned
 
     def settle(self, count: int, size: int) -> None:
         """Give back the room of records whose outcome is known."""
         self._settled += count
         self._room_taken -= size + count * RECORD_OVERHEAD_BYTES
 
-    def reject(self, record: QueuedRecord) -> None:
-        """Give back the room of a record that the stream does not take."""
+    def reject(self, size: int) -> None:
+        """Give back the room of a record of `size` bytes that the stream does not take."""
         self.undeliverable += 1
-        self._room_taken -= record[6] + RECORD_OVERHEAD_BYTES
+        self._room_taken -= size + RECORD_OVERHEAD_BYTES
 
 
 def _check_explicit_hash_key(explicit_hash_key: int) -> None:

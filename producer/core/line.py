@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -59,6 +60,10 @@ class LineParser(Protocol):
 
     def parse(self, line: bytes) -> LineResult:
         """Judge one line, without its newline; any bytes are allowed and none raise."""
+        ...
+
+    def parse_all(self, lines: Sequence[bytes]) -> Iterable[LineResult]:
+        """Judge lines in turn, as `parse` does."""
         ...
 
     def snapshot(self) -> bytes:

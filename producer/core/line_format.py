@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -64,6 +64,12 @@ class AutoLineParser:
                 return _REJECTED_UNKNOWN
             self._parser = self._decide(detected)
         return self._parser.parse(line)
+
+    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
+        """Judge lines in turn, as `parse` does."""
+        if self._parser is not None:
+            return iter(self._parser.parse_all(lines))
+        return map(self.parse, lines)
 
     def _decide(self, line_format: LineFormat) -> LineParser:
         self.decided = line_format

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -119,6 +119,10 @@ class VisitLineParser:
 
     def _client_of(self, logged: LoggedRequest) -> bytes:
         return self._sessions.client_of(logged.address, logged.user_agent[:USER_AGENT_BYTES_MAX])
+
+    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
+        """Judge lines in turn, as `parse` does."""
+        return map(self.parse, lines)
 
     def snapshot(self) -> bytes:
         """Return sessions and known bots as JSON; clients appear as keyed digests only."""

@@ -112,7 +112,7 @@ class BatcherMachine(RuleBasedStateMachine):
             key = chance.choice(KEYS)
             explicit = chance.getrandbits(128) if spread and not self.keeps_order else None
             data = b"%d:" % self.put_count + bytes(chance.choice((0, 10, 10, 300, 2000)))
-            if self.queues.accept(data, key, None, self.put_count, explicit, self.now):
+            if self._accept(data, key, explicit):
                 self.puts[key].append(self.put_count)
                 self.put_count += 1
 
@@ -120,7 +120,7 @@ class BatcherMachine(RuleBasedStateMachine):
     def put_poison(self, seed: int) -> None:
         """Put a record that no request may hold."""
         key = random.Random(seed).choice(KEYS)
-        if self.queues.accept(b"%d%b" % (self.put_count, POISON), key, None, self.put_count, None, self.now):
+        if self._accept(b"%d%b" % (self.put_count, POISON), key):
             self.puts[key].append(self.put_count)
             self.poisonous.add(self.put_count)
             self.put_count += 1
@@ -177,15 +177,21 @@ class BatcherMachine(RuleBasedStateMachine):
                 self._land(entry)
         self.batcher.fail(batch, self.now, self.chance)
 
+    def _accept(self, data: bytes, key: str, explicit: int | None = None) -> bool:
+        is_accepted = self.queues.accept(data, key, (print, self.put_count), explicit)
+        self.queues.stamp(self.now)
+        return is_accepted
+
     def _settle(self, settlement: Settlement) -> None:
         for members, _ in settlement.delivered:
-            for member in members:
-                assert member[5] not in self.acknowledged
-                self.acknowledged.add(member[5])
-        for member, outcome in settlement.undeliverable:
-            assert outcome.data == member[0]
-            assert member[5] not in self.acknowledged | self.undeliverable
-            self.undeliverable.add(member[5])
+            for ticket in members.tickets:
+                assert ticket is not None
+                assert ticket[1] not in self.acknowledged
+                self.acknowledged.add(ticket[1])
+        for ticket, _ in settlement.undeliverable:
+            assert ticket is not None
+            assert ticket[1] not in self.acknowledged | self.undeliverable
+            self.undeliverable.add(ticket[1])
 
     @rule()
     def refresh(self) -> None:
@@ -242,12 +248,12 @@ class BatcherMachine(RuleBasedStateMachine):
         assert ledger.acknowledged == len(self.acknowledged)
         assert ledger.undeliverable == len(self.undeliverable)
         assert self.refused_blindly or self.undeliverable <= self.poisonous
-        assert ledger.queued == sum(len(lane.queue) for lane in self.queues.lanes)
+        assert ledger.queued == sum(len(lane.records) for lane in self.queues.lanes)
         assert self.queues.pending_count == ledger.pending
-        ready = [lane for lane in self.queues.lanes if lane.queue and not lane.is_blocked]
+        ready = [lane for lane in self.queues.lanes if len(lane.records) and not lane.is_blocked]
         assert sorted(lane.index for lane in self.queues.ready) == [lane.index for lane in ready]
-        assert self.queues.ready_count == sum(len(lane.queue) for lane in ready)
-        assert self.queues.ready_bytes == sum(lane.bytes for lane in ready)
+        assert self.queues.ready_count == sum(len(lane.records) for lane in ready)
+        assert self.queues.ready_bytes == sum(lane.records.size for lane in ready)
         read = {number for numbers in self._read().values() for number in numbers}
         assert self.acknowledged <= read
 

@@ -16,10 +16,10 @@ from consumer.core.chunk import cut
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.shard_graph import may_start, rows_to_create
-from shared.aggregation import Aggregate
 from shared.event import EventId
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, Lease
 from shared.records import Position, Shard, StreamRecord
+from tests.support.aggregate import Aggregate
 
 
 class ShardGraphMachine(RuleBasedStateMachine):

@@ -26,7 +26,6 @@ from consumer.shard_consumer import ShardConsumer
 from consumer.shard_parts import ShardParts, ShardSettings
 from consumer.shard_reader import ReadPorts, ReadSettings
 from consumer.status import Counters
-from shared.aggregation import Aggregate
 from shared.errors import LeaseLostError
 from shared.lease import CheckpointKind, Lease
 from shared.limits import MIB
@@ -34,6 +33,7 @@ from shared.records import Position, PutEntry
 from shared.retry import Backoff
 from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import Process, SimulationLoop
+from tests.support.aggregate import Aggregate
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_leases import FakeLeases
 from tests.support.fake_objects import FakeObjects

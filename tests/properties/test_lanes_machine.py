@@ -11,7 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from producer.core.lanes import RECORD_OVERHEAD_BYTES, Lane, LaneQueues, QueuedRecord
+from producer.core.lanes import RECORD_OVERHEAD_BYTES, Lane, LaneQueues
+from producer.core.record_columns import RecordColumns
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.hash_key import hash_key_of
 from shared.lanes import lane_of
@@ -30,7 +31,17 @@ class Flight:
     """Records of one lane that were sent together."""
 
     lane: Lane
-    records: list[QueuedRecord]
+    records: RecordColumns
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of its records."""
+        return numbers_of(self.records)
+
+
+def numbers_of(records: RecordColumns) -> list[int]:
+    """Return the numbers that records were put with."""
+    return [ticket[1] for ticket in records.tickets if ticket is not None]
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -63,7 +74,8 @@ class LanesMachine(RuleBasedStateMachine):
             data = b"%d:" % self.count + bytes(size)
             explicit = HASH_KEY_MAX - self.count if spread else None
             held = sum(self.sizes.values())
-            is_accepted = self.queues.accept(data, key, None, self.count, explicit, self.now)
+            is_accepted = self.queues.accept(data, key, (print, self.count), explicit)
+            self.queues.stamp(self.now)
             cost = held + len(data) + len(key) + len(self.sizes) * RECORD_OVERHEAD_BYTES
             assert is_accepted == (not self.sizes or cost <= self.room)
             if is_accepted:
@@ -78,7 +90,7 @@ class LanesMachine(RuleBasedStateMachine):
         key = {"no key": "", "long key": "k" * 257, "surrogate": "\ud800"}.get(kind, CHOSEN[0])
         explicit = HASH_KEY_MAX + 1 if kind == "hash key" else None
         with pytest.raises(RecordTooLargeError if kind == "large" else PartitionKeyError):
-            self.queues.accept(data, key, None, None, explicit, self.now)
+            self.queues.accept(data, key, None, explicit)
 
     @rule(seconds=st.sampled_from([0.01, 1.0]))
     def wait(self, seconds: float) -> None:
@@ -92,17 +104,16 @@ class LanesMachine(RuleBasedStateMachine):
         untouched = []
         for index, lane in enumerate(self.queues.take_ready()):
             assert not lane.is_blocked, "a lane in flight is sent from"
-            assert lane.queue, "an empty lane is ready"
+            assert len(lane.records), "an empty lane is ready"
             if index < skipped:
                 untouched.append(lane)
                 continue
-            records = [lane.queue.popleft() for _ in range(min(most, len(lane.queue)))]
-            lane.bytes -= sum(len(record[0]) + len(record[1]) for record in records)
+            records = lane.records.take(min(most, len(lane.records)))
             lane.is_blocked = True
             self.flights.append(Flight(lane, records))
             # What is sent is the oldest that was not delivered: nothing of the lane was passed by, nothing is lost.
             oldest = list(self.waiting[lane.index])[: len(records)]
-            assert [record[5] for record in records] == oldest
+            assert numbers_of(records) == oldest
         for lane in untouched:
             self.queues.make_ready(lane)
 
@@ -111,9 +122,9 @@ class LanesMachine(RuleBasedStateMachine):
     def deliver(self, number: int) -> None:
         """Everything of a flight arrived."""
         flight = self.flights.pop(number % len(self.flights))
-        for record in flight.records:
-            assert self.waiting[flight.lane.index].popleft() == record[5]
-        self.queues.settle(len(flight.records), sum(self.sizes.pop(record[5]) for record in flight.records))
+        for each in flight.numbers:
+            assert self.waiting[flight.lane.index].popleft() == each
+        self.queues.settle(len(flight.records), sum(self.sizes.pop(each) for each in flight.numbers))
         self.queues.release([flight.lane])
 
     @precondition(lambda self: self.flights)
@@ -130,14 +141,14 @@ class LanesMachine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         """Counts, bytes and the ready lanes are what the records themselves say."""
         queues = self.queues
-        ready = [lane for lane in queues.lanes if lane.queue and not lane.is_blocked]
+        ready = [lane for lane in queues.lanes if len(lane.records) and not lane.is_blocked]
         assert sorted(lane.index for lane in queues.ready) == [lane.index for lane in ready]
-        assert queues.ready_count == sum(len(lane.queue) for lane in ready)
-        assert queues.ready_bytes == sum(lane.bytes for lane in ready)
+        assert queues.ready_count == sum(len(lane.records) for lane in ready)
+        assert queues.ready_bytes == sum(lane.records.size for lane in ready)
         assert queues.pending_count == len(self.sizes)
         assert queues.pending_bytes == sum(self.sizes.values())
         assert queues.accepted == self.count
-        assert queues.queued == sum(len(lane.queue) for lane in queues.lanes)
+        assert queues.queued == sum(len(lane.records) for lane in queues.lanes)
         assert len({flight.lane.index for flight in self.flights}) == len(self.flights)
 
     @invariant()
@@ -145,12 +156,12 @@ class LanesMachine(RuleBasedStateMachine):
         """In flight first, then queued: together all that was accepted and not delivered, in the order of the puts."""
         found: dict[int, list[int]] = {}
         for flight in self.flights:
-            found[flight.lane.index] = [record[5] for record in flight.records]
+            found[flight.lane.index] = flight.numbers
         for lane in self.queues.lanes:
-            if lane.queue:
-                numbers = found.setdefault(lane.index, [])
-                numbers += [record[5] for record in lane.queue]
-                assert lane.bytes == sum(self.sizes[record[5]] for record in lane.queue)
+            if len(lane.records):
+                waiting = numbers_of(lane.records)
+                found.setdefault(lane.index, []).extend(waiting)
+                assert lane.records.size == sum(self.sizes[number] for number in waiting)
         assert found == {lane: list(numbers) for lane, numbers in self.waiting.items() if numbers}
 
     def teardown(self) -> None:

@@ -70,4 +70,4 @@ class Ledgers:
 def _queued(producer: Producer) -> int:
     """Count the records in the lanes one by one."""
     queues: LaneQueues = producer._queues
-    return sum(len(lane.queue) for lane in queues.lanes)
+    return sum(len(lane.records) for lane in queues.lanes)

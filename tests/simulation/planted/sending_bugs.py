@@ -88,14 +88,12 @@ def misplaced_aggregate_taken_for_success(patch: Patch) -> None:
 
 @bug("accepted = acknowledged + dead-lettered + queued + spilled, at every instant")
 def ledger_off_by_one(patch: Patch) -> None:
-    """Count one record too few of every batch that is handed back to be sent again."""
+    """Count one record too few of every aggregate that is taken apart to be sent again."""
     original = LaneQueues.return_to_front
 
-    def return_to_front(self: Any, records: Any) -> None:
-        original(self, records)
-        self.queued -= 1
-        self.accepted -= 1
-        self.accepted += len(records) > 1
+    def return_to_front(self: Any, records: Any, *, alone: bool = False) -> None:
+        original(self, records, alone=alone)
+        self.accepted -= len(records) > 1
 
     patch.setattr(LaneQueues, "return_to_front", return_to_front)
 

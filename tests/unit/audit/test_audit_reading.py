@@ -12,9 +12,9 @@ import pytest
 
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import AuditReader, AuditScope, audit_application, constant_prefix
-from shared.aggregation import Aggregate
 from shared.errors import ConfigurationError, ServiceUnavailableError, SourceError
 from shared.records import PutEntry
+from tests.support.aggregate import Aggregate
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_leases import FakeLeases
 from tests.support.fake_objects import FakeObjects

@@ -18,11 +18,11 @@ from consumer.core.lease_planner import LeasePlanner
 from consumer.core.read_pacer import ReadPacer
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.shard_graph import may_start, merge_marks, rows_to_create
-from shared.aggregation import Aggregate
 from shared.hash_key import even_ranges
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease, TableRows
 from shared.limits import GET_RECORDS_BYTES_MAX
 from shared.records import Position, Shard, StreamRecord
+from tests.support.aggregate import Aggregate
 
 AT_TIME = Checkpoint(CheckpointKind.AT_TIMESTAMP)
 OPEN, CLOSED = None, 99

@@ -9,10 +9,10 @@ import orjson
 import pytest
 
 from consumer.reader import StreamFollower, render_json, render_text
-from shared.aggregation import Aggregate
 from shared.errors import StreamNotFoundError
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, Checkpoint
 from shared.records import Position, UserRecord
+from tests.support.aggregate import Aggregate
 from tests.unit.consumer.small_cloud import SOURCE, SmallCloud, VirtualClock
 
 Taken = list[tuple[str, UserRecord]]

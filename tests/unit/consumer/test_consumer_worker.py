@@ -11,7 +11,6 @@ import pytest
 
 from consumer.core.object_key import STREAM_DELIVERY_FAILED
 from consumer.status import ShardState, WorkerState
-from shared.aggregation import Aggregate
 from shared.errors import (
     AmbiguousCallError,
     ConfigurationError,
@@ -24,6 +23,7 @@ from shared.event import EventId, with_event_id
 from shared.lease import AT_LATEST, CheckpointKind, Lease
 from shared.ports import Undeliverable
 from shared.records import Position, RecordPage
+from tests.support.aggregate import Aggregate
 from tests.unit.consumer.small_cloud import README_RECORD, SOURCE, SmallCloud
 
 FIRST = "shardId-000000000000"

@@ -12,12 +12,12 @@ import pytest
 from consumer import Consumer, DeadLetter, Outcome, Record, Reject, Retry
 from consumer.core.chunk import CHUNK_RECORDS
 from consumer.status import ShardState
-from shared.aggregation import Aggregate
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.event import EventId
 from shared.records import PutEntry
 from shared.settings import ConsumerSettings
 from shared.telemetry import SilentTelemetry
+from tests.support.aggregate import Aggregate
 from tests.support.fake_fan_out import FakeFanOut
 from tests.unit.consumer.small_cloud import SOURCE, SmallCloud, VirtualClock
 

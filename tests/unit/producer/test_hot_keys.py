@@ -7,16 +7,19 @@ import random
 import pytest
 
 from producer.core.hot_keys import KEYS_PER_SHARD_MAX, HotKeys
-from producer.core.lanes import QueuedRecord
-from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
+from producer.core.record_columns import RecordColumns
+from shared.hash_key import HashKeyRange, even_ranges
 from shared.limits import HASH_KEY_MAX
 
 FULL = HashKeyRange(0, HASH_KEY_MAX)
 
 
-def record(key: str, size: int = 300, explicit: int | None = None) -> QueuedRecord:
-    """Make a record as the queues hold it."""
-    return (bytes(size), key, hash_key_of(key), explicit, None, None, size + len(key))
+def records(*keys: str, size: int = 300, explicit: int | None = None) -> RecordColumns:
+    """Make records as the queues hold them."""
+    made = RecordColumns()
+    for key in keys:
+        made.append(bytes(size), key, None, explicit, size + len(key))
+    return made
 
 
 def test_a_hot_key_shows_with_its_share() -> None:
@@ -25,7 +28,7 @@ def test_a_hot_key_shows_with_its_share() -> None:
     hot = HotKeys()
     for _ in range(2000):
         keys = ["hot" if chance.random() < 0.3 else f"cold-{chance.randrange(10_000)}" for _ in range(20)]
-        hot.add("a", FULL, [record(key) for key in keys])
+        hot.add("a", FULL, records(*keys))
     heat = hot.heat("a", FULL)
     assert heat is not None
     assert heat.keys[0].partition_key == "hot"
@@ -39,7 +42,7 @@ def test_single_records_and_turns_of_keys_are_seen_evenly() -> None:
     """Sixteen keys that take turns, one record each time, get about the same share."""
     hot = HotKeys()
     for number in range(50_000):
-        hot.add("a", FULL, [record(f"key-{number % 16}")])
+        hot.add("a", FULL, records(f"key-{number % 16}"))
     heat = hot.heat("a", FULL, keys_max=16)
     assert heat is not None
     shares = [key.share for key in heat.keys]
@@ -55,7 +58,7 @@ def test_the_split_comes_nearest_to_two_halves() -> None:
     for number in range(20_000):
         part = chance.random() / 4 if chance.random() < 0.8 else chance.random()
         explicit = shard.start + int(part * shard.width)
-        hot.add("a", shard, [record(f"key-{number}", explicit=min(explicit, shard.end))])
+        hot.add("a", shard, records(f"key-{number}", explicit=min(explicit, shard.end)))
     heat = hot.heat("a", shard)
     assert heat is not None
     assert heat.split_at is not None
@@ -67,7 +70,7 @@ def test_one_key_can_not_be_split() -> None:
     """Where one key makes the load, no split is offered."""
     hot = HotKeys()
     for _ in range(2000):
-        hot.add("a", FULL, [record("only")])
+        hot.add("a", FULL, records("only"))
     heat = hot.heat("a", FULL)
     assert heat is not None
     assert (heat.split_at, heat.keys[0].share) == (None, 1.0)
@@ -79,7 +82,7 @@ def test_what_is_old_fades_and_closed_shards_are_forgotten() -> None:
     hot.age(0.0, {"a", "b"})
     for shard_id in ("a", "b"):
         for _ in range(1000):
-            hot.add(shard_id, FULL, [record("key")])
+            hot.add(shard_id, FULL, records("key"))
     before = hot.heat("a", FULL)
     hot.age(60.0, {"a"})
     after = hot.heat("a", FULL)
@@ -97,7 +100,7 @@ def test_a_shard_of_a_few_hash_keys_gets_a_split_that_kinesis_takes() -> None:
         shard = HashKeyRange(100, 99 + width)
         hot = HotKeys()
         for number in range(3000):
-            hot.add("a", shard, [record(f"key-{number}", explicit=100 + number % width)])
+            hot.add("a", shard, records(f"key-{number}", explicit=100 + number % width))
         heat = hot.heat("a", shard)
         assert heat is not None
         assert (heat.split_at is None) == (width == 1)

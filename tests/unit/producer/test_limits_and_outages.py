@@ -93,7 +93,7 @@ class World(PerfectNetwork):
             settings=self.settings,
         )
 
-    def receipt(self, token: int, outcome: Outcome) -> None:
+    def receipt(self, token: int, outcome: Outcome, _: int = 1, /) -> None:
         """Keep an outcome; a second one is a defect."""
         assert token not in self.outcomes
         self.outcomes[token] = outcome

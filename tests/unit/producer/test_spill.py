@@ -102,7 +102,7 @@ class World:
         )
         return self.producer
 
-    def receipt(self, token: int, outcome: Outcome) -> None:
+    def receipt(self, token: int, outcome: Outcome, _: int = 1, /) -> None:
         """Keep an outcome."""
         assert token not in self.outcomes
         self.outcomes[token] = outcome

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from shared import aggregate_message
 from shared.aggregate_message import MalformedMessageError, Tables, parse_message
-from shared.aggregation import MAGIC, Aggregate, deaggregate
+from shared.aggregation import MAGIC, deaggregate
 from shared.records import StreamRecord
+from tests.support.aggregate import Aggregate
 
 _DIGEST = bytes(16)
 _SIZES = st.sampled_from((0, 1, 100, 122, 123, 127, 128, 129, 300, 2047, 2048, 16_375, 16_383, 16_384, 20_000))

@@ -17,7 +17,6 @@ from shared.aggregation import (
     HASH_KEY_OVERHEAD_BYTES,
     MAGIC,
     MEMBER_OVERHEAD_BYTES,
-    Aggregate,
     Deaggregated,
     DropReason,
     deaggregate,
@@ -25,6 +24,7 @@ from shared.aggregation import (
 from shared.hash_key import HashKeyRange, hash_key_of
 from shared.limits import AGGREGATE_RECORDS_DECODED_MAX, HASH_KEY_MAX
 from shared.records import Position, PutEntry, StreamRecord, UserRecord
+from tests.support.aggregate import Aggregate
 
 V1 = bytes.fromhex(
     "f3899ac20a06757365722d310a06757365722d321a0908001a0568656c6c6f1a0a08011a06776f72"

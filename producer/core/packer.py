@@ -1,0 +1,194 @@
+"""Packs what waits in the lanes into a request: aggregates by shard, within the limits of request and shards."""
+
+from __future__ import annotations
+
+from itertools import islice, repeat
+from typing import Final
+
+from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
+from producer.core.lanes import Lane, LaneQueues
+from producer.core.rate import ShardRates
+from producer.core.record_columns import RecordColumns
+from producer.core.shard_map import ShardMap
+from shared.aggregation import AGGREGATE_OVERHEAD_BYTES
+from shared.limits import AGGREGATE_RECORDS_MAX
+from shared.records import PutEntry
+
+_NO_HASH_KEYS: Final = repeat(None)
+
+
+class Packer:
+    """Moves records from ready lanes into stream records.
+
+    With `keeps_order`, a lane has one stream record in flight; what of it does not fit waits for that one's outcome.
+    """
+
+    def __init__(
+        self,
+        queues: LaneQueues,
+        *,
+        keeps_order: bool,
+        aggregates: bool,
+        aggregate_bytes_max: int,
+        batch_records_max: int,
+        batch_bytes_max: int,
+        rates: ShardRates,
+    ) -> None:
+        self.rates = rates
+        self.held: list[tuple[float, Lane]] = []  # lanes whose shard has no allowance, and until when
+        self._queues = queues
+        self._keeps_order = keeps_order
+        self._aggregates = aggregates
+        self._aggregate_bytes_max = min(aggregate_bytes_max, batch_bytes_max, queues.record_bytes_max - 1)
+        self._batch_records_max = batch_records_max
+        self._batch_bytes_max = batch_bytes_max
+        self._shard_map: ShardMap | None = None
+
+    def has_room(self, batch: Batch, open_groups: int, size: int) -> bool:
+        """Whether a request takes one more stream record of `size` bytes beside the groups that are open."""
+        count = len(batch.records) + open_groups
+        return not count or (count < self._batch_records_max and batch.bytes + size <= self._batch_bytes_max)
+
+    def free_held(self, now: float) -> None:
+        """Make lanes ready whose shard has an allowance again."""
+        freed = [lane for due_at, lane in self.held if due_at <= now]
+        if freed:
+            self.held = [held for held in self.held if held[0] > now]
+            self._queues.release(freed)
+
+    def add(self, batch: Batch, record: OutgoingRecord) -> None:
+        """Add a stream record to a request."""
+        if self.rates.is_on:
+            self.rates.take(record.shard_id, record.wire_bytes)
+        batch.records.append(record)
+        batch.bytes += record.wire_bytes
+
+    def pack(self, batch: Batch, shard_map: ShardMap | None) -> None:
+        """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to."""
+        self._shard_map = shard_map
+        groups: dict[str, Group] = {}
+        untouched: list[Lane] = []
+        touched: list[Lane] = []
+        for lane in self._queues.take_ready():
+            if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
+                untouched.append(lane)
+                continue
+            whole = shard_map.predict_lane(lane.index) if shard_map else None
+            shard_id = whole
+            if whole is None or lane.records.hash_keys is not None:
+                shard_id = self._predict(lane.records, 0)
+            if self._is_held(batch, groups, lane, shard_id, 0):
+                continue
+            if shard_id is None or not self._aggregates or lane.alone:
+                self._take_single(batch, len(groups), lane, shard_id)
+            else:
+                self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
+            if not lane.is_blocked:
+                touched.append(lane)
+        for group in groups.values():
+            self._close(batch, group)
+        for lane in untouched + touched:  # in this order, so that no lane starves
+            self._queues.make_ready(lane)
+
+    def _is_held(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None, index: int) -> bool:
+        """Put a lane aside until the shard of its record `index` has an allowance; False if it has one."""
+        if shard_id is None or not self.rates.is_on:
+            return False
+        if self._aggregates:
+            group = groups.get(shard_id)
+            size = min(lane.records.size, self._aggregate_bytes_max) + (group.bytes if group else 0)
+        else:
+            size = len(lane.records.datas[index]) + len(lane.records.keys[index])
+        ready_at = self.rates.ready_at(shard_id, size, batch.taken_at)
+        if ready_at <= batch.taken_at:
+            return False
+        lane.is_blocked = True
+        self.held.append((ready_at, lane))
+        return True
+
+    def _take_single(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None) -> None:
+        """Send records unwrapped: one where order is kept, as many as fit where it is not."""
+        records, count = lane.records, 0
+        count_max = 1 if self._keeps_order else len(records)
+        while count < count_max:
+            member = records.single(count)
+            if not self.has_room(batch, groups, AGGREGATE_OVERHEAD_BYTES + bytes_max(member)):
+                break
+            if count and shard_id is not None:
+                shard_id = self._predict(records, count)
+                if self._is_held(batch, {}, lane, shard_id, count):
+                    break
+            explicit = None if member.hash_keys is None else member.hash_keys[0]
+            entry = PutEntry(member.datas[0], member.keys[0], explicit)
+            self._launch(batch, OutgoingRecord(entry, member, [lane] if self._keeps_order else [], shard_id))
+            count += 1
+        records.drop(count)
+        lane.alone = max(0, lane.alone - count)
+
+    def _fill(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str, *, is_whole: bool) -> None:
+        """Move the longest prefix of a lane that goes to `shard_id` and fits into that shard's aggregate."""
+        group = groups.get(shard_id)
+        count = 0
+        if group is not None:
+            count = self._prefix(batch, group, lane, is_whole=is_whole)
+            if not count:
+                self._close(batch, groups.pop(shard_id))
+                group = None
+        if group is None:
+            if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
+                return
+            group = groups[shard_id] = Group(shard_id)
+            batch.bytes += group.bytes
+            count = max(1, self._prefix(batch, group, lane, is_whole=is_whole))  # one record may be larger than that
+        batch.bytes -= group.bytes
+        group.take(lane, count)
+        batch.bytes += group.bytes
+        lane.is_blocked = self._keeps_order
+
+    def _prefix(self, batch: Batch, group: Group, lane: Lane, *, is_whole: bool) -> int:
+        """Count the first records of a lane that go to the group's shard and fit into its aggregate and the request."""
+        records = lane.records
+        room = min(self._aggregate_bytes_max - group.bytes, self._batch_bytes_max - batch.bytes)
+        count_max = AGGREGATE_RECORDS_MAX - len(group.members)
+        is_plain = is_whole and records.hash_keys is None
+        if is_plain and len(records) <= count_max and bytes_max(records) <= room:
+            return len(records)
+        if is_plain:
+            return min(count_max, _prefix_within(records, room))
+        count = 0
+        for explicit in islice(records.hash_keys or _NO_HASH_KEYS, min(count_max, len(records))):
+            room -= member_bytes_max(records, count)
+            is_ours = (is_whole and explicit is None) or self._predict(records, count) == group.shard_id
+            if room < 0 or not is_ours:
+                break
+            count += 1
+        return count
+
+    def _predict(self, records: RecordColumns, index: int) -> str | None:
+        if self._shard_map is None:
+            return None
+        explicit = records.explicit(index)
+        return self._shard_map.predict(self._queues.hash_key(records.keys[index]) if explicit is None else explicit)
+
+    def _close(self, batch: Batch, group: Group) -> None:
+        batch.bytes -= group.bytes  # `_launch` counts what is sent
+        record = group.close()
+        if not self._keeps_order:
+            record.lanes = []
+        self._launch(batch, record)
+
+    def _launch(self, batch: Batch, record: OutgoingRecord) -> None:
+        for lane in record.lanes:
+            lane.is_blocked = True
+        self.add(batch, record)
+
+
+def _prefix_within(records: RecordColumns, room: int) -> int:
+    """Count the first records, none with an explicit hash key, that fit into `room` bytes of an aggregate.
+
+    Nearly the longest such prefix: found by sums, in a fifth of the time of looking at each record.
+    """
+    count = min(len(records), max(0, room) * len(records) // bytes_max(records) + 1)
+    while count and (size := bytes_max(records.part(0, count))) > room:
+        count = max(0, room) * count // size
+    return count
