@@ -111,6 +111,8 @@ class RecordColumns:
     def receipts(self) -> Iterable[tuple[Ticket, int]]:
         """Return who is to be told, and of how many records; records without a ticket are left out."""
         first = self.tickets[0]
-        if len(self.tickets) == 1 or all(map(is_, self.tickets, repeat(first))):  # mostly: nobody asks, or one does for all
+        if len(self.tickets) == 1 or all(
+            map(is_, self.tickets, repeat(first))
+        ):  # mostly: nobody asks, or one does for all
             return () if first is None else ((first, len(self.tickets)),)
         return ((each, 1) for each in self.tickets if each is not None)
