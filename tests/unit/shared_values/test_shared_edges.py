@@ -165,8 +165,8 @@ async def test_the_first_signal_asks_and_the_second_hurries() -> None:
 
 
 def test_exit_codes_are_the_promised_ones() -> None:
-    """0 done, 1 failed, 2 usage, 3 undelivered."""
-    assert [int(code) for code in ExitCode] == [0, 1, 2, 3]
+    """0 done, 1 failed, 2 usage, 3 undelivered, 130 interrupted, as shells have it."""
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 130]
     assert not StopSignal().requested.is_set()
 
 
@@ -297,7 +297,7 @@ def _exit_code(error: BaseException) -> int:
         (errors.DeliveryFailedError("Broken"), 3),
         (errors.CredentialsError("Broken"), 1),
         (ExceptionGroup("", [ExceptionGroup("", [ConfigurationError("Broken")]), ValueError("other")]), 2),
-        (BaseExceptionGroup("", [KeyboardInterrupt()]), 1),
+        (BaseExceptionGroup("", [KeyboardInterrupt()]), 130),
         (ValueError("secret payload"), 1),
         (ExceptionGroup("", [ValueError("secret payload")]), 1),
     ],
