@@ -36,7 +36,7 @@ class RowMemory:
         self._damaged_since = {name: self._damaged_since.get(name, now) for name in rows.damaged}
 
     def is_left_to_others(self, shard_id: str, now: float) -> bool:
-        """Whether a row that is not there is not to be begun anew: it was there, or somebody may know the damaged one."""
+        """Whether a shard is not to be begun anew: its row was seen, or is damaged and somebody may know it."""
         return shard_id in self._seen or now - self._damaged_since.get(shard_id, -math.inf) <= self._patience
 
     def to_restore(self, held: Mapping[str, Lease], now: float) -> tuple[Lease, ...]:

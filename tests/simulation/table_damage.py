@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _SHARE: Final = 0.2  # of the worlds in which a shard that is read again from its beginning lets nothing go unread
+_HELD_SHARE: Final = 0.7
 _LOOK_SECONDS: Final = 0.1
 _NEWCOMER_SECONDS: Final = 10.0  # until a worker that has started has read the table
 _PATIENCE_LEASES: Final = 2  # how long others leave a missing row to its holder; the worker's own figure
@@ -53,7 +54,7 @@ class TableDamage:
 
     def schedule(self) -> None:
         """Plan the blows."""
-        for _ in range(self._chance.choice([1, 1, 2, 3]) if self._is_there else 0):
+        for _ in range(self._chance.choice([1, 1, 1, 2]) if self._is_there else 0):
             self._world.at(self._chance.uniform(5, self._chaos_seconds), self._strike)
 
     def _strike(self) -> None:
@@ -61,7 +62,8 @@ class TableDamage:
         rows = world.leases.rows
         if not rows:
             return
-        row = rows[chance.choice(sorted(rows))]
+        held = [name for name in sorted(rows) if self._holder(rows[name]) is not None]
+        row = rows[chance.choice(held if held and chance.random() < _HELD_SHARE else sorted(rows))]
         holder = self._holder(row)
         is_deleted = chance.random() < 0.5
         if is_deleted:
@@ -106,5 +108,5 @@ def _owns(actor: Actor, row: Lease) -> bool:
 
 
 def _is_plain(world: World) -> bool:
-    """Whether all that a shard has is to be read, and nothing is known of it that a row read from its beginning lacks."""
+    """Whether all that a shard has is to be read, and its row says nothing but how far that has come."""
     return world.usage.start_from == "TRIM_HORIZON" and not world.operator.is_there and not world.killers.is_there
