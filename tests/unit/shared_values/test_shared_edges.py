@@ -165,8 +165,8 @@ async def test_the_first_signal_asks_and_the_second_hurries() -> None:
 
 
 def test_exit_codes_are_the_promised_ones() -> None:
-    """0 done, 1 failed, 2 usage, 3 undelivered, 130 interrupted, as shells have it."""
-    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 130]
+    """0 done, 1 failed, 2 usage, 3 undelivered; an interrupt and a closed pipe as shells tell them."""
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 130, 141]
     assert not StopSignal().requested.is_set()
 
 
