@@ -82,7 +82,7 @@ def archive_of(
         destinations=destinations,
         extension=settings.file_extension or written.extension,
         error_extension=written.of_dead_letters.extension,
-        zone=_zone_of(settings.archive_time_zone),
+        zone=zone_of(settings.archive_time_zone),
     )
     return Archive(
         objects=objects,
@@ -96,7 +96,8 @@ def archive_of(
     )
 
 
-def _zone_of(name: str) -> tzinfo:
+def zone_of(name: str) -> tzinfo:
+    """Return a zone of the IANA database; ConfigurationError if this system has none of that name."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:

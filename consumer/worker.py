@@ -192,6 +192,7 @@ class Worker:
             "compression": settings.compression.value,
             "archive_format": settings.archive_format.value,
             "archive_time_zone": settings.archive_time_zone,
+            "file_extension": settings.file_extension,
             "start_from": settings.start_from,
         }
 

@@ -25,6 +25,11 @@ REDRIVEN_FOLDER: Final = "redriven/"
 # A slot is what one object of a flush holds: a destination's events (of one partition), or (with this mark) dead
 # letters of one type.
 ERROR_MARK: Final = "!"
+# The end of every key: SHARD-FIRST-LAST, the generation behind it if there was a seek, and an extension. A position is
+# a sequence number, perhaps with the sub-sequence number.
+OBJECT_NAME: Final = re.compile(
+    r"(shardId-[0-9]+)-([0-9]+)(?:\.([0-9]+))?-[0-9]+(?:\.[0-9]+)?(?:\.g([0-9]{1,10}))?\.[^/]*$"
+)
 
 _EXPRESSION: Final = re.compile(r"!\{([^{}]*)\}")
 _DESTINATION: Final = "destination"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
-from consumer.core.object_key import GAP_FOLDER, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED, constant_prefix
+from consumer.core.object_key import GAP_FOLDER, OBJECT_NAME, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED, constant_prefix
 from consumer.core.route import Router
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
@@ -25,11 +25,6 @@ T = TypeVar("T")
 _FIELD: Final = re.compile(r"!\{event:([^{}]+)\}")
 _ATTEMPTS_MAX: Final = 20
 _READ_PAUSE_SECONDS: Final = 0.2  # the service allows five reads per second and shard
-# Keys end in SHARD-FIRST-LAST; a position is a sequence number, perhaps with the sub-sequence number.
-# What was written after a seek has its generation behind them.
-_OBJECT_NAME: Final = re.compile(
-    r"(shardId-[0-9]+)-([0-9]+)(?:\.([0-9]+))?-[0-9]+(?:\.[0-9]+)?(?:\.g([0-9]{1,10}))?\.[^/]*$"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +199,7 @@ class AuditReader:
         async for key in self._keys(objects, scope.error_prefix):
             if key.startswith((scope.error_prefix + GAP_FOLDER, scope.error_prefix + REDRIVEN_FOLDER)):
                 continue
-            named = _OBJECT_NAME.search(key)
+            named = OBJECT_NAME.search(key)
             generation = int(named[4] or 0) if named is not None else 0
             of_stream = STREAM_DELIVERY_FAILED in key
             for letter in await self._events(objects, key):
@@ -250,7 +245,7 @@ def _session_of(event: Mapping[str, Any]) -> str:
 
 def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:
     """Read an object's place from its key; `ranks` are those of the shards. SourceError for other keys."""
-    match = _OBJECT_NAME.search(key)
+    match = OBJECT_NAME.search(key)
     if match is None:
         raise SourceError(
             f"object `{key[:200]}` is not named SHARD-FIRST-LAST", hint="Is something else written below this prefix?"

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from consumer.assembly import zone_of
 from consumer.core.object_key import constant_prefix
 from infra.pipeline import new_random
 from infra.query.archive_object import bytes_of
@@ -54,7 +55,7 @@ def run_query(
 
 def _answer(sql: str, folder: Path, found: Found, output: str) -> None:
     if found.unknown:
-        say(f"{found.unknown:,} objects were left out: their extension is none that the archive writes")
+        say(f"{found.unknown:,} objects were left out: their names are none that the archive writes")
     with closing(Database(folder)) as database:
         database.show(found.archived, found.dead_letters)
         names, rows = database.run(sql)
@@ -91,13 +92,14 @@ def _selection(
     instants: tuple[datetime | None, datetime | None],
     bytes_max: int,
 ) -> Selection:
-    """Take the prefixes that the application wrote with, else those of the settings."""
+    """Take the prefixes and the zone that the application wrote with, else those of the settings."""
     return Selection(
         archive_prefix=constant_prefix(described.get("archive_prefix") or settings.archive_prefix),
         error_prefix=constant_prefix(described.get("error_prefix") or settings.error_prefix),
         since=instants[0],
         until=instants[1],
         bytes_max=bytes_max,
+        zone=zone_of(described.get("archive_time_zone") or settings.archive_time_zone),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,18 +23,19 @@ _BACKOFF: Final = Backoff(0.1, 5)
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which objects of an archive are asked for; instants are UTC, prefixes have no expressions."""
+    """Which objects of an archive are asked for; instants are UTC, prefixes have no expressions, keys are of `zone`."""
 
     archive_prefix: str
     error_prefix: str
     since: datetime | None = None
     until: datetime | None = None
     bytes_max: int = 4 << 30
+    zone: tzinfo = UTC
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The objects of a selection: archived events and dead letters; `unknown` have an extension of somebody else's."""
+    """The objects of a selection: archived events and dead letters; `unknown` are somebody else's."""
 
     archived: tuple[ArchiveObject, ...]
     dead_letters: tuple[ArchiveObject, ...]
@@ -57,7 +58,7 @@ def select(stored: Sequence[StoredObject], selection: Selection) -> Found:
     for each in stored:
         if each.key.startswith(aside):
             continue
-        parsed = ArchiveObject.parse(each.key, each.size)
+        parsed = ArchiveObject.parse(each.key, each.size, selection.zone)
         if parsed is None:
             unknown += 1
         elif parsed.may_hold(selection.since, selection.until):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from infra.query.archive_object import ArchiveFormat, ArchiveObject
+from infra.query.archive_object import ArchiveObject
+from infra.query.content import Content, Kind, content_of
 from shared.errors import ConfigurationError, QueryError
 from shared.limits import MIB
 
@@ -22,15 +24,16 @@ _ROWS_PER_PAGE: Final = 1_000
 _LINE_BYTES_MAX: Final = 16 * MIB  # an event has at most 10 MiB before it is enriched
 
 _READERS: Final = {
-    ArchiveFormat.JSON: (
-        "read_json(?, format = 'newline_delimited', union_by_name = true, hive_partitioning = true,"
-        f" sample_size = -1, maximum_sample_files = 1000000, maximum_object_size = {_LINE_BYTES_MAX})"
+    Kind.JSON: (
+        "read_json(FILES, compression = 'CODEC', union_by_name = true, hive_partitioning = true,"
+        " format = 'newline_delimited', sample_size = -1, maximum_sample_files = 1000000,"
+        f" maximum_object_size = {_LINE_BYTES_MAX})"
     ),
-    ArchiveFormat.CSV: (
-        f"read_csv(?, header = true, union_by_name = true, hive_partitioning = true, sample_size = -1,"
-        f" max_line_size = {_LINE_BYTES_MAX})"
+    Kind.CSV: (
+        "read_csv(FILES, compression = 'CODEC', union_by_name = true, hive_partitioning = true,"
+        f" header = true, sample_size = -1, max_line_size = {_LINE_BYTES_MAX})"
     ),
-    ArchiveFormat.PARQUET: "read_parquet(?, union_by_name = true, hive_partitioning = true)",
+    Kind.PARQUET: "read_parquet(FILES, union_by_name = true, hive_partitioning = true)",
 }
 
 
@@ -59,15 +62,16 @@ class Database:
     def show(self, archived: Sequence[ArchiveObject], dead_letters: Sequence[ArchiveObject]) -> None:
         """Make the views, then shut the database off from everything but the folder and from its own settings.
 
-        QueryError if a file is not what its name says.
+        QueryError if a file is damaged, SourceError if that shows in its first bytes.
         """
         views = {EVENTS_VIEW: list(archived), DEAD_LETTERS_VIEW: list(dead_letters)}
         for each in archived:
             if each.destination is not None and each.destination not in {EVENTS_VIEW, DEAD_LETTERS_VIEW}:
                 views.setdefault(each.destination, []).append(each)
+        contents = {each.key: content_of(self._folder / each.key) for each in (*archived, *dead_letters)}
         try:
             for name, objects in views.items():
-                self._make_view(name, objects)
+                self._make_view(name, objects, contents)
             folder = str(self._folder).replace("'", "''")
             self._connection.execute(f"SET allowed_directories = ['{folder}']")
             self._connection.execute("SET enable_external_access = false")
@@ -76,13 +80,15 @@ class Database:
             raise QueryError(f"The archive can't be read: {_first_line(error)}") from error
         self.views = tuple(views)
 
-    def _make_view(self, name: str, objects: Sequence[ArchiveObject]) -> None:
-        parts: list[str] = []
-        for archive_format, reader in _READERS.items():
-            files = [str(self._folder / each.key) for each in objects if each.format is archive_format]
-            if files:
-                listed = ", ".join("'" + each.replace("'", "''") + "'" for each in files)
-                parts.append("FROM " + reader.replace("?", f"[{listed}]", 1))
+    def _make_view(self, name: str, objects: Sequence[ArchiveObject], contents: Mapping[str, Content]) -> None:
+        files: defaultdict[Content, list[str]] = defaultdict(list)
+        for each in objects:
+            files[contents[each.key]].append("'" + str(self._folder / each.key).replace("'", "''") + "'")
+        parts = [
+            "FROM "
+            + _READERS[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{', '.join(paths)}]", 1)
+            for content, paths in files.items()
+        ]
         if not parts:
             columns = ", ".join(f'NULL::VARCHAR AS "{column}"' for column in _EMPTY_COLUMNS[name])
             parts.append(f"(SELECT {columns} WHERE false)")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from infra.query.archive_object import ArchiveFormat, ArchiveObject
+from infra.query.archive_object import ArchiveObject
 from infra.query.copies import Selection, select
 from shared.errors import ConfigurationError, SourceError
 from shared.ports import StoredObject
@@ -21,22 +22,28 @@ def at(text: str) -> datetime:
 
 
 def test_a_default_key_tells_everything() -> None:
-    """Destination, hour and format are read from a key of the default prefix."""
-    assert ArchiveObject.parse(USA, 7) == ArchiveObject(USA, 7, ArchiveFormat.JSON, "USA", at("05:00"))
+    """Destination and hour are read from a key of the default prefix."""
+    assert ArchiveObject.parse(USA, 7) == ArchiveObject(USA, 7, "USA", at("05:00"), at("06:00"))
+
+
+def test_hours_are_those_of_the_time_zone() -> None:
+    """The same key is another hour elsewhere, and the hour that a clock set back repeats is two hours long."""
+    berlin = ZoneInfo("Europe/Berlin")
+    parsed = ArchiveObject.parse(USA, 7, berlin)
+    assert parsed is not None
+    assert (parsed.begins, parsed.ends) == (at("04:00"), at("05:00"))
+    repeated = ArchiveObject.parse("archive/dt=2026-10-25/hour=02/x.json", 1, berlin)
+    assert repeated is not None
+    assert repeated.begins == datetime(2026, 10, 25, 0, tzinfo=UTC)
+    assert repeated.ends == datetime(2026, 10, 25, 2, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    ("key", "archive_format"),
-    [
-        ("x/a.json", ArchiveFormat.JSON),
-        ("x/a.json.zst", ArchiveFormat.JSON),
-        ("x/a.csv.gz", ArchiveFormat.CSV),
-        ("x/a.parquet", ArchiveFormat.PARQUET),
-    ],
+    "key", ["x/a.json", "x/a.json.zst", "x/a.csv.gz", "x/a.parquet", "x/shardId-000000000001-17.3-29.0.g1.log-2"]
 )
-def test_a_format_is_known_by_its_extension(key: str, archive_format: ArchiveFormat) -> None:
-    """Each format that the archive writes is known, compressed or not, and such a key tells no hour."""
-    assert ArchiveObject.parse(key, 1) == ArchiveObject(key, 1, archive_format, None, None)
+def test_an_object_is_known_by_its_extension_or_its_name(key: str) -> None:
+    """Every extension of ours is known, and any other behind a shard and its positions; such a key tells no hour."""
+    assert ArchiveObject.parse(key, 1) == ArchiveObject(key, 1, None, None, None)
 
 
 def test_an_unknown_extension_is_no_object_of_the_archive() -> None:
@@ -56,7 +63,7 @@ def test_a_day_that_is_none_tells_no_hour(day: str) -> None:
     """Only a real day and hour narrow a selection."""
     parsed = ArchiveObject.parse(f"archive/dt={day}/hour=05/x.json", 1)
     assert parsed is not None
-    assert parsed.hour is None
+    assert parsed.begins is None
 
 
 @pytest.mark.parametrize(

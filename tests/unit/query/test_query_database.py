@@ -117,9 +117,9 @@ def test_an_empty_archive_answers_with_no_rows(tmp_path: Path) -> None:
     database.close()
 
 
-def test_an_object_that_is_not_what_its_name_says_is_an_error_of_one_line(tmp_path: Path) -> None:
+def test_an_object_that_is_not_what_it_begins_as_is_an_error_of_one_line(tmp_path: Path) -> None:
     """Damage is told, not shown as a traceback."""
-    keep(tmp_path, "archive/destination=USA/a.parquet", b"no parquet")
+    keep(tmp_path, "archive/destination=USA/a.parquet", b"PAR1 and no parquet")
     found = found_in(tmp_path)
     database = Database(tmp_path)
     with pytest.raises(QueryError, match="The archive can't be read: "):
