@@ -86,6 +86,7 @@ class Holdings(Mapping[str, Holding]):
         self._holdings[held.shard_id] = holding
         self._last[held.shard_id] = held
         holding.task = group.create_task(self._run(holding))
+        holding.task.add_done_callback(lambda _task: self._forget(holding))
 
     def hand_over(self, holding: Holding, successor: str, group: asyncio.TaskGroup) -> None:
         """Stop reading for another worker; what was delivered is stored first."""
@@ -149,6 +150,12 @@ class Holdings(Mapping[str, Holding]):
             self._holdings.pop(holding.shard_id, None)
         if holding.consumer.has_ended:
             self._on_ended()
+
+    def _forget(self, holding: Holding) -> None:
+        """Drop a holding whose task has ended, wherever it was cancelled; a halted one stays until it is lost."""
+        is_halted = holding.consumer.state is ShardState.HALTED and not holding.is_lost
+        if not is_halted and self._holdings.get(holding.shard_id) is holding:
+            del self._holdings[holding.shard_id]
 
     async def _note_halt(self, holding: Holding) -> None:
         """Let an operator see in the row that the shard is halted; the next take makes it untrue."""

@@ -1,0 +1,73 @@
+"""A holding is over when its task has ended, however it ended: what stays behind would bar the shard for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from consumer.holding import Holdings
+from consumer.lease_table import HeldLease
+from consumer.status import ShardState
+from shared.errors import ShardHaltedError
+from shared.lease import Lease, LeaseChange
+from shared.telemetry import SilentTelemetry
+from tests.unit.consumer.small_cloud import SmallCloud, VirtualClock
+
+_SHARD = "shardId-000000000000"
+
+
+class _Held:
+    """A lease none of whose writes is answered."""
+
+    def __init__(self) -> None:
+        self.row = Lease(_SHARD, owner="w", epoch=1)
+        self.shard_id = _SHARD
+        self.epoch = 1
+        self.is_writing = False
+
+    async def release(self, successor: str | None) -> None:
+        """Wait for an answer that does not come."""
+        self.is_writing = True
+        await asyncio.sleep(1000)
+
+    async def write(self, change: LeaseChange) -> None:
+        """Wait for an answer that does not come."""
+        await self.release(None)
+
+
+class _Consumer:
+    """A shard that ends at once: as after a hand-over, or because it has to be halted."""
+
+    def __init__(self, *, is_halted: bool) -> None:
+        self.has_ended = self.is_finishing = False
+        self.state = ShardState.READING
+        self._is_halted = is_halted
+
+    async def run(self) -> None:
+        """End."""
+        if self._is_halted:
+            raise ShardHaltedError("too many records failed", hint="none")
+
+
+@pytest.mark.parametrize("is_halted", [False, True])
+def test_a_lease_that_is_lost_while_its_end_is_written_does_not_bar_its_shard(is_halted: bool) -> None:
+    """Cancelled in its release, or in the note that it is halted, nothing of a lost holding is left."""
+    cloud = SmallCloud.make()
+    held = _Held()
+
+    async def story() -> None:
+        holdings = Holdings(
+            lambda _: cast("Any", _Consumer(is_halted=is_halted)),
+            on_ended=lambda: None,
+            clock=VirtualClock(cloud.loop),
+            telemetry=SilentTelemetry(),
+        )
+        async with asyncio.TaskGroup() as group:
+            holdings.start(cast("HeldLease", held), 0.0, group)
+            await cloud.until(lambda: held.is_writing)
+            holdings.lose(holdings[_SHARD], "not_renewed")
+        assert not holdings
+
+    cloud.run(story)
