@@ -56,6 +56,7 @@ CONTENDERS: Final = (
     Contender("access_log", "headrace, from access-log lines (per line)", share=0.5),
     Contender("json_lines", "headrace, from JSON lines"),
     Contender("plain", "headrace, not aggregated, order `none`"),
+    Contender("together", "headrace, `put_all` x 500, aggregated, order per session"),
     Contender("aggregated", "headrace, aggregated, order per session"),
 )
 
@@ -138,6 +139,18 @@ async def _headrace(endpoint: str, count: int, settings: ProducerSettings) -> No
         _check(producer)
 
 
+async def _headrace_all(endpoint: str, count: int, settings: ProducerSettings) -> None:
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    events, meter = make_events(), Meter()
+    async with EventProducer(STREAM, settings=settings, telemetry=SilentTelemetry()) as producer:
+        meter.start()
+        for start in range(0, count, _BATCH):
+            await producer.put_all(events[number % EVENTS] for number in range(start, min(count, start + _BATCH)))
+        await producer.flush(60)
+        meter.report()
+        _check(producer)
+
+
 async def _headrace_lines(endpoint: str, count: int, lines: list[bytes], parser: LineParser) -> None:
     settings = _settings()
 
@@ -162,6 +175,8 @@ def _run(options: argparse.Namespace) -> None:
         asyncio.run(_aiobotocore(endpoint, count))
     elif name == "aggregated":
         asyncio.run(_headrace(endpoint, count, _settings()))
+    elif name == "together":
+        asyncio.run(_headrace_all(endpoint, count, _settings()))
     elif name == "plain":
         asyncio.run(_headrace(endpoint, count, _settings(aggregate=False, ordering="none")))
     elif name == "json_lines":

@@ -76,14 +76,23 @@ def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[in
         except orjson.JSONDecodeError:
             return _decode_each(datas)
         text = _SEPARATOR.join(datas)
-        brackets = text.translate(None, _NOT_OPENING).split(_SEPARATOR)
         if (
             {*map(type, events)} <= {dict}
-            and max(map(len, brackets)) <= EVENT_DEPTH_MAX
+            and _openings_max(text) <= EVENT_DEPTH_MAX
             and _DIGIT_RUN not in text.translate(_DIGITS_AS_ZEROS)
         ):
             return events, {}
     return _decode_each(datas)
+
+
+def are_shallow(datas: Sequence[bytes]) -> bool:
+    """Whether no event has so many opening brackets that it might be nested too deep."""
+    return _openings_max(_SEPARATOR.join(datas)) <= EVENT_DEPTH_MAX
+
+
+def _openings_max(text: bytes) -> int:
+    """Return the most opening brackets of one event; `text` is events between separators."""
+    return max(map(len, text.translate(None, _NOT_OPENING).split(_SEPARATOR)))
 
 
 def _decode_each(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[int, MalformedEventError]]:

@@ -36,6 +36,7 @@ _NOT_MODIFIED: Final = 304
 # An action answers with a redirect by custom; a page that redirects was not seen, and its target has its own line.
 _REDIRECTING: Final = frozenset((Action.BASKET_ADD, Action.CHECKOUT, Action.ORDER))
 _STATE_VERSION: Final = 1
+_new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
 class VisitLineParser:
@@ -115,7 +116,8 @@ class VisitLineParser:
         if country is not None:
             event["country"] = country
         event["browse_history"] = session.browse_history()
-        return ParsedEvent(orjson.dumps(event), session.session_id)
+        parsed: ParsedEvent = _new_tuple(ParsedEvent, (orjson.dumps(event), session.session_id, False))
+        return parsed
 
     def _client_of(self, logged: LoggedRequest) -> bytes:
         return self._sessions.client_of(logged.address, logged.user_agent[:USER_AGENT_BYTES_MAX])

@@ -53,6 +53,11 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
+JSON_LINES = st.builds(
+    lambda session, more: orjson.dumps({"session_id": session, "more": more}),
+    st.sampled_from(["s1", "", 5, None, "x" * 257]),
+    st.sampled_from([1, "\ufeff", [[]], 10**18]),
+)
 JSON_OBJECTS = st.dictionaries(st.text(), JSON_VALUES, max_size=6)
 
 
@@ -92,6 +97,15 @@ def test_a_restart_at_any_line_gives_the_same_bytes(
     for line in lines[cut:]:
         assert restored.parse(line) == parser.parse(line)
     assert restored.snapshot() == parser.snapshot()
+
+
+@unhurried
+@given(FORMATS, st.lists(LINES | JSON_LINES, max_size=150))
+def test_lines_together_are_judged_as_one_by_one(line_format: LineFormat, lines: list[bytes]) -> None:
+    """The quick way through many lines gives the results of the slow way, and leaves the same state."""
+    together, alone = open_parser(line_format, open_visits), open_parser(line_format, open_visits)
+    assert list(together.parse_all(lines)) == [alone.parse(line) for line in lines]
+    assert together.snapshot() == alone.snapshot()
 
 
 @unhurried

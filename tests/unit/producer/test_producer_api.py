@@ -154,6 +154,54 @@ async def test_what_is_nested_too_deep_is_refused() -> None:
             await producer.put({"session_id": "a", "nested": nested})
 
 
+async def test_many_events_are_taken_as_one_by_one() -> None:
+    """Plain ones and odd ones together arrive in order per key, each with an id that rises in its lane."""
+    cloud = Cloud()
+    odd: list[Any] = [b' {"session_id": "s1", "n": -1} ', {"session_id": "s2", "event_id": "own", "n": -1}]
+    events: list[Any] = [{"session_id": f"s{number % 5}", "n": number} for number in range(300)]
+    events[100:100] = odd
+    async with cloud.producer() as producer:
+        await producer.put_all(iter(events))
+        assert producer.ledger.accepted == 302
+    landed = cloud.events()
+    assert sum(each["event_id"] == "own" for each in landed) == 1
+    for session in range(5):
+        own = [each for each in landed if each["session_id"] == f"s{session}" and each["n"] >= 0]
+        assert [each["n"] for each in own] == list(range(session, 300, 5))
+        offsets = [EventId.parse(each["event_id"]).offset for each in own]  # type: ignore[union-attr] # ours parse
+        assert offsets == sorted(set(offsets))
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        ({"n": 1}, PartitionKeyError),
+        ({"session_id": ""}, PartitionKeyError),
+        ({"session_id": 5}, PartitionKeyError),
+        ({"session_id": "a", "x": object()}, MalformedEventError),
+        (b"[1]", MalformedEventError),
+        ({"session_id": "a", "x": [[[[0]]] * 16] * 2 + [orjson.Fragment(b"[" * 65 + b"]" * 65)]}, MalformedEventError),
+    ],
+)
+async def test_the_first_event_that_can_not_be_sent_ends_many(bad: Any, error: type[Exception]) -> None:
+    """Those before it are accepted, it and those after it are not."""
+    cloud = Cloud()
+    good = [{"session_id": "a", "n": number} for number in range(10)]
+    async with cloud.producer() as producer:
+        with pytest.raises(error):
+            await producer.put_all([*good[:7], bad, *good[7:]])
+        assert producer.ledger.accepted == 7
+    assert [each["n"] for each in cloud.events()] == list(range(7))
+
+
+async def test_many_events_wait_for_room() -> None:
+    """Events beyond the buffer are taken as it empties; all arrive, in order."""
+    cloud = Cloud()
+    async with cloud.producer(buffer_bytes_max=2 * MIB) as producer:
+        await producer.put_all({"session_id": "a", "n": number, "fill": "x" * 3_000} for number in range(2_000))
+    assert [each["n"] for each in cloud.events()] == list(range(2_000))
+
+
 async def test_who_waits_at_the_end_is_told() -> None:
     """A delivery that does not come before the close ends with an error; so does a put after it or before it."""
     cloud = Cloud()
