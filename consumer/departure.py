@@ -73,8 +73,11 @@ class Departure:
                 await asyncio.sleep(_LOOK_SECONDS)
                 rows = await self._table.list_rows()
                 epochs = {name: each.held.epoch for name, each in self._holdings.items()}
-                for each in self._planner.plan(rows, epochs, self._clock.monotonic()).hand_over:
+                plan = self._planner.plan(rows, epochs, self._clock.monotonic())
+                for each in plan.hand_over:
                     self._holdings.hand_over(self._holdings[each.shard_id], each.successor, group)
+                for row in plan.decline:
+                    await self._table.decline(row)
         except HeadraceError as error:
             self._telemetry.warning("offer_failed", error=type(error).__name__)
 

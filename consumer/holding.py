@@ -29,6 +29,7 @@ class Holding:
     task: asyncio.Task[None] | None = None
     is_lost: bool = False
     is_given_up: bool = False  # it stood still: its task ends, the lease goes back
+    is_released: bool = False  # its lease is being given away, or was: that another has it is no loss
     successor: str | None = None  # where the lease goes once everything that was read is stored
 
     @property
@@ -100,7 +101,7 @@ class Holdings(Mapping[str, Holding]):
 
     def lose(self, holding: Holding, reason: str) -> None:
         """Stop a shard at once, without any write."""
-        if holding.is_lost:
+        if holding.is_lost or holding.is_released:
             return
         holding.is_lost = True
         self._telemetry.warning("lease_lost", shard_id=holding.shard_id, reason=reason)
@@ -166,6 +167,7 @@ class Holdings(Mapping[str, Holding]):
 
     async def release(self, holding: Holding) -> None:
         """Give a lease back, or to its successor; where that fails it expires by itself."""
+        holding.is_released = True
         try:
             async with asyncio.timeout(_RELEASE_SECONDS_MAX):
                 await holding.held.release(holding.successor)

@@ -201,6 +201,11 @@ class LeaseTable:
         expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, successor=self._worker_id)
         return await self._name_successor(row.shard_id, expectation, None)
 
+    async def decline(self, row: Lease) -> bool:
+        """Undo what another worker asked for; False if the row changed meanwhile."""
+        expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, successor=row.successor)
+        return await self._name_successor(row.shard_id, expectation, None)
+
     async def _name_successor(self, shard_id: str, expectation: LeaseExpectation, successor: str | None) -> bool:
         """Neither version nor write id moves: a data write of the owner, under way or lost, must not notice."""
 

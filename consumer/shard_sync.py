@@ -16,6 +16,7 @@ from shared.lease import AT_TRIM_HORIZON, Checkpoint, Lease, TableRows
 from shared.ports import Clock, Kinesis, Telemetry
 from shared.records import Shard
 
+_DESCRIBE_SECONDS: Final = 300.0  # how soon a new retention period is known
 _CREATIONS_MAX: Final = 16  # at a time: a stream of 1,000 shards starts in seconds, a small table isn't throttled
 
 
@@ -46,12 +47,14 @@ class ShardSync:
         self._memory = RowMemory(patience_seconds)
         self._patience = patience_seconds
         self._uncovered_since: float | None = None
+        self._described_at = clock.monotonic()  # the worker did so as it started
 
     async def sync(self, rows: TableRows, held: Mapping[str, Lease]) -> bool:
         """Compare the stream with the rows that were just read; whether any row was written.
 
         `held`: the rows of the leases that this worker holds, or held last.
         """
+        await self._follow_retention()
         shards = await self._retrier.call("list_shards", lambda: self._kinesis.list_shards(self._stream))
         listed = {shard.shard_id for shard in shards}
         leases = {row.shard_id: row for row in rows.leases}
@@ -61,6 +64,13 @@ class ShardSync:
         written += await self._create(shards, leases, set(rows.damaged))
         await self._delete_tombstones(leases, listed)
         return bool(written)
+
+    async def _follow_retention(self) -> None:
+        if self._clock.monotonic() - self._described_at < _DESCRIBE_SECONDS:
+            return
+        summary = await self._retrier.call("describe_stream", lambda: self._kinesis.describe_stream(self._stream))
+        self._retention.set_hours(summary.retention_hours)
+        self._described_at = self._clock.monotonic()
 
     async def _restore(self, held: Mapping[str, Lease], leases: dict[str, Lease], damaged: set[str]) -> int:
         restored = self._memory.to_restore(held, self._clock.monotonic())

@@ -12,6 +12,7 @@ from shared.lease import Lease
 from shared.ports import Clock, Telemetry
 
 _LOOK_SECONDS: Final = 0.25  # how soon a shard that was handed over is read on
+_LEAVE_SECONDS_MAX: Final = 2.0
 
 
 class Succession:
@@ -34,45 +35,76 @@ class Succession:
         self._on_adopted = on_adopted
         self._clock = clock
         self._telemetry = telemetry
-        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, tuple[Lease, asyncio.Task[None]]] = {}  # the row as it was asked for
 
     def ask(self, row: Lease, group: asyncio.TaskGroup) -> None:
         """Begin to ask for a shard, in a task of `group`."""
         if row.shard_id not in self._waiting:
             task = group.create_task(self._inherit(row))
-            self._waiting[row.shard_id] = task
+            self._waiting[row.shard_id] = (row, task)
             task.add_done_callback(lambda done: self._forget(row.shard_id, done))
 
     def give_up(self, shard_id: str) -> None:
         """Ask for a shard no longer, e.g., because its owner is dead and the shard is taken instead."""
-        task = self._waiting.pop(shard_id, None)
-        if task is not None:
-            task.cancel()
+        waiting = self._waiting.pop(shard_id, None)
+        if waiting is not None:
+            waiting[1].cancel()
 
-    def give_up_all(self) -> None:
-        """Ask for nothing any more."""
-        for shard_id in list(self._waiting):
-            self.give_up(shard_id)
+    async def leave(self) -> None:
+        """Ask for nothing any more, and give back what is handed over at this moment, within a bounded time."""
+        asked = [seen for seen, _ in self._waiting.values()]
+        for seen in asked:
+            self.give_up(seen.shard_id)
+        await asyncio.gather(*(self._decline(seen) for seen in asked))
+
+    async def _decline(self, seen: Lease) -> None:
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS_MAX):
+                if not await self._table.withdraw(seen):
+                    row = await self._table.read(seen.shard_id)
+                    if row is not None and self._is_answer(row, seen):
+                        await self._table.adopt(row).release()
+        except (HeadraceError, TimeoutError) as error:
+            self._telemetry.warning("lease_not_released", shard_id=seen.shard_id, error=type(error).__name__)
 
     def _forget(self, shard_id: str, task: asyncio.Task[None]) -> None:
-        if self._waiting.get(shard_id) is task:
+        if shard_id in self._waiting and self._waiting[shard_id][1] is task:
             del self._waiting[shard_id]
+
+    def _is_answer(self, row: Lease, seen: Lease) -> bool:
+        return row.epoch == seen.epoch + 1 and row.owner == self._worker_id
 
     async def _inherit(self, seen: Lease) -> None:
         try:
             if not await self._table.ask(seen):
                 return
             self._telemetry.info("lease_asked_for", shard_id=seen.shard_id, owner=seen.owner or "")
-            deadline = self._clock.monotonic() + self._patience
-            while self._clock.monotonic() < deadline:
-                await asyncio.sleep(_LOOK_SECONDS)
-                row = await self._table.read(seen.shard_id)
-                if row is None or row.epoch != seen.epoch or row.successor != self._worker_id:
-                    if row is not None and row.epoch == seen.epoch + 1 and row.owner == self._worker_id:
-                        self._on_adopted(self._table.adopt(row))
-                    return
-            await self._table.withdraw(seen)
-            self._telemetry.warning("lease_not_handed_over", shard_id=seen.shard_id, seconds=self._patience)
+            if await self._is_answered(seen):
+                return
+            if await self._table.withdraw(seen):
+                self._telemetry.warning("lease_not_handed_over", shard_id=seen.shard_id, seconds=self._patience)
+            else:
+                self._take_answer(await self._table.read(seen.shard_id), seen)
         except HeadraceError as error:
             # The shard is read by its owner, or taken when that one's lease expires.
             self._telemetry.warning("succession_failed", shard_id=seen.shard_id, error=type(error).__name__)
+
+    async def _is_answered(self, seen: Lease) -> bool:
+        """Wait for the owner's answer; False if none came in time."""
+        deadline = self._clock.monotonic() + self._patience
+        while self._clock.monotonic() < deadline:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                row = await self._table.read(seen.shard_id)
+            except HeadraceError as error:
+                # Not to look again would leave a shard unread that is handed over next.
+                self._telemetry.count("succession_looks_failed", error=type(error).__name__)
+                continue
+            if row is None or row.epoch != seen.epoch or row.successor != self._worker_id:
+                self._take_answer(row, seen)
+                return True
+        return False
+
+    def _take_answer(self, row: Lease | None, seen: Lease) -> None:
+        if row is not None and self._is_answer(row, seen):
+            self._on_adopted(self._table.adopt(row))

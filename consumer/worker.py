@@ -153,7 +153,7 @@ class Worker:
                 await stop.wait()
                 self._state = WorkerState.DRAINING
                 rounds.cancel()
-                succession.give_up_all()
+                group.create_task(succession.leave())
                 await self._new_departure().run(hurry or asyncio.Event(), group, self._presence + 1)
                 renewals.cancel()
         except BaseExceptionGroup as failures:
@@ -270,7 +270,6 @@ class Worker:
                 rows = await self._table.list_rows()
             self._next_sync_at = now + self._settings.shard_sync_seconds
         await self._follow_plan(rows, group, succession)
-        await self._show_presence()
 
     async def _follow_plan(self, rows: TableRows, group: asyncio.TaskGroup, succession: Succession) -> None:
         now = self._clock.monotonic()
@@ -291,18 +290,35 @@ class Worker:
         gate = asyncio.Semaphore(_TAKES_MAX)
         async with asyncio.TaskGroup() as takes:
             for row in plan.take:
-                succession.give_up(row.shard_id)
-                takes.create_task(self._take(row, group, gate, is_resting=is_paused(row, leases)))
+                takes.create_task(self._take(row, group, succession, gate, is_resting=is_paused(row, leases)))
+            for row in plan.decline:
+                takes.create_task(self._decline(row))
+        await self._show_presence()  # an owner declines whom it can't see
         for row in plan.ask:
             succession.ask(row, group)
 
-    async def _take(self, row: Lease, group: asyncio.TaskGroup, gate: asyncio.Semaphore, *, is_resting: bool) -> None:
+    async def _take(
+        self,
+        row: Lease,
+        group: asyncio.TaskGroup,
+        succession: Succession,
+        gate: asyncio.Semaphore,
+        *,
+        is_resting: bool,
+    ) -> None:
         async with gate:
             started_at = self._clock.monotonic()
             held = await self._table.take(row)
-        if held is not None and held.shard_id not in self._holdings:
+        if held is None:
+            return
+        succession.give_up(row.shard_id)
+        if held.shard_id not in self._holdings:
             self._telemetry.info("lease_taken", shard_id=row.shard_id, epoch=held.epoch, before=row.owner or "")
             self._holdings.start(held, started_at, group, is_paused=is_resting)
+
+    async def _decline(self, row: Lease) -> None:
+        if await self._table.decline(row):
+            self._telemetry.info("lease_ask_declined", shard_id=row.shard_id, asker=row.successor or "")
 
     async def _show_presence(self) -> None:
         """Let others count this worker while no lease shows it, and tidy up after those that died."""

@@ -28,11 +28,15 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class LeasePlan:
-    """What to do now: rows to take and to ask for, in this order, and shards to hand over or to give up."""
+    """What to do now: rows to take and to ask for, in this order, and shards to hand over or to give up.
+
+    `decline`: rows of this worker that were asked for by one that died or leaves; until that is undone nobody else can.
+    """
 
     take: tuple[Lease, ...] = ()
     ask: tuple[Lease, ...] = ()
     hand_over: tuple[HandOver, ...] = ()
+    decline: tuple[Lease, ...] = ()
     lost: tuple[str, ...] = ()
 
 
@@ -77,10 +81,12 @@ class LeasePlanner:
             : max(0, most - view.mine)
         ]
         view.mine += len(take)
+        asked = self._asked_of_me(view)
         return LeasePlan(
             take=tuple(take),
             ask=tuple(self._ask(view, most, now)),
-            hand_over=self._hand_over(view, now),
+            hand_over=tuple(HandOver(row.shard_id, name) for row, name in asked if name in view.members),
+            decline=tuple(row for row, name in asked if name not in view.members),
             lost=self._lost(view),
         )
 
@@ -166,16 +172,14 @@ class LeasePlanner:
 
     # What others do to the shards of this worker.
 
-    def _hand_over(self, view: _View, now: float) -> tuple[HandOver, ...]:
-        present = self.roster.present(now)
-        return tuple(
-            HandOver(row.shard_id, row.successor)
+    def _asked_of_me(self, view: _View) -> list[tuple[Lease, str]]:
+        return [
+            (row, row.successor)
             for row in view.leases.values()
             if row.successor is not None
             and view.running.get(row.shard_id) == row.epoch
             and row.owner == self._worker_id
-            and (row.successor in view.members or row.successor in present)
-        )
+        ]
 
     def _lost(self, view: _View) -> tuple[str, ...]:
         leases, running = view.leases, view.running

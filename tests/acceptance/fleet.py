@@ -155,6 +155,7 @@ class Load:
             self._is_over.set()
             self._thread.join()
             self._producer.kill()
+            self._producer.wait()
 
     def _feed(self) -> None:
         assert self._producer.stdin is not None

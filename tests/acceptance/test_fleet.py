@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +48,8 @@ def width(shard: dict[str, Any]) -> int:
     return int(keys["EndingHashKey"]) - int(keys["StartingHashKey"])
 
 
-def strike(fleet: Fleet, kind: str, chance: random.Random) -> None:
-    """Deal one blow; a worker that it ends is replaced at once."""
+def strike(fleet: Fleet, watch: Watch, kind: str, chance: random.Random) -> str:
+    """Deal one blow and return its kind; a worker that it ends is replaced at once."""
     member = chance.choice(fleet.members)
     match kind:
         case "kill":
@@ -60,24 +59,24 @@ def strike(fleet: Fleet, kind: str, chance: random.Random) -> None:
             assert fleet.end(member, signal.SIGTERM) == 0
             fleet.add()
         case "freeze":
-            losses = member.events().count("lease_lost")
             member.process.send_signal(signal.SIGSTOP)
-            threading.Event().wait(LEASE_SECONDS * (1.5 + chance.random()))
+            wait_until(lambda: member.worker_id not in watch.owners(), "others have what a frozen worker had")
             member.process.send_signal(signal.SIGCONT)
-            wait_until(lambda: member.events().count("lease_lost") > losses, "a frozen worker knows what it lost")
         case _:
-            reshard(fleet, kind)
+            return reshard(fleet, kind)
+    return kind
 
 
-def reshard(fleet: Fleet, kind: str) -> None:
-    """Split the widest shard, or merge the two neighbours that are narrowest together."""
+def reshard(fleet: Fleet, kind: str) -> str:
+    """Split the widest shard, or merge the two neighbours that are narrowest together, if there are enough."""
     client, stream = fleet.shell.client("kinesis"), fleet.named["source"]
     shards = wait_until_active(client, stream)
-    if kind == "split":
+    if kind == "split" or len(shards) <= SHARDS:
         split(client, stream, max(shards, key=width))
-        return
+        return "split"
     low, high = min(itertools.pairwise(shards), key=lambda pair: width(pair[0]) + width(pair[1]))
     client.merge_shards(StreamName=stream, ShardToMerge=low["ShardId"], AdjacentShardToMerge=high["ShardId"])
+    return "merge"
 
 
 def tell(title: str, figures: dict[str, Any]) -> None:
@@ -101,9 +100,8 @@ def test_blows_to_a_fleet_lose_double_and_hold_up_nothing(fleet: Fleet) -> None:
         while len(struck) < BLOWS:
             kind = KINDS[len(struck)] if len(struck) < len(KINDS) else chance.choice(KINDS)
             moment = time.monotonic()
-            strike(fleet, kind, chance)
+            struck.append(strike(fleet, watch, kind, chance))
             wait_until(lambda since=moment: fleet.has_settled(watch, since), f"a recovery from {kind}")  # type: ignore[misc] # mypy on defaults
-            struck.append(kind)
         restarted_at = time.monotonic()
         for member in list(fleet.members):
             moment = time.monotonic()
@@ -132,3 +130,4 @@ def test_blows_to_a_fleet_lose_double_and_hold_up_nothing(fleet: Fleet) -> None:
     assert max(blows.values()) <= STANDSTILL_SECONDS_MAX, blows
     assert max(restarts.values()) <= STANDSTILL_SECONDS_MAX, restarts
     assert fleet.logged("lease_handed_over") >= WORKERS
+    assert fleet.logged("lease_lost") >= struck.count("freeze")
