@@ -242,6 +242,46 @@ def audit(
     return run_audit(app=application, receipts=receipts, as_json=output is Output.JSON)
 
 
+@app.command()
+def loadtest(
+    rate_min: Annotated[
+        float, typer.Option("--rate-min", min=1, max=100_000, help="Events per second of the first step.")
+    ] = 100,
+    rate_max: Annotated[
+        float, typer.Option("--rate-max", min=1, max=100_000, help="Events per second of the last step.")
+    ] = 1000,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, max=3600, help="Length of the ramp.")] = 30,
+    steps: Annotated[int, typer.Option("--steps", min=1, max=60, help="Steps of equal length.")] = 6,
+    shards: Annotated[int, typer.Option("--shards", min=1, max=200, help="Shards per stream.")] = 2,
+    faults: Annotated[
+        str | None,
+        typer.Option("--faults", help="What goes wrong, as of `headrace local`.", show_default="nothing"),
+    ] = None,
+    html: Annotated[Path, typer.Option("--html", help="Page to write.")] = Path("loadtest.html"),
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Send a ramp of events through the whole pipeline on an embedded local cloud; measure and audit it.
+
+    Open loop: events come when they are due, whether or not those before them were served, and latencies count from
+    then. Ends by itself; Ctrl-C ends the ramp early, a second one everything. Exit 1 if anything was lost, duplicated
+    in S3 or out of order.
+
+    Example: headrace loadtest --rate-max 3000 --seconds 60 --shards 4
+    """
+    from infra.load.command import run_loadtest  # noqa: PLC0415
+
+    return run_loadtest(
+        rate_min=rate_min,
+        rate_max=rate_max,
+        seconds=seconds,
+        steps=steps,
+        shards=shards,
+        faults=faults,
+        page=html,
+        as_json=output is Output.JSON,
+    )
+
+
 class QueryOutput(Enum):
     """How rows are written."""
 

@@ -16,11 +16,9 @@ from typing import Final
 
 from consumer.http_server import HttpServer
 from consumer.status import WorkerStatus
-from consumer.worker import Worker
-from infra.audit.core.report import AuditReport
-from infra.audit.reading import audit_application
 from infra.cloud.process import LocalCloudProcess
-from infra.demo_screen import DemoResult, Screen, show
+from infra.demo_screen import PipelineResult, Screen, show
+from infra.local_run import audit_made, point_aws_to, result_of, wait_until_read
 from infra.pipeline import new_random, open_worker
 from infra.provision import Plan, Provisioned, provision
 from infra.sample.package import COUNTRIES_PATH, LOG_PATH
@@ -38,9 +36,7 @@ from shared.settings import ConsumerSettings, ProducerSettings, load_settings
 from shared.telemetry import SilentTelemetry
 
 _HEAD_BYTES: Final = 1 * MIB  # of the log, looked at to find out which shop it is
-_POLL_SECONDS: Final = 0.1
 _FLUSH_SECONDS: Final = 5
-_STALL_SECONDS: Final = 60  # without any progress of the consumer, the demo stops waiting and lets the audit speak
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ def run_demo(
     return int(ExitCode.DONE if result.verdict == "ok" else ExitCode.FAILED)
 
 
-async def _demo(options: DemoOptions) -> DemoResult | None:
+async def _demo(options: DemoOptions) -> PipelineResult | None:
     """Run everything; None if the user ended it."""
     screen = Screen()
     _check_log(options.log)
@@ -108,26 +104,19 @@ def _check_log(path: Path) -> None:
         ) from error
 
 
-async def _run(options: DemoOptions, screen: Screen, folder: Path) -> DemoResult:
+async def _run(options: DemoOptions, screen: Screen, folder: Path) -> PipelineResult:
     started_at = time.monotonic()
     screen.stage("Starting the local cloud ...")
     async with LocalCloudProcess() as cloud:
-        _point_aws_to(cloud)
+        point_aws_to(cloud)
         made = await provision(Plan(), report=lambda _line: None)
         screen.stage(f"Local cloud: {cloud.endpoint_url}, stream `{made.source_stream}`, bucket `{made.bucket}`")
         async with open_aws() as aws:
             with screen.bars():
                 summary, status = await _pump(aws, made, options, screen, folder)
             screen.stage("Auditing ...")
-            report = await _audit(aws, made)
-    return _result(summary, status, report, time.monotonic() - started_at)
-
-
-def _point_aws_to(cloud: LocalCloudProcess) -> None:
-    """Make this process talk to the local cloud only, whatever the machine says about AWS."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ.update(cloud.environment())
+            report = await audit_made(aws, made)
+    return result_of(summary, status, report, time.monotonic() - started_at)
 
 
 async def _pump(
@@ -155,7 +144,7 @@ async def _pump(
             await asyncio.to_thread(webbrowser.open, page.url)
         consuming = tasks.create_task(worker.run(stop))
         summary = await _produce(aws, made, options, screen, folder, telemetry)
-        await _wait_until_read(worker, summary.acknowledged, screen, consuming)
+        await wait_until_read(worker, summary.acknowledged, screen, consuming)
         stop.set()
         await consuming
         status = worker.status()
@@ -188,23 +177,6 @@ async def _produce(
     )
 
 
-async def _wait_until_read(worker: Worker, expected: int, screen: Screen, consuming: asyncio.Task[None]) -> None:
-    """Wait until the worker has seen every acknowledged record, or has made no progress for too long."""
-    seen, seen_at = -1, time.monotonic()
-    while not consuming.done():
-        totals = worker.status().totals
-        # What a producer retried after a lost answer is read twice; it must not hide a record that was not read.
-        read = totals.read - totals.duplicates
-        screen.advance("consumed", read, expected)
-        if read >= expected:
-            return
-        if read != seen:
-            seen, seen_at = read, time.monotonic()
-        elif time.monotonic() - seen_at > _STALL_SECONDS:
-            return
-        await asyncio.sleep(_POLL_SECONDS)
-
-
 def _head(path: Path) -> list[bytes]:
     """Return the first lines of a log, plain or gzip."""
     with path.open("rb") as file:
@@ -213,49 +185,3 @@ def _head(path: Path) -> list[bytes]:
         with contextlib.suppress(zlib.error):  # a damaged file is the reader's to report, with its place
             data = zlib.decompressobj(wbits=31).decompress(data, _HEAD_BYTES)
     return data.split(b"\n")[:-1]
-
-
-async def _audit(aws: Aws, made: Provisioned) -> AuditReport:
-    return await audit_application(
-        app=made.table,
-        kinesis=await aws.kinesis(),
-        leases=await aws.leases(made.table),
-        open_bucket=aws.objects,
-        random=new_random(),
-        sleep=asyncio.sleep,
-    )
-
-
-def _result(summary: RunSummary, status: WorkerStatus, report: AuditReport, seconds: float) -> DemoResult:
-    """Join what the producer counted with what the audit found; the counts of both have to agree."""
-    failures = [] if report.is_ok else [report.verdict]
-    filtered = sum(summary.filtered.values())
-    if summary.lines != summary.events + filtered + summary.rejected:
-        failures.append(
-            f"lines {summary.lines} != events {summary.events} + filtered {filtered} + rejected {summary.rejected}"
-        )
-    if summary.undelivered:
-        failures.append(f"undelivered: {summary.undelivered}")
-    if report.acknowledged != summary.acknowledged:
-        failures.append(f"acknowledged: {summary.acknowledged} by the producer, {report.acknowledged} in the stream")
-    totals = status.totals
-    return DemoResult(
-        lines=summary.lines,
-        filtered=dict(summary.filtered),
-        rejected=summary.rejected,
-        events=summary.events,
-        acknowledged=summary.acknowledged,
-        dead_lettered=report.dead_lettered,
-        in_s3=report.in_s3,
-        in_destinations=report.in_destinations,
-        per_destination=dict(totals.destinations),
-        objects=totals.objects,
-        object_bytes=totals.object_bytes,
-        lost=report.lost,
-        duplicated_in_s3=report.duplicated_in_s3,
-        duplicated_in_streams=report.duplicated_in_streams,
-        out_of_order=report.out_of_order,
-        seconds=seconds,
-        verdict="; ".join(failures) or "ok",
-        audit=report.as_mapping(),
-    )

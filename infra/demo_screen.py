@@ -13,8 +13,8 @@ from shared.terminal import say, shows_progress, write_data
 
 
 @dataclass(frozen=True, slots=True)
-class DemoResult:
-    """What the demo counted; `verdict` is `ok` or what failed."""
+class PipelineResult:
+    """What a run through the whole pipeline counted; `verdict` is `ok` or what failed."""
 
     lines: int
     filtered: dict[str, int]
@@ -121,7 +121,7 @@ class Screen:
         self._progress.update(self._bars[name], completed=done, total=total)
 
 
-def show(result: DemoResult, *, as_json: bool) -> None:
+def show(result: PipelineResult, *, as_json: bool) -> None:
     """Write the result to stdout: a table, or one JSON object in one line."""
     if as_json:
         write_data(orjson.dumps(result.as_mapping()).decode())

@@ -131,12 +131,12 @@ class AuditReader:
             source_is_whole=scope.source_is_whole,
         )
         ranks: dict[str, int] = {}
-        async for shard_id, record in self._read_stream(scope.source_stream, ranks):
+        async for shard_id, record in self.read_stream(scope.source_stream, ranks):
             auditor.acknowledge(_identify(record, scope.source_stream, shard_id)[0])
         for receipt in scope.receipts:
             auditor.confirm(receipt)
         for stream in dict.fromkeys(scope.dest_streams.values()):
-            async for shard_id, record in self._read_stream(stream, {}):
+            async for shard_id, record in self.read_stream(stream, {}):
                 event_id, event = _identify(record, stream, shard_id)
                 auditor.deliver(stream, event_id, _session_of(event))
         if objects is not None:
@@ -150,7 +150,7 @@ class AuditReader:
                 auditor.report_gap()
         return auditor.report()
 
-    async def _read_stream(self, stream: str, ranks: dict[str, int]) -> AsyncIterator[tuple[str, UserRecord]]:
+    async def read_stream(self, stream: str, ranks: dict[str, int]) -> AsyncIterator[tuple[str, UserRecord]]:
         """Walk a stream from TRIM_HORIZON to where it ends now, shards in lineage order; `ranks` gets that order."""
         shards = {each.shard_id: each for each in await self._call(lambda: self._kinesis.list_shards(stream))}
         for shard_id in lineage_order({name: each.parents for name, each in shards.items()}):

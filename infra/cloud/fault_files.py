@@ -15,16 +15,20 @@ SHIPPED: Final = ("calm", "throttled", "lossy-network", "resharding", "bad-day")
 
 def load_faults(name_or_path: str | Path) -> FaultPlan:
     """Read a ready-made plan by its name, or a file; raises ConfigurationError that says what is wrong in it."""
+    return parse_faults(read_faults(name_or_path))
+
+
+def read_faults(name_or_path: str | Path) -> bytes:
+    """Return the text of a plan, unchecked and cut behind what is allowed; raises ConfigurationError."""
     text = str(name_or_path)
     if text in SHIPPED:
-        return parse_faults(files("infra.cloud").joinpath("faults", f"{text}.toml").read_bytes())
+        return files("infra.cloud").joinpath("faults", f"{text}.toml").read_bytes()
     try:
         with Path(text).open("rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
+            return file.read(FILE_BYTES_MAX + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
         raise ConfigurationError(
             f"the faults {text[:200]!r} can't be read: {reason}",
             hint=f"a TOML file, or one of: {', '.join(SHIPPED)}",
         ) from error
-    return parse_faults(content)

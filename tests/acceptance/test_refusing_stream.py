@@ -7,9 +7,12 @@ import json
 import os
 import re
 import signal
+import subprocess
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +68,7 @@ def line(number: int) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(OUTAGE_SECONDS + 4 * PATIENCE_SECONDS)
 @pytest.mark.parametrize("kind", REFUSALS)
 def test_a_refusing_stream_costs_few_calls_and_no_memory_and_is_taken_up_within_five_seconds(
     tmp_path: Path, kind: str
@@ -77,31 +81,32 @@ def test_a_refusing_stream_costs_few_calls_and_no_memory_and_is_taken_up_within_
         client = shell.client("kinesis")
         client.create_stream(StreamName=STREAM, ShardCount=2)
         client.get_waiter("stream_exists").wait(StreamName=STREAM, WaiterConfig={"Delay": 1})
-        producer = shell.start(
+        started = shell.start(
             "producer_from_cli", "--stream", STREAM, "--file", str(log), "--follow",
             HEADRACE_PRODUCER_BUFFER_BYTES_MAX=str(BUFFER_BYTES), HEADRACE_PRODUCER_SHARD_RATE_PERCENT="0",
         )  # fmt: skip
-        stream = WholeStream(client, STREAM)
-        wait_for(stream, 1)
-        before = memory(producer.pid, "VmRSS")
-        faults(cloud.endpoint_url, "PUT", f'{CALL}\n[[rule]]\noperation = "PutRecords"\n{REFUSALS[kind]}\n')
-        with log.open("ab") as file:
-            file.write(b"".join(line(number) for number in range(1, LINES)))
+        with killed_at_last(started) as producer:
+            stream = WholeStream(client, STREAM)
+            wait_for(stream, 1)
+            before = memory(producer.pid, "VmRSS")
+            faults(cloud.endpoint_url, "PUT", f'{CALL}\n[[rule]]\noperation = "PutRecords"\n{REFUSALS[kind]}\n')
+            with log.open("ab") as file:
+                file.write(b"".join(line(number) for number in range(1, LINES)))
 
-        counts = [0]
-        until = time.monotonic() + OUTAGE_SECONDS
-        while time.monotonic() < until:
-            threading.Event().wait(1)
-            counts.append(calls(cloud.endpoint_url))
-        faults(cloud.endpoint_url, "DELETE")
-        ended = time.monotonic()
-        wait_for(stream, 2)
-        recovery = time.monotonic() - ended
-        grown = memory(producer.pid, "VmHWM") - before
-        wait_for(stream, LINES)
-        producer.send_signal(signal.SIGTERM)
-        assert producer.wait(timeout=PATIENCE_SECONDS) == 0
-        stream.read()
+            counts = [0]
+            until = time.monotonic() + OUTAGE_SECONDS
+            while time.monotonic() < until:
+                threading.Event().wait(1)
+                counts.append(calls(cloud.endpoint_url))
+            faults(cloud.endpoint_url, "DELETE")
+            ended = time.monotonic()
+            wait_for(stream, 2)
+            recovery = time.monotonic() - ended
+            grown = memory(producer.pid, "VmHWM") - before
+            wait_for(stream, LINES)
+            producer.send_signal(signal.SIGTERM)
+            assert producer.wait(timeout=PATIENCE_SECONDS) == 0
+            stream.read()
     steps = [after - earlier for earlier, after in itertools.pairwise(counts)]
     figures = f"{counts[-1]} calls, {max(steps[2:])} in a second, {grown / MIB:.1f} MiB, again after {recovery:.2f} s"
     print(f"\n{kind}, {OUTAGE_SECONDS:g} s: {figures}")  # noqa: T201 - what the long run is for (pytest -s)
@@ -112,6 +117,16 @@ def test_a_refusing_stream_costs_few_calls_and_no_memory_and_is_taken_up_within_
     firsts = first_occurrences(stream.seen)
     assert sorted(each.event["n"] for each in firsts) == list(range(LINES))
     assert out_of_order(firsts) == 0
+
+
+@contextmanager
+def killed_at_last(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Leave no process behind, however the test ends."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(timeout=PATIENCE_SECONDS)
 
 
 def wait_for(stream: WholeStream, count: int) -> None:
