@@ -24,6 +24,7 @@ from shared.retry import Backoff
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_MAX: Final = 5
+_PLACES_MAX: Final = 1024  # read and not yet bookmarked; a link has up to 8 KiB
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _TOO_MANY_REQUESTS: Final = 429
@@ -90,7 +91,7 @@ class HttpSource:
         while self._done and self._done[0].index <= offset:
             place = self._done.popleft()
         if place.index != offset:
-            return True  # nothing new: the bookmark is there already
+            return True  # nothing new: the bookmark is there already, or no page that is held ends there
         moved = self.bookmark.at(generation, offset, place.encode() + b"\n" + state)
         try:
             await self._store.save(moved)
@@ -118,7 +119,7 @@ class HttpSource:
                     return
                 page = self._walk.read(place, body)
                 if page.items:
-                    self._done.append(page.done)
+                    self._hold(page.done)
                 yield self._chunk(page.items, page.done, len(body))
                 place = page.next
         if place is not None:
@@ -126,6 +127,12 @@ class HttpSource:
                 f"{self.name} has more than {self._plan.pages_max:,} pages",
                 hint="Start again to go on from the bookmark, or raise `pages_max`",
             )
+
+    def _hold(self, place: PagePlace) -> None:
+        """Keep a place for a bookmark; of too many every second one, as any bookmark is right, and the last is kept."""
+        self._done.append(place)
+        if len(self._done) > _PLACES_MAX:
+            self._done = deque(list(self._done)[::-2][::-1])
 
     def _chunk(self, items: tuple[bytes, ...], done: PagePlace, bytes_read: int) -> Chunk:
         first = done.index - len(items)

@@ -9,6 +9,8 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -16,7 +18,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from producer.core.line_format import LineFormat
-from producer.core.page_walk import ApiPlan
+from producer.core.page_walk import ApiPlan, PagePlace
+from producer.http_source import HttpSource
 from producer.run import RunSummary, SourceOptions, run_source
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError, HeadraceError, SourceError
@@ -199,6 +202,54 @@ async def test_throttles_errors_and_cut_connections_are_waited_out(api: Api) -> 
     assert [event for event, _ in world.telemetry.said].count("http_source_retried") >= 3
 
 
+@pytest.mark.parametrize(
+    ("header", "least", "most"), [("7", 7, 7), ("in", 27, 30), ("99999999999999", 60, 60), ("soon", 0, 5), ("-3", 0, 5)]
+)
+async def test_retry_after_is_waited_for_within_its_bound(
+    api: Api, monkeypatch: pytest.MonkeyPatch, header: str, least: float, most: float
+) -> None:
+    """Seconds or a date of the API's choice, at most `retry_after_seconds_max`; what is neither is backed off."""
+    waits: list[float] = []
+
+    async def wait(_: HttpSource, seconds: float) -> bool:
+        waits.append(seconds)
+        return False
+
+    monkeypatch.setattr(HttpSource, "_pause", wait)
+    text = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True) if header == "in" else header
+    refusals = iter([web.Response(status=429, headers={"Retry-After": text})])
+    api.before = lambda _: next(refusals, None)
+    world = World()
+    await world.run(api, retry_after_seconds_max=60)
+    assert world.numbers() == list(range(10))
+    assert len(waits) == 1
+    assert least <= waits[0] <= most
+
+
+@pytest.mark.parametrize("style", STYLES)
+async def test_places_not_yet_bookmarked_are_bounded(
+    api: Api, monkeypatch: pytest.MonkeyPatch, style: dict[str, str]
+) -> None:
+    """However many pages are read before a bookmark moves, few places are held, and the last one is among them."""
+    held: list[int] = []
+    hold = HttpSource._hold
+
+    def hold_and_count(source: HttpSource, place: PagePlace) -> None:
+        hold(source, place)
+        held.append(len(source._done))
+
+    monkeypatch.setattr(HttpSource, "_hold", hold_and_count)
+    monkeypatch.setattr("producer.http_source._PLACES_MAX", 4)
+    monkeypatch.setattr(f"{__name__}.SETTINGS", SETTINGS.model_copy(update={"bookmark_interval_seconds": 3600.0}))
+    api.items = [{"session_id": "s", "n": number} for number in range(40)]
+    world = World()
+    await world.run(api, page_items_max=1, **style)
+    assert world.numbers() == list(range(40))
+    assert len(held) == 40
+    assert max(held) <= 4
+    assert (await world.run(api, page_items_max=1, **style)).lines == 0
+
+
 async def test_an_api_that_stays_down_ends_the_run_with_what_was_read_delivered(api: Api) -> None:
     """After the last attempt the error names page and reason; the next run goes on from there."""
     world = World()
@@ -234,6 +285,25 @@ async def test_a_refused_token_is_renewed(api: Api, monkeypatch: pytest.MonkeyPa
     with pytest.raises(SourceError, match="status 400") as caught:
         await World().run(api, token=token)
     assert "wrong" not in f"{caught.value} {caught.value.hint}"
+
+
+async def test_a_token_that_ends_between_two_pages_is_renewed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time the API stops taking the token, one more is asked for, and no page is skipped or read twice."""
+    monkeypatch.setenv("API_ID", "me")
+    monkeypatch.setenv("API_SECRET", SECRET)
+
+    def revoke(request: web.Request) -> None:
+        if len(api.requests) in {1, 4}:
+            api.tokens = {"revoked"}
+
+    api.before = revoke
+    token = {
+        "url": f"{api.base}/token", "client_id_environment": "API_ID", "client_secret_environment": "API_SECRET",
+    }  # fmt: skip
+    world = World()
+    await world.run(api, token=token)
+    assert [each["n"] for each in sorted(world.events(), key=lambda each: each["n"])] == list(range(10))
+    assert len(api.requests) == 5 + 2
 
 
 async def test_a_refused_token_without_a_way_to_another_is_an_error(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
