@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -115,12 +116,17 @@ class Auditor:
 
     def report(self) -> AuditReport:
         """Judge what was fed so far."""
-        acknowledged = self._count(lambda flags: flags & _ACKNOWLEDGED)
-        stored = self._count(lambda flags: flags & _IN_S3)
-        delivered = self._count(lambda flags: flags & _DELIVERED)
-        dead = self._count(lambda flags: flags & _IN_DEAD_LETTERS)
-        known_dead = self._count(lambda flags: flags & _IN_DEAD_LETTERS and flags & _ACKNOWLEDGED)
-        lost = self._count(self._is_lost) + self._unconfirmed_count
+        sets = Counter(self._flags)
+
+        def count(condition: _Condition) -> int:
+            return sum(events for flags, events in sets.items() if condition(flags))
+
+        acknowledged = count(lambda flags: flags & _ACKNOWLEDGED)
+        stored = count(lambda flags: flags & _IN_S3)
+        delivered = count(lambda flags: flags & _DELIVERED)
+        dead = count(lambda flags: flags & _IN_DEAD_LETTERS)
+        known_dead = count(lambda flags: flags & _IN_DEAD_LETTERS and flags & _ACKNOWLEDGED)
+        lost = count(self._is_lost) + self._unconfirmed_count
         streams_out_of_order = sum(each.count for each in self._in_streams.values())
         counts = {
             "events": acknowledged + dead - known_dead,
@@ -129,18 +135,18 @@ class Auditor:
             "in_s3": stored,
             "in_destinations": delivered,
             "lost": lost,
-            "lost_in_s3": self._count(self._is_lost_in_s3),
-            "lost_in_streams": self._count(self._is_lost_in_streams),
+            "lost_in_s3": count(self._is_lost_in_s3),
+            "lost_in_streams": count(self._is_lost_in_streams),
             "lost_before_stream": self._unconfirmed_count,
             "duplicated_in_source": self._duplicates["source"],
             "duplicated_in_s3": self._duplicates["s3"],
             "duplicated_in_streams": self._duplicates["streams"],
             "duplicated_in_dead_letters": self._duplicates["dead_letters"],
-            "stored_and_dead_lettered": self._count(lambda flags: flags & _STORED and flags & _DEAD),
+            "stored_and_dead_lettered": count(lambda flags: flags & _STORED and flags & _DEAD),
             "out_of_order": self._in_s3.count + streams_out_of_order,
             "out_of_order_in_s3": self._in_s3.count,
             "out_of_order_in_streams": streams_out_of_order,
-            "unknown": self._count(_is_unknown),
+            "unknown": count(_is_unknown),
             "ledger_imbalance": self._ledger_imbalance,
             "retention_gaps": self._gaps,
         }
@@ -186,17 +192,13 @@ class Auditor:
     def _is_lost(self, flags: int) -> bool:
         return self._is_lost_in_s3(flags) or self._is_lost_in_streams(flags)
 
-    def _select(self, condition: _Condition) -> bytes:
-        """Return one byte per event: 1 where the condition holds."""
-        return bytes(self._flags).translate(
+    def _examples(self, condition: _Condition) -> tuple[str, ...]:
+        if not self._flags:
+            return ()
+        # One byte per event: 1 where the condition holds.
+        selected = self._flags.translate(
             bytes(bool(condition(flags)) for flags in range(_FLAG_SETS)) + bytes(256 - _FLAG_SETS)
         )
-
-    def _count(self, condition: _Condition) -> int:
-        return self._select(condition).count(1)
-
-    def _examples(self, condition: _Condition) -> tuple[str, ...]:
-        selected = self._select(condition)
         found: list[str] = []
         rank = selected.find(1)
         while rank >= 0 and len(found) < self._examples_max:
