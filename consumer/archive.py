@@ -14,7 +14,8 @@ from consumer.core.batch import Batch
 from consumer.core.compression_ratio import CompressionRatios
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.flush_format import FlushFormat
-from consumer.core.object_format import ObjectFormat
+from consumer.core.manifest import INDEX_MARK, Manifests, index_body
+from consumer.core.object_format import Codec, FormatKind, ObjectFormat
 from consumer.core.object_key import ERROR_MARK, FORMAT_CONVERSION_FAILED, ObjectNames, ObjectRange
 from consumer.core.schema import Schema
 from consumer.encoding import Encoded, Rejected, encode
@@ -27,6 +28,7 @@ from shared.records import Position
 
 _PUTS_MAX: Final = 8  # objects of one flush under way at once
 _INFERRED_LINES_MAX: Final = 1_000
+_INDEX_FORMAT: Final = ObjectFormat(FormatKind.JSON, Codec.NONE)
 _REJECTED_CODE: Final = "DataFormatConversion.MalformedData"  # Firehose's
 
 # Stores a schema unless there is one, and returns the one that is stored.
@@ -59,36 +61,42 @@ class Archive:
     hold_schema: HoldSchema
     destinations: tuple[str, ...]
     format: ObjectFormat
+    manifests: Manifests | None = None
     ratios: CompressionRatios = field(default_factory=CompressionRatios)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def seal(self, shard_id: str, batch: Batch, generation: int) -> SealedFlush | None:
-        """Return what is to be written into the lease row before any object, and the objects; None if there is none."""
+    async def seal(self, shard_id: str, batch: Batch, generation: int, not_before: float = 0.0) -> SealedFlush | None:
+        """Return what is to be written into the lease row before any object, and the objects; None if there is none.
+
+        No object is named after a time before `not_before`, seconds since the epoch.
+        """
         if not batch.slots or batch.first is None or batch.last is None:
             return None
         count = batch.count
         described = await self._settled_format(batch)
         objects, rejected = await self._encode(shard_id, batch, described)
         covered = ObjectRange(shard_id, batch.first, batch.last, generation)
-        slots = tuple(sorted(objects))
+        slots, keys = self._named(objects, covered, batch, not_before)
         pinned = FlushFormat(described, self.destinations, slots, self.names.fields, batch.condemned_after)
-        pending = PendingFlush(self._keys(slots, covered, batch), batch.first, batch.last, count, pinned.text)
-        return SealedFlush(pending, objects, rejected)
+        pending = PendingFlush(keys, batch.first, batch.last, count, pinned.text)
+        return SealedFlush(pending, objects | _indexes(pending, slots, objects, covered), rejected)
 
-    async def reseal(self, shard_id: str, pending: PendingFlush, batch: Batch, generation: int) -> SealedFlush:
+    async def reseal(
+        self, shard_id: str, pending: PendingFlush, batch: Batch, generation: int, not_before: float = 0.0
+    ) -> SealedFlush:
         """Return the rebuilt batch under the keys that were pinned, and more keys for slots that only it has.
 
         Another release may refuse an event that the pinned one took: it must not get lost between the two.
         """
         pinned = FlushFormat.parse(pending.format_version)
         objects, rejected = await self._encode(shard_id, batch, pinned.format)
-        slots = tuple(slot for slot in sorted(objects) if slot not in pinned.slots)
-        if slots:
-            covered = ObjectRange(shard_id, pending.first, pending.last, generation)
-            extended = replace(pinned, slots=pinned.slots + slots)
-            keys = pending.keys + self._keys(slots, covered, batch)
-            pending = replace(pending, keys=keys, format_version=extended.text)
-        return SealedFlush(pending, objects, rejected)
+        covered = ObjectRange(shard_id, pending.first, pending.last, generation)
+        more = {slot: encoded for slot, encoded in objects.items() if slot not in pinned.slots}
+        if more:
+            slots, keys = self._named(more, covered, batch, not_before, start=len(pinned.slots))
+            pinned = replace(pinned, slots=pinned.slots + slots)
+            pending = replace(pending, keys=pending.keys + keys, format_version=pinned.text)
+        return SealedFlush(pending, objects | _indexes(pending, pinned.slots, objects, covered), rejected)
 
     async def abort_uploads(self, pending: PendingFlush) -> None:
         """Abort what a worker that died had begun to upload; what this misses, the bucket's lifecycle rule removes."""
@@ -100,19 +108,31 @@ class Archive:
             self.telemetry.count("uploads_aborted", aborted)
 
     async def put(self, sealed: SealedFlush) -> int:
-        """Write every object that is pinned and not there yet, several at a time; return the bytes sent."""
+        """Write every object that is pinned and not there yet, several at a time; return the bytes sent.
+
+        Indexes come last: what one lists is there.
+        """
         pinned = sealed.pinned
-        waiting = iter(zip(sealed.pending.keys, pinned.slots, strict=True))
+        named = list(zip(sealed.pending.keys, pinned.slots, strict=True))
+        listed = [each for each in named if not each[1].startswith(INDEX_MARK)]
+        sent = await self._put_all(listed, sealed, pinned.format)
+        if len(listed) < len(named):
+            indexes = [each for each in named if each[1].startswith(INDEX_MARK)]
+            sent += await self._put_all(indexes, sealed, pinned.format)
+        return sent
+
+    async def _put_all(self, named: list[tuple[str, str]], sealed: SealedFlush, described: ObjectFormat) -> int:
+        waiting = iter(named)
         sent = 0
 
         async def work() -> None:
             nonlocal sent
             for key, slot in waiting:
-                sent += await self._put_slot(key, slot, sealed.objects.get(slot), pinned.format)
+                sent += await self._put_slot(key, slot, sealed.objects.get(slot), described)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(_PUTS_MAX, len(pinned.slots))):
+                for _ in range(min(_PUTS_MAX, len(named))):
                     group.create_task(work())
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from failures
@@ -123,7 +143,10 @@ class Archive:
             # The records were trimmed before the flush could be replayed.
             self.telemetry.error("object_not_rebuilt", key=key)
             return 0
-        described = described.of_dead_letters if slot.startswith(ERROR_MARK) else described
+        if slot.startswith(ERROR_MARK):
+            described = described.of_dead_letters
+        elif slot.startswith(INDEX_MARK):
+            described = _INDEX_FORMAT
         if not await self._put_one(key, encoded.body, described):
             self.telemetry.count("objects_existing")
             return 0
@@ -143,8 +166,17 @@ class Archive:
 
         return await self.retrier.call("put_object", attempt)
 
-    def _keys(self, slots: tuple[str, ...], covered: ObjectRange, batch: Batch) -> tuple[str, ...]:
-        return self.names.keys({slot: batch.oldest_arrival(slot) for slot in slots}, covered)
+    def _named(
+        self, objects: Mapping[str, Encoded], covered: ObjectRange, batch: Batch, not_before: float, start: int = 0
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the slots of objects, then those of their indexes, with the keys of all; the first is at `start`."""
+        instants = {slot: max(batch.oldest_arrival(slot), not_before) for slot in sorted(objects)}
+        if self.manifests is None:
+            return tuple(instants), self.names.keys(instants, covered)
+        instants = self.manifests.by_hour(instants)
+        counts = {slot: each.count for slot, each in objects.items()}
+        indexes = self.manifests.index_keys(instants, counts, covered, start)
+        return (*instants, *indexes), (*self.names.keys(instants, covered), *indexes.values())
 
     async def _settled_format(self, batch: Batch) -> ObjectFormat:
         """Return the format with its columns; the first flush of an application infers them for all workers."""
@@ -180,6 +212,18 @@ class Archive:
         if rejected:
             self.telemetry.count("dead_letters", rejected, type=FORMAT_CONVERSION_FAILED, code=_REJECTED_CODE)
         return objects, rejected
+
+
+def _indexes(
+    pending: PendingFlush, slots: tuple[str, ...], objects: Mapping[str, Encoded], covered: ObjectRange
+) -> dict[str, Encoded]:
+    """Return the indexes among the slots; they list what is pinned, with the counts of what was encoded."""
+    counts = {slot: each.count for slot, each in objects.items()}
+    return {
+        slot: Encoded(index_body(slot, slots, pending.keys, counts, covered), 1)
+        for slot in slots
+        if slot.startswith(INDEX_MARK)
+    }
 
 
 def _letter_of(rejected: Rejected, arrival: float) -> DeadLetter:

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from consumer.archive import Archive
 from consumer.core.chunk import CHUNK_RECORDS
+from consumer.core.manifest import Manifests
 from consumer.core.object_format import Codec, FormatKind, ObjectFormat
-from consumer.core.object_key import ObjectNames
+from consumer.core.object_key import ObjectNames, constant_prefix
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
 from consumer.core.schema import Schema
@@ -76,13 +77,14 @@ def archive_of(
             hint="Raise flush_bytes_max to about ten times the target",
         )
     check_format(written)
+    zone = zone_of(settings.archive_time_zone)
     names = ObjectNames(
         archive_prefix=settings.archive_prefix,
         error_prefix=settings.error_prefix,
         destinations=destinations,
         extension=settings.file_extension or written.extension,
         error_extension=written.of_dead_letters.extension,
-        zone=zone_of(settings.archive_time_zone),
+        zone=zone,
     )
     return Archive(
         objects=objects,
@@ -93,7 +95,16 @@ def archive_of(
         hold_schema=leases.hold_schema,
         destinations=destinations,
         format=written,
+        manifests=_manifests_of(settings, zone),
     )
+
+
+def _manifests_of(settings: ConsumerSettings, zone: tzinfo) -> Manifests | None:
+    if not settings.manifest_prefix:
+        return None
+    manifests = Manifests(settings.manifest_prefix, zone, settings.manifest_wait_seconds)
+    manifests.check(constant_prefix(settings.archive_prefix), constant_prefix(settings.error_prefix))
+    return manifests
 
 
 def zone_of(name: str) -> tzinfo:

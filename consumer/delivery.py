@@ -72,7 +72,7 @@ class Delivery:
         oldest = _oldest(found, chunk)
         for slot, lines in routed.items():
             batch.append(slot, lines, oldest[slot])
-        batch.extend(chunk.last, len(chunk))
+        batch.extend(chunk.last, len(chunk), chunk.arrivals[-1])
         held = chunk.size + batch.held_bytes - held_before
         batch.charged += held
         self._account.hold(held)

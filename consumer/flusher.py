@@ -50,7 +50,8 @@ class Flusher:
             return
         if self._archive is not None:
             row = self._held.row
-            sealed = await self._archive.seal(row.shard_id, batch, row.generation)
+            not_before = self._held.closed_until or 0.0
+            sealed = await self._archive.seal(row.shard_id, batch, row.generation, not_before)
             if sealed is not None:
                 self._check_rejected(batch, sealed)
                 await self._held.write(LeaseChange(pending=sealed.pending))
@@ -68,7 +69,8 @@ class Flusher:
                 first=position_text(pending.first),
                 last=position_text(pending.last),
             )
-        sealed = await archive.reseal(self._held.shard_id, pending, batch, self._held.row.generation)
+        row, not_before = self._held.row, self._held.closed_until or 0.0
+        sealed = await archive.reseal(row.shard_id, pending, batch, row.generation, not_before)
         await archive.abort_uploads(pending)
         if sealed.pending != pending:
             await self._held.write(LeaseChange(pending=sealed.pending))
@@ -121,8 +123,13 @@ class Flusher:
         self._counters.object_bytes += sent
 
     async def _commit(self, batch: Batch, last: Position) -> None:
+        manifests = self._archive.manifests if self._archive is not None else None
+        if manifests is not None and batch.last is not None and self._held.row.seek_to is None:
+            # Records come nearly in the order of their arrival. What is read again after a seek has its old hours.
+            self._held.close_until(batch.last_arrival - manifests.wait_seconds)
         await self._held.write(
             LeaseChange(
+                closed_until=self._held.closed_until,
                 checkpoint=Checkpoint.at(last),
                 marks=batch.marks or {},
                 pending=None,

@@ -85,7 +85,7 @@ class Handover:
                     group.create_task(lane.run())
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from failures
-        batch.extend(chunk.last, len(chunk))
+        batch.extend(chunk.last, len(chunk), chunk.arrivals[-1])
         self._count(len(chunk), len(letters), len(records))
         self._tracker.seal(unit, chunk.last)
         return len(letters) + sum(lane.failed for lane in lanes)

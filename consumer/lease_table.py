@@ -48,6 +48,7 @@ class HeldLease:
         self.row = row
         self.load = row.load  # bytes per second; told with the next renewal
         self.read_through = row.read_through  # told with the next renewal, and when the lease is given back
+        self.closed_until = row.closed_until  # the same
 
     @property
     def shard_id(self) -> str:
@@ -128,7 +129,13 @@ class HeldLease:
     def _news(self) -> LeaseChange:
         """Return what a write that touches no data takes along, so that it costs no write of its own."""
         change = LeaseChange(load=self.load)
-        return change if self.read_through is None else replace(change, read_through=self.read_through)
+        if self.read_through is not None:
+            change = replace(change, read_through=self.read_through)
+        return change if self.closed_until is None else replace(change, closed_until=self.closed_until)
+
+    def close_until(self, instant: float) -> None:
+        """Promise that no object of this shard will be named after an earlier time; seconds since the epoch."""
+        self.closed_until = instant if self.closed_until is None else max(self.closed_until, instant)
 
     def _lost(self, current: Lease | None) -> LeaseLostError:
         if current is None:

@@ -23,13 +23,22 @@ class Retention:
     """What the shards of a worker share: the stream's retention period, and where gaps are recorded."""
 
     def __init__(
-        self, objects: ObjectStore | None, error_prefix: str, *, retrier: Retrier, clock: Clock, telemetry: Telemetry
+        self,
+        objects: ObjectStore | None,
+        error_prefix: str,
+        *,
+        retrier: Retrier,
+        clock: Clock,
+        telemetry: Telemetry,
+        closing_seconds: float | None = None,
     ) -> None:
+        """`closing_seconds`: how long after an hour it is closed where nothing comes; None: hours are not closed."""
         self._objects = objects
         self._folder = constant_prefix(error_prefix) + GAP_FOLDER
         self._retrier = retrier
         self.clock = clock
         self.telemetry = telemetry
+        self.closing_seconds = closing_seconds
         self.seconds = _DEFAULT_HOURS * _SECONDS_PER_HOUR
 
     def set_hours(self, hours: int) -> None:
@@ -101,6 +110,8 @@ class ShardRetention:
             await retention.record(gap, self._held.row.generation)
         if not records and not age_milliseconds and is_all_stored:
             self._held.read_through = now
+            if retention.closing_seconds is not None:
+                self._held.close_until(now - retention.closing_seconds)
         self.measure(age_milliseconds)
 
     def measure(self, age_milliseconds: int) -> None:

@@ -15,6 +15,7 @@ from consumer.departure import Departure
 from consumer.failure import first_failure
 from consumer.handover import Handling
 from consumer.holding import Holdings
+from consumer.hour_closer import HourCloser
 from consumer.lease_table import HeldLease, LeaseTable
 from consumer.renewal import Renewal
 from consumer.retention import Retention
@@ -71,6 +72,7 @@ class Worker:
         initial, start_timestamp = initial_checkpoint(settings.start_from)
         archive = archive_of(settings, objects, leases=leases, retrier=self._retrier, clock=clock, telemetry=telemetry)
         fields = archive.names.fields if archive is not None else ()
+        manifests = archive.manifests if archive is not None else None
         self._kinesis = kinesis
         self._parts = ShardParts(
             ports=read_ports_of(settings, kinesis, fan_out, self._retrier, clock, random, telemetry, backoff),
@@ -81,8 +83,18 @@ class Worker:
             counters=Counters(),
             handling=handling,
             retention=Retention(
-                objects, settings.error_prefix, retrier=self._retrier, clock=clock, telemetry=telemetry
+                objects,
+                settings.error_prefix,
+                retrier=self._retrier,
+                clock=clock,
+                telemetry=telemetry,
+                closing_seconds=manifests.wait_seconds if manifests is not None else None,
             ),
+        )
+        self._hour_closer = (
+            HourCloser(objects, manifests, retrier=self._retrier, telemetry=telemetry)
+            if manifests is not None and objects is not None
+            else None
         )
         self._shard_settings = shard_settings_of(
             settings, start_timestamp, has_archive=archive is not None, is_partitioned=bool(fields)
@@ -149,10 +161,13 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 renewals = group.create_task(self._renewal.run())
                 succession = self._new_succession(group)
-                rounds = group.create_task(self._run_rounds(group, succession))
+                rounds = [group.create_task(self._run_rounds(group, succession))]
+                if self._hour_closer is not None:
+                    rounds.append(group.create_task(self._hour_closer.run()))
                 await stop.wait()
                 self._state = WorkerState.DRAINING
-                rounds.cancel()
+                for each in rounds:
+                    each.cancel()
                 group.create_task(succession.leave())
                 await self._new_departure().run(hurry or asyncio.Event(), group, self._presence + 1)
                 renewals.cancel()
@@ -193,6 +208,7 @@ class Worker:
             "archive_format": settings.archive_format.value,
             "archive_time_zone": settings.archive_time_zone,
             "file_extension": settings.file_extension,
+            "manifest_prefix": settings.manifest_prefix,
             "start_from": settings.start_from,
         }
 
@@ -269,6 +285,8 @@ class Worker:
             if await self._sync.sync(rows, self._holdings.rows()):
                 rows = await self._table.list_rows()
             self._next_sync_at = now + self._settings.shard_sync_seconds
+        if self._hour_closer is not None:
+            self._hour_closer.look(rows)
         await self._follow_plan(rows, group, succession)
 
     async def _follow_plan(self, rows: TableRows, group: asyncio.TaskGroup, succession: Succession) -> None:

@@ -110,6 +110,7 @@ class Lease:
     seek_to: Checkpoint | None = None  # where to go once the pending flush is finished
     halted_epoch: int = 0  # the epoch at which its owner halted it; that of now: it is halted
     read_through: float | None = None  # seconds since the epoch; what had arrived by then was read and stored
+    closed_until: float | None = None  # seconds since the epoch; no object gets the name of an earlier time any more
     successor: str | None = None  # the worker that asks the owner for this shard
     load: int = 0  # bytes per second that the owner read lately, as of its last commit
 
@@ -186,6 +187,7 @@ class LeaseChange:
     seek_to: Checkpoint | Unset | None = UNSET
     halted_epoch: int | Unset = UNSET
     read_through: float | Unset | None = UNSET
+    closed_until: float | Unset | None = UNSET
     successor: str | Unset | None = UNSET
     load: int | Unset = UNSET
 

@@ -180,6 +180,19 @@ class ConsumerSettings(BaseSettings):
         pattern=r"^$|^\.[0-9a-z!\-_.*'()]{1,127}$",
         description="end of the keys of archive objects; empty: as format and compression have it, e.g. `.json.gz`",
     )
+    manifest_prefix: str = Field(
+        default="",
+        pattern=r"^$|^[A-Za-z0-9_.=-][A-Za-z0-9_.=/-]{0,198}/$",
+        description="prefix of manifests, e.g. `manifests/`: per flush and hour an index of the objects written, and "
+        "`_COMPLETE.json` once an hour gets no more of them; empty: none",
+    )
+    manifest_wait_seconds: float = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="how long after its end an hour is taken for complete where nothing comes: at least by how much "
+        "clocks differ, seconds",
+    )
     compression: Compression = Field(
         default=Compression.GZIP, description="of S3 objects: gzip, zstd, none, and snappy for Parquet"
     )

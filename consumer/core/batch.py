@@ -34,6 +34,7 @@ class Batch:
         self.opened_at = opened_at  # monotonic seconds of its first record
         self.first: Position | None = None
         self.last: Position | None = None
+        self.last_arrival = 0.0  # of the record at `last`, seconds since the epoch
         self.records = 0
         self.size = 0  # bytes of all lines
         self.charged = 0  # bytes taken from the budget
@@ -64,11 +65,12 @@ class Batch:
         self.first = first
         self.opened_at = now
 
-    def extend(self, last: Position, records: int) -> None:
-        """Move its end: `records` more were looked at, the last of them at `last`."""
+    def extend(self, last: Position, records: int, arrival: float) -> None:
+        """Move its end: `records` more were looked at, the last of them at `last`, which came at `arrival`."""
         assert self.first is not None, "a batch is opened before it grows"
         assert self.last is None or last > self.last, "positions rise"
         self.last = last
+        self.last_arrival = arrival
         self.records += records
 
     def append(self, slot: str, lines: list[bytes], oldest_arrival: float) -> None:

@@ -64,7 +64,7 @@ def rows_to_create(
 
 
 def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:
-    """Hand on what an operator wished of the parents: a reading anew, and the time from which it reads."""
+    """Hand on what an operator wished of the parents, a reading anew and its time, and which hours they had closed."""
     times = [parent.start_timestamp for parent in parents if parent.start_timestamp is not None]
     if not parents or len(times) < len(parents):
         start, timestamp = row.checkpoint, None
@@ -75,6 +75,7 @@ def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:
         checkpoint=start,
         start_timestamp=timestamp,
         generation=max((parent.generation for parent in parents), default=0),
+        closed_until=max((each.closed_until for each in parents if each.closed_until is not None), default=None),
     )
 
 

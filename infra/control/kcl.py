@@ -119,6 +119,7 @@ async def apply_import(ports: KclPorts, rows: Sequence[Lease]) -> int:
             marks={},
             start_timestamp=None,
             read_through=None,
+            closed_until=None,
             attempts=0,
             generation=known.generation + 1,
         )

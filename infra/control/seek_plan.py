@@ -65,6 +65,7 @@ def change_for(row: Lease, target: SeekTarget) -> LeaseChange:
         start_timestamp=target.timestamp,
         finished_at=None,
         read_through=None,
+        closed_until=None,
         attempts=0,
     )
     return change if row.pending is not None else replace(change, checkpoint=target.checkpoint)

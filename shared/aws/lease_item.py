@@ -37,6 +37,7 @@ ATTRIBUTES: Final = {
     "seek_to": "seekTo",
     "halted_epoch": "haltedEpoch",
     "read_through": "readThrough",
+    "closed_until": "closedUntil",
     "successor": "successor",
     "load": "load",
 }
@@ -159,6 +160,7 @@ def _read_item(item: Any) -> Lease:
         seek_to=Checkpoint.parse(item["seekTo"]["S"]) if "seekTo" in item else None,
         halted_epoch=number("haltedEpoch"),
         read_through=instant("readThrough"),
+        closed_until=instant("closedUntil"),
         successor=item["successor"]["S"] if "successor" in item else None,
         load=number("load"),
     )

@@ -215,6 +215,7 @@ class LeaseScript:
             start_timestamp=draw.choice((None, 1_790_000_000.25)),
             seek_to=draw.choice((None, AT_TRIM_HORIZON)),
             read_through=draw.choice((None, 1_790_000_000.5)),
+            closed_until=draw.choice((None, 1_790_000_000.25)),
             successor=draw.choice(_OWNERS),
             load=draw.randrange(3),
         )

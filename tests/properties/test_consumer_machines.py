@@ -253,7 +253,7 @@ def test_no_batch_outgrows_its_bounds(steps: list[tuple[int, float]]) -> None:
         if not batch.records:
             batch.open(Position(number), now)
         batch.append("USA", [b"x" * (added - 1)], now)
-        batch.extend(Position(number), 1)
+        batch.extend(Position(number), 1, 1.0)
         assert batch.records <= 5
         assert batch.size - added < 200
         due = policy.is_due(batch, now=now)

@@ -26,6 +26,7 @@ from tests.simulation.crash_sites import CrashSites, NamedLeases
 from tests.simulation.draw import CHAOS_SECONDS, SOURCE, Usage, draw_consumer_settings
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
 from tests.simulation.fleet import Fleet
+from tests.simulation.hours import Hours
 from tests.simulation.killers import Killers
 from tests.simulation.ledgers import Ledgers
 from tests.simulation.lives import ProducerLife, WorkerLife
@@ -73,7 +74,9 @@ class World:
         self.network = SimulatedNetwork(
             self.loop, self.chance, self.plan, self.story, timeout_seconds=self.chance.uniform(2, 4)
         )
+        self.network.epoch = Hours.epoch(seed, self.network.epoch)
         self.usage = Usage.draw(seed, self.network.epoch)
+        self.hours = Hours(self)
         self.crash_sites = CrashSites(self.story)
         self.promises = Promises(self)
         self.ledgers = Ledgers(self.story)
@@ -104,7 +107,7 @@ class World:
 
     def _build(self) -> None:
         chance = self.chance
-        self.consumer_settings = draw_archive(self.seed, draw_consumer_settings(chance, self.usage))
+        self.consumer_settings = self.hours.draw(draw_archive(self.seed, draw_consumer_settings(chance, self.usage)))
         source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]))
         self.index = SourceIndex(source, self._tell_repetition)
         for stream in dict.fromkeys(self.usage.dest_streams.values()):
@@ -204,6 +207,7 @@ class World:
         await self.operator.settle()
         if await self._drained():
             await self.fleet.settle()
+            await self.hours.settle()
             await self._audit()
 
     def at(self, when: float, callback: Callable[..., Any], *args: Any) -> None:
@@ -286,6 +290,7 @@ class World:
                 self.violations.append(f"{len(missing)} bad lines are not in the dead letters, e.g. {missing[0]!r}")
         self.violations += self.operator.violations()
         self.violations += self.killers.violations()
+        self.violations += self.hours.violations()
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")
         self.story.tell("world", f"audit: {self.report.as_mapping()}")

@@ -248,6 +248,7 @@ async def test_data_fields_can_be_set_and_cleared(provisioned: Provisioned, aws:
         start_timestamp=1_700_000_000.5,
         seek_to=AT_TRIM_HORIZON,
         read_through=1_700_000_001.5,
+        closed_until=1_700_000_002.5,
     )
     assert await leases.update_lease(_lease().shard_id, LeaseExpectation(), full) == full.apply(_lease())
     empty = LeaseChange(
@@ -262,6 +263,7 @@ async def test_data_fields_can_be_set_and_cleared(provisioned: Provisioned, aws:
         start_timestamp=None,
         seek_to=None,
         read_through=None,
+        closed_until=None,
     )
     assert await leases.update_lease(_lease().shard_id, LeaseExpectation(), empty) == _lease(checkpoint=SHARD_END)
 

@@ -230,6 +230,7 @@ def test_the_bucket_is_private_and_written_once(template: dict[str, Any]) -> Non
     assert once["Resource"] == [
         {"Fn::Sub": "${ArchiveBucket.Arn}/${ArchivePrefix}*"},
         {"Fn::Sub": "${ArchiveBucket.Arn}/${ErrorPrefix}*"},
+        {"Fn::Sub": "${ArchiveBucket.Arn}/${ManifestPrefix}*"},
     ]
     assert once["Condition"] == {
         "Null": {"s3:if-none-match": "true"},
@@ -296,7 +297,8 @@ def test_consumer_role_is_what_the_consumer_calls(template: dict[str, Any]) -> N
         "WriteDestinations": _called("producer/producer.py", "producer/stream_watch.py"),
         "KeepLeases": _of(called, "dynamodb"),
         # Tags need a permission of their own; a setting asks for them.
-        "WriteObjects": _of(called, "s3") | {"s3:PutObjectTagging"},
+        "WriteObjects": (_of(called, "s3") | {"s3:PutObjectTagging"}) - {"s3:ListBucket"},
+        "ListManifests": {"s3:ListBucket"},
         "FindUploads": {"s3:ListBucketMultipartUploads"},
     }
 

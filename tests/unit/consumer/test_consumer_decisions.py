@@ -188,7 +188,7 @@ def batch_of(size: int, records: int) -> Batch:
     batch = Batch(0.0, keeps_lines=True)
     if records:
         batch.open(Position(1), 0.0)
-        batch.extend(Position(records), records)
+        batch.extend(Position(records), records, 1.0)
     if size:
         batch.append("USA", [b"x" * (size - 1)], 1.0)
     return batch

@@ -67,6 +67,7 @@ leases = st.builds(
     start_timestamp=st.none() | st.floats(0, 4e9, allow_nan=False),
     seek_to=st.none() | st.sampled_from([AT_TRIM_HORIZON, Checkpoint(CheckpointKind.AT_TIMESTAMP)]),
     read_through=st.none() | st.floats(0, 4e9, allow_nan=False),
+    closed_until=st.none() | st.floats(0, 4e9, allow_nan=False),
 )
 
 
