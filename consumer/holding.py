@@ -135,7 +135,7 @@ class Holdings(Mapping[str, Holding]):
                 self._telemetry.count("leases_lost", reason="fenced")
         except ShardHaltedError as error:
             # The lease is kept: a worker that took it would halt at the same place.
-            holding.consumer.state = ShardState.HALTED
+            holding.consumer.enter(ShardState.HALTED)
             self._telemetry.error("shard_halted", shard_id=shard_id, error=str(error), hint=error.hint)
             await self._note_halt(holding)
             return

@@ -126,11 +126,14 @@ class ShardConsumer:
         """Stop reading; what was delivered is still flushed and checkpointed, and then `run` returns."""
         self._is_stopping = True
         if self.state is not ShardState.FINISHED:
-            self.state = ShardState.DRAINING
-        # A read under way brings nothing that must be kept; a chunk under way is finished first.
-        if self._read_task is not None and not self._is_processing:
+            self.enter(ShardState.DRAINING)
+        if self._read_task is not None and not self._is_processing:  # a chunk under way is finished first
             self._read_task.cancel()
         self._wake()
+
+    def enter(self, state: ShardState) -> None:
+        """Go to another state; HALTED is for whoever saw `run` end with ShardHaltedError."""
+        self.state = self.state.then(state)
 
     def pause(self, *, is_paused: bool) -> None:
         """Stop reading for as long as an operator wishes: what was read is stored, the lease is kept."""
@@ -193,7 +196,7 @@ class ShardConsumer:
     async def _read_and_commit(self) -> None:
         if self._is_stopping:
             return
-        self.state = ShardState.READING
+        self.enter(ShardState.READING)
         try:
             async with asyncio.TaskGroup() as group:
                 self._read_task = group.create_task(self._read())
@@ -239,7 +242,7 @@ class ShardConsumer:
 
     async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
-        self.state = ShardState.PAUSED
+        self.enter(ShardState.PAUSED)
         self._wake()
         self._behind_milliseconds = await reader.look()
         self._retention.measure(self._behind_milliseconds)
@@ -247,7 +250,7 @@ class ShardConsumer:
         while self._is_paused and (left := deadline - self._clock.monotonic()) > 0:
             await self._wait(left)
         if not self._is_paused:
-            self.state = ShardState.READING
+            self.enter(ShardState.READING)
 
     async def _process(self, records: Sequence[StreamRecord], carry: Carrier) -> None:
         self._is_processing = True
@@ -335,7 +338,7 @@ class ShardConsumer:
     async def _finish(self, children: tuple[str, ...]) -> None:
         self.is_finishing = True
         await self._flusher.finish(children)
-        self.state = ShardState.FINISHED
+        self.enter(ShardState.FINISHED)
 
     async def _is_trimmed(self) -> bool:
         kinesis, stream = self._parts.ports.kinesis, self._settings.read.stream

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 
 class WorkerState(Enum):
@@ -25,6 +26,33 @@ class ShardState(Enum):
     PAUSED = "paused"
     HALTED = "halted"
     FINISHED = "finished"
+
+    def then(self, after: ShardState) -> ShardState:
+        """Return the next state; AssertionError where `SHARD_TRANSITIONS` has no such way."""
+        if after is not self and (self, after) not in SHARD_TRANSITIONS:
+            msg = f"a shard went from {self.value} to {after.value}"
+            raise AssertionError(msg)
+        return after
+
+
+# Why a shard goes from one state to another; docs/explanation/leases.md draws it.
+SHARD_TRANSITIONS: Final[Mapping[tuple[ShardState, ShardState], str]] = {
+    (ShardState.REPLAYING, ShardState.READING): "a prepared flush is finished, or there was none",
+    (ShardState.REPLAYING, ShardState.DRAINING): "the worker leaves, or another asks",
+    (ShardState.REPLAYING, ShardState.HALTED): "too many records failed",
+    (ShardState.REPLAYING, ShardState.FINISHED): "trimmed as a whole",
+    (ShardState.READING, ShardState.PAUSED): "an operator pauses it",
+    (ShardState.READING, ShardState.DRAINING): "the worker leaves, or another asks",
+    (ShardState.READING, ShardState.HALTED): "too many records failed",
+    (ShardState.READING, ShardState.FINISHED): "read and stored to its end",
+    (ShardState.PAUSED, ShardState.READING): "an operator resumes it",
+    (ShardState.PAUSED, ShardState.DRAINING): "the worker leaves, or another asks",
+    (ShardState.PAUSED, ShardState.HALTED): "too many records failed",
+    (ShardState.PAUSED, ShardState.FINISHED): "trimmed as a whole",
+    (ShardState.HALTED, ShardState.DRAINING): "the worker leaves, or another asks",
+    (ShardState.DRAINING, ShardState.HALTED): "too many records failed",
+    (ShardState.DRAINING, ShardState.FINISHED): "it was at its end",
+}
 
 
 @dataclass(slots=True)

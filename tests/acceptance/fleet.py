@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import threading
@@ -18,7 +19,7 @@ import pytest
 from tests.acceptance.conftest import PATIENCE_SECONDS, Shell
 from tests.acceptance.test_lab_session import names, provision
 
-LEASE_SECONDS: Final = 1
+LEASE_SECONDS: Final = int(os.environ.get("FLEET_LEASE_SECONDS", "1"))
 SHARDS: Final = 4
 _SESSIONS: Final = 200
 _EVENTS_PER_SECOND: Final = 100
@@ -253,7 +254,7 @@ class Fleet:
         report: dict[str, Any] = {}
 
         def is_ok() -> bool:
-            done = self.shell.run("headrace", "audit", "--app", self.named["app"], "--output", "json")
+            done = self.shell.run("headrace", "audit", "--app", self.named["app"], "--output", "json", timeout=600)
             report.update(json.loads(done.out.splitlines()[-1]))
             return done.code == 0
 

@@ -45,6 +45,10 @@ class _Consumer:
         self.state = ShardState.READING
         self._is_halted = is_halted
 
+    def enter(self, state: ShardState) -> None:
+        """Go to another state."""
+        self.state = state
+
     async def run(self) -> None:
         """End."""
         if self._is_halted:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import typer
 
+from consumer.status import SHARD_TRANSITIONS
 from infra import reference
 from shared import errors
+from shared.errors import ConfigurationError
 from shared.settings import ConsumerSettings, ProducerSettings
 
 
@@ -42,6 +44,17 @@ def test_a_changed_page_is_stale(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "errors.md").write_text(reference.write_errors().replace("yes", "no"))
     (tmp_path / "cli.md").unlink()
     assert reference.stale_pages(tmp_path) == [tmp_path / "cli.md", tmp_path / "errors.md"]
+
+
+def test_the_diagram_of_states_is_what_the_code_says(tmp_path: Path) -> None:
+    """The page about leases draws each transition of the code, and one that is changed by hand is stale."""
+    page = reference.LEASES.read_text()
+    assert not reference.is_diagram_stale()
+    assert all(f"{old.value} --> {new.value}: " in page for old, new in SHARD_TRANSITIONS)
+    (tmp_path / "leases.md").write_text(page.replace("replaying --> reading", "replaying --> paused"))
+    assert reference.is_diagram_stale(tmp_path / "leases.md")
+    with pytest.raises(ConfigurationError, match="no place"):
+        reference.write_states("# Leases")
 
 
 def test_check_fails_with_the_remedy(
