@@ -97,6 +97,7 @@ def live(server: WebServer, chance: random.Random, proxy: LossyProxy) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(180 + 12 * KILLS)
 def test_kill_9_of_the_producer_loses_nothing_and_keeps_order(shell: Shell) -> None:
     """Many kill -9 while lines are written and files renamed, and lost replies: every line is there, in order."""
     client = shell.client("kinesis")
