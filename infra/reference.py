@@ -50,7 +50,7 @@ def write_commands() -> str:
         "# Commands\n",
         (
             "Options are accepted with `_` and `-` alike. stdout carries data only; everything else goes to stderr.\n"
-            "Exit codes: 0 done, 1 failed, 2 usage, 3 some records not delivered.\n"
+            "Exit codes: 0 done, 1 failed, 2 usage, 3 some records not delivered, 130 Ctrl-C before it was done.\n"
         ),
     ]
     for name, module in _APPS:

@@ -21,7 +21,7 @@ from shared.disk import LocalFiles
 from shared.errors import ConfigurationError, SourceError
 from shared.ports import FileIdentity, ReadableFile
 from shared.telemetry import SilentTelemetry
-from tests.support.fake_files import FakeFiles
+from tests.support.fake_files import FakeFile, FakeFiles
 
 
 class StillClock:
@@ -461,24 +461,32 @@ async def test_a_file_moved_out_of_the_folder_is_read_on_by_who_has_it_open(tmp_
     assert follower.lines[0][0] == "abc-1"
 
 
-@pytest.mark.parametrize("look", range(6))
+@pytest.mark.parametrize("look", range(8))
 async def test_a_rotation_while_a_restart_looks_around_hides_no_file(
     look: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever of the looks at a file the rename comes before, the bookmark's file is found and read first."""
+    """Whichever look at a file, or opening of one, the rename comes before: the bookmark's file is read first."""
     disk = FakeFiles()
     disk.write_log("/var/log/access.log", b"one\n")
     mark = replace(await _mark(disk, "/var/log/access.log"), fingerprint=b"one\n")
-    identify = disk.identify
+    identify, open_path = disk.identify, disk.open
     looks = itertools.count()
 
-    async def identify_and_rotate(path: str) -> FileIdentity | None:
+    def rotate_in_time() -> None:
         if next(looks) == look:
             disk.rename("/var/log/access.log", "/var/log/access.log.1")
             disk.write_log("/var/log/access.log", b"two\n")
+
+    async def identify_after(path: str) -> FileIdentity | None:
+        rotate_in_time()
         return await identify(path)
 
-    monkeypatch.setattr(disk, "identify", identify_and_rotate)
+    async def open_after(path: str) -> FakeFile:
+        rotate_in_time()
+        return await open_path(path)
+
+    monkeypatch.setattr(disk, "identify", identify_after)
+    monkeypatch.setattr(disk, "open", open_after)
     async with FakeFollower(disk, Bookmark("abc", 0, 0, b"", (mark,))) as follower:
         assert await follower.read(14) == [b"one", b"two"]
     assert follower.lines[0] == ("abc-0", 0, b"one")
