@@ -108,7 +108,8 @@ class ShardRetention:
         gap = self._watch.find_gap(records, now, retention.seconds)
         if gap is not None:
             await retention.record(gap, self._held.row.generation)
-        if not records and not age_milliseconds and is_all_stored:
+        is_tip = not records and not age_milliseconds and is_all_stored
+        if is_tip and self._watch.reach_tip(now, retention.seconds):
             self._held.read_through = now
             if retention.closing_seconds is not None:
                 self._held.close_until(now - retention.closing_seconds)

@@ -62,6 +62,13 @@ class RetentionWatch:
             first_arrival=first.arrival_timestamp,
         )
 
+    def reach_tip(self, now: float, retention_seconds: float) -> bool:
+        """Take note that nothing lies unread at `now`; False while only the next record can tell of a gap before it."""
+        if self._expected is not None and not self._is_excluded(now, retention_seconds):
+            return False
+        self._read_through = now
+        return True
+
     def _is_excluded(self, now: float, retention_seconds: float) -> bool:
         return self._read_through is not None and self._read_through >= now - retention_seconds
 

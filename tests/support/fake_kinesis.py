@@ -262,7 +262,9 @@ class FakeKinesis:
             records=tuple(page),
             next_iterator=None if is_end else f"{shard.shard.shard_id}:{after}:{self.network.now()!r}",
             behind_milliseconds=behind,
-            child_shards=tuple(_child(stream.shards[name].shard) for name in shard.children) if is_end else (),
+            child_shards=tuple(
+                _child(stream.shards[name].shard) for name in shard.children if is_end and name in stream.shards
+            ),
         )
 
     def _put(self, stream: FakeStream, entry: PutEntry, operation: str) -> PutResult:

@@ -130,6 +130,42 @@ def test_a_group_that_followed_a_quiet_shard_reports_nothing() -> None:
     assert sorted(event["n"] for event in cloud.stored()) == [0, 1, 2, 3, 4]
 
 
+def test_a_look_at_the_empty_tip_does_not_hide_a_gap() -> None:
+    """Where all that was unread is gone, the first record that comes shows the gap, whoever looked in between."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await lose_unread(cloud)
+        cloud.kinesis.trim(SOURCE, FIRST, 20)
+        await live(cloud, 20)
+        await cloud.put_numbered(20, 22)
+        await live(cloud)
+
+    cloud.run(story)
+    records = [record for _, record in cloud.kinesis.records(SOURCE)]
+    ((_, gap),) = gaps_of(cloud).items()
+    assert gap["lastReadSequenceNumber"] == str(records[9].sequence_number)
+    assert gap["firstAvailableSequenceNumber"] == str(records[20].sequence_number)
+
+
+def test_a_quiet_shard_that_changes_hands_reports_nothing() -> None:
+    """Being at the tip again and again, each time within the retention period, excludes a gap for good."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put_numbered(0, 3)
+        await live(cloud)
+        await asyncio.sleep(0.7 * DAY)
+        cloud.kinesis.trim(SOURCE, FIRST, 3)
+        await live(cloud, 20)
+        await asyncio.sleep(0.7 * DAY)
+        await cloud.put_numbered(3, 5)
+        await live(cloud)
+
+    cloud.run(story)
+    assert gaps_of(cloud) == {}
+
+
 def test_a_pause_longer_than_the_retention_period_is_a_gap() -> None:
     """What was trimmed while a shard was paused is found when it is resumed."""
     cloud = SmallCloud.make()
