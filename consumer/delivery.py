@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 from consumer.budget import Account
 from consumer.core.batch import Batch
@@ -16,9 +16,17 @@ from consumer.core.transform import Transform, Transformed, partition_key_of
 from consumer.status import Counters
 from shared.event import decode_event, event_id_of
 from shared.ports import Clock, Outcome, RecordSink, Telemetry, Undeliverable
+from shared.records import Position
 
-# What a receipt brings back: the unit it counts for, and all that a dead letter would need.
-_Token = tuple[Unit, Batch, Chunk, int, str]
+
+class _Token(NamedTuple):
+    """What the receipts of a chunk bring back: the unit they count for, and all that a dead letter would need."""
+
+    unit: Unit
+    batch: Batch
+    chunk: Chunk
+    indexes: Sequence[int]  # of the events that were delivered, in the chunk
+    destinations: Sequence[str]
 
 
 class Delivery:
@@ -83,32 +91,34 @@ class Delivery:
 
     async def _put(self, found: Transformed, unit: Unit, batch: Batch, chunk: Chunk) -> None:
         """Put the events to their sinks, each in reading order: two destinations may share a stream."""
-        taken: dict[int, tuple[RecordSink, list[tuple[bytes, str, _Token]]]] = {}
-        by_destination = {name: taken.setdefault(id(sink), (sink, []))[1] for name, sink in self._sinks.items()}
+        taken: dict[int, tuple[RecordSink, list[bytes], list[str]]] = {}
+        by_destination = {name: taken.setdefault(id(sink), (sink, [], []))[1:] for name, sink in self._sinks.items()}
         for line, event, destination, index in zip(
             found.lines, found.events, found.destinations, found.indexes, strict=True
         ):
-            records = by_destination.get(destination)
-            if records is not None:
-                key = partition_key_of(event, chunk.keys[index])
-                records.append((line, key, (unit, batch, chunk, index, destination)))
-        for sink, records in taken.values():
-            self.tracker.expect(unit, len(records))
-            await sink.put_all(records, self._receive)
+            columns = by_destination.get(destination)
+            if columns is not None:
+                columns[0].append(line)
+                columns[1].append(partition_key_of(event, chunk.keys[index]))
+        token = _Token(unit, batch, chunk, found.indexes, found.destinations)
+        for sink, lines, keys in taken.values():
+            self.tracker.expect(unit, len(lines))
+            await sink.put_all(lines, keys, self._receive, token)
 
-    def _receive(self, token: Any, outcome: Outcome, _: int = 1, /) -> None:
-        unit, batch, chunk, index, destination = cast("_Token", token)
+    def _receive(self, token: Any, outcome: Outcome, count: int = 1, /) -> None:
+        unit, batch, chunk, indexes, destinations = cast("_Token", token)
         if isinstance(outcome, Undeliverable):
+            index = _index_of(outcome.data, chunk)
             letter = chunk.dead_letter(
                 index,
                 error_type=STREAM_DELIVERY_FAILED,
                 error_code=outcome.error_code,
                 error_message=outcome.error_message,
                 event_id=event_id_of(decode_event(chunk.datas[index])),
-                destination=destination,
+                destination=destinations[indexes.index(index)],
             )
             self._refuse(letter, batch)
-        if self.tracker.acknowledge(unit):
+        if self.tracker.acknowledge(unit, count):
             self._on_progress()
 
     def _refuse(self, letter: DeadLetter, batch: Batch) -> None:
@@ -149,3 +159,10 @@ def _oldest(found: Transformed, chunk: Chunk) -> dict[str, float]:
         if arrival < oldest.setdefault(slot, arrival):
             oldest[slot] = arrival
     return oldest
+
+
+def _index_of(line: bytes, chunk: Chunk) -> int:
+    """Return which record of a chunk an enriched event was made of, by the place that it tells."""
+    source = decode_event(line)["source"]
+    place = Position(int(source["sequence_number"]), source["sub_sequence_number"])
+    return next(index for index in range(len(chunk)) if chunk.position(index) == place)

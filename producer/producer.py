@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
@@ -172,14 +172,19 @@ class Producer:
         if self.is_busy:
             await self.give_way()
 
-    async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
-        """Accept many records (data, partition key, token) in their order, each as `put` does.
+    async def put_all(
+        self, datas: Sequence[bytes], partition_keys: Sequence[str], receipt: Receipt, token: Any
+    ) -> None:
+        """Accept many records in their order, each as `put` does; one token serves them all.
 
         The data are kept as they are, not copied.
         """
-        for data, partition_key, token in records:
-            if self.is_busy or not self.try_put(data, partition_key, (receipt, token)):
-                await self.put(data, partition_key, receipt, token)
+        ticket = (receipt, token)
+        for data, partition_key in zip(datas, partition_keys, strict=True):
+            while not self.try_put(data, partition_key, ticket) and not await self.offer(data, partition_key, ticket):
+                await self.wait_for_room()
+            if self.is_busy:
+                await self.give_way()
 
     async def offer(
         self,

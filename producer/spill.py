@@ -250,7 +250,7 @@ class Spill:
                 self._queues.reject_spilled(record)
                 self._telemetry.error("spilled_record_rejected", error=str(error), error_code=error.error_code)
                 segment.pending += 1
-                self._take_outcome(token, Undeliverable(error.error_code, str(error)))
+                self._take_outcome(token, Undeliverable(error.error_code, str(error), record.data))
                 return
             await self._changed.wait()
 

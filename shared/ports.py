@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -301,8 +301,10 @@ class RecordSink(Protocol):
         """Accept one record, waiting for room; `receipt(token, outcome)` is called once, later, from the loop."""
         ...
 
-    async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
-        """Accept many records (data, partition key, token) in their order, each as `put` does."""
+    async def put_all(
+        self, datas: Sequence[bytes], partition_keys: Sequence[str], receipt: Receipt, token: Any
+    ) -> None:
+        """Accept many records in their order, each as `put` does; one token serves them all."""
         ...
 
     async def flush(self, deadline_seconds: float) -> int:

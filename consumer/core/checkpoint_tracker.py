@@ -55,10 +55,10 @@ class CheckpointTracker:
         self._last_sealed = last
         return self._advance()
 
-    def acknowledge(self, unit: Unit) -> bool:
-        """Take one receipt of the unit; return whether the watermark moved."""
-        assert unit.outstanding > 0, "no more receipts than were expected"
-        unit.outstanding -= 1
+    def acknowledge(self, unit: Unit, count: int = 1) -> bool:
+        """Take receipts of the unit; return whether the watermark moved."""
+        assert unit.outstanding >= count, "no more receipts than were expected"
+        unit.outstanding -= count
         return unit.outstanding == 0 and self._advance()
 
     def covers(self, position: Position) -> bool:

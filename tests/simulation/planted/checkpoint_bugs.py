@@ -26,8 +26,8 @@ def checkpoint_at_the_highest_acknowledged(patch: Patch) -> None:
             self.watermark = max(unit.last, self.watermark or unit.last)
         return bool(done)
 
-    def acknowledge(self: Any, unit: Unit) -> bool:
-        unit.outstanding -= 1
+    def acknowledge(self: Any, unit: Unit, count: int = 1) -> bool:
+        unit.outstanding -= count
         return unit.outstanding == 0 and bool(self._advance())
 
     patch.setattr(CheckpointTracker, "_advance", advance)

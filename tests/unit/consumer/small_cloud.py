@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -127,9 +127,11 @@ class LateSink:
         if self.is_open:
             asyncio.get_running_loop().call_later(0.05, receipt, token, outcome)
 
-    async def put_all(self, records: Iterable[tuple[bytes, str, Any]], receipt: Receipt) -> None:
+    async def put_all(
+        self, datas: Sequence[bytes], partition_keys: Sequence[str], receipt: Receipt, token: Any
+    ) -> None:
         """Take one after the other."""
-        for data, partition_key, token in records:
+        for data, partition_key in zip(datas, partition_keys, strict=True):
             await self.put(data, partition_key, receipt, token)
 
     async def flush(self, deadline_seconds: float) -> int:

@@ -274,7 +274,9 @@ def test_records_outside_the_shard_become_one_dead_letter() -> None:
 def test_what_a_destination_refuses_is_archived_and_a_dead_letter() -> None:
     """An undeliverable record is in the archive and, with its source bytes, in the dead letters of streams."""
     cloud = SmallCloud.make()
-    cloud.sinks["International"].refuse = lambda data: Undeliverable("record-too-large", "x") if b"77" in data else None
+    cloud.sinks["International"].refuse = lambda data: (
+        Undeliverable("record-too-large", "x", data) if b"77" in data else None
+    )
 
     async def story() -> None:
         await cloud.put_numbered(76, 79)
