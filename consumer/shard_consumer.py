@@ -220,7 +220,8 @@ class ShardConsumer:
                             reader = again
                         continue
                     page = await reader.read()
-                    self._note_page()
+                    self._progress_at = self._clock.monotonic()
+                    self._held.load = self._load.rate(self._progress_at)
                 except asyncio.CancelledError:
                     if not self._is_stopping:
                         raise
@@ -235,10 +236,6 @@ class ShardConsumer:
                     break
         finally:
             await reader.aclose()
-
-    def _note_page(self) -> None:
-        self._progress_at = self._clock.monotonic()
-        self._held.load = self._load.rate(self._progress_at)
 
     async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
@@ -258,11 +255,16 @@ class ShardConsumer:
             await self._flusher.anchor(Position(records[0].sequence_number))
         attempts = self._flusher.attempts
         for chunk in self._cut(records, self._through):
-            await attempts.begin()
-            self._open.condemned_after = attempts.judge(chunk)
-            await self._take(chunk, carry)
             if attempts.policy.is_careful:
-                await self._store_piece(len(chunk))
+                async with self._parts.care.alone():
+                    await attempts.begin()
+                    self._open.condemned_after = attempts.judge(chunk)
+                    await self._take(chunk, carry)
+                    await self._store_piece(len(chunk))
+            else:
+                await attempts.begin()
+                await self._parts.care.pass_by()
+                await self._take(chunk, carry)
             if self._is_stopping:
                 break
         self._is_processing = False

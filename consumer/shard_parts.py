@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from consumer.archive import Archive
 from consumer.budget import Budget
+from consumer.care import Care
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.route import Router
 from consumer.handover import Handling
@@ -39,4 +40,5 @@ class ShardParts:
     budget: Budget
     counters: Counters
     retention: Retention
+    care: Care = field(default_factory=Care)
     handling: Handling | None = None  # the user's function; None: events are enriched and delivered

@@ -1,0 +1,30 @@
+"""Keeps the shards of a process apart while one of them looks at a suspect: a death is then of its doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Care:
+    """A gate that all shards of a worker pass before each chunk; one with a suspect piece passes alone.
+
+    Without it, a record that kills the process counts against whatever other shards look at in the same moment, and a
+    harmless one may be condemned in its place.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Hold everybody else back until the piece is stored; suspects take turns."""
+        async with self._lock:
+            yield
+
+    async def pass_by(self) -> None:
+        """Wait until nobody holds the gate; who goes on without awaiting anything is not overtaken by a suspect."""
+        while self._lock.locked():
+            async with self._lock:
+                pass
