@@ -57,11 +57,12 @@ class VirtualClock:
 
 
 class KillingNetwork(PerfectNetwork):
-    """Calls take 3 ms; the `kill_at`-th call of a process kills it, before or after the call landed."""
+    """Calls take 3 ms or what `delay` says; the `kill_at`-th of a process kills it, before or after it landed."""
 
     def __init__(self, loop: SimulationLoop) -> None:
         super().__init__(wall=WALL)
         self._loop = loop
+        self.delay: Callable[[], float] = lambda: 0.003
         self.kill_at: int | None = None
         self.kills_after_landing = False
         self.counted = 0
@@ -92,7 +93,7 @@ class KillingNetwork(PerfectNetwork):
                 self._loop.kill(process)
                 await self._loop.create_future()
         queued = self.errors.get(operation)
-        await asyncio.sleep(0.003)
+        await asyncio.sleep(self.delay())
         if queued:
             raise queued.pop(0)
         return land()

@@ -33,7 +33,7 @@ async def _requests(cloud: SmallCloud, shards: int, seconds: float) -> Counter[s
     return calls
 
 
-@pytest.mark.parametrize(("shards", "seconds"), [(64, 60)])
+@pytest.mark.parametrize(("shards", "seconds"), [(1, 1_200), (4, 300), (64, 60)])
 def test_requests_per_shard_hour_are_bounded(shards: int, seconds: int) -> None:
     """Renewals, rounds and commits of a busy worker's shard stay within 1,500 requests an hour."""
     cloud = SmallCloud.make(shards)
