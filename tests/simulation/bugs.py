@@ -6,6 +6,7 @@ from tests.simulation.planted import (  # noqa: F401 - importing them registers 
     duplicate_bugs,
     fan_out_bugs,
     lease_bugs,
+    manifest_bugs,
     object_bugs,
     operator_bugs,
     sending_bugs,
