@@ -1,4 +1,4 @@
-"""CPU seconds per million events written as objects of each format: `python -m benchmarks.archive [--events N]`.
+"""CPU seconds per million events written as objects of each format: `python -m benchmarks.archive [--rounds N]`.
 
 Enriched events of about 600 bytes, as the consumer's batches hold them, in objects of 10,000. The yardstick is what a
 script does that archives events by itself: `json.dumps` of each event, then gzip at level 6.
@@ -11,6 +11,7 @@ import asyncio
 import gzip
 import json
 import resource
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -43,15 +44,30 @@ def _lines() -> list[bytes]:
     return enricher.enrich_all(rows, timestamp)[0]
 
 
-def _measure(name: str, events: int, write: Callable[[], int]) -> None:
-    write()  # imports and first allocations are not the format's
+def _measure(events: int, write: Callable[[], int]) -> tuple[float, int]:
+    """Return the CPU seconds per million events, and the bytes of the last object."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    before, size = used.ru_utime + used.ru_stime, 0
-    for _ in range(events // _OBJECT_EVENTS):
+    before, size, objects = used.ru_utime + used.ru_stime, 0, max(1, events // _OBJECT_EVENTS)
+    for _ in range(objects):
         size = write()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = (used.ru_utime + used.ru_stime - before) / (events // _OBJECT_EVENTS * _OBJECT_EVENTS) * 1e6
-    print(f"{name:<22} {seconds:8.2f} CPU-s per million events {size / _OBJECT_EVENTS:8.1f} bytes per event")  # noqa: T201 - the result
+    return (used.ru_utime + used.ru_stime - before) / (objects * _OBJECT_EVENTS) * 1e6, size
+
+
+def _tell(ways: dict[str, Callable[[], int]], events: int, rounds: int) -> None:
+    """Print medians over rounds; each round has every way in it, so that a busy moment falls on all."""
+    for write in ways.values():
+        write()  # imports and first allocations are not the format's
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    sizes: dict[str, int] = {}
+    for _ in range(rounds):
+        for name, write in ways.items():
+            taken, sizes[name] = _measure(events, write)
+            seconds[name].append(taken)
+    print("| format | CPU-s per million events | min - max | bytes per event |\n|---|---:|---:|---:|")  # noqa: T201 - the result
+    for name, each in seconds.items():
+        spread = f"{min(each):.2f} - {max(each):.2f}"
+        print(f"| {name} | {statistics.median(each):.2f} | {spread} | {sizes[name] / _OBJECT_EVENTS:.1f} |")  # noqa: T201 - the result
 
 
 def _by_hand(events: list[dict[str, Any]]) -> int:
@@ -61,13 +77,14 @@ def _by_hand(events: list[dict[str, Any]]) -> int:
 def main() -> None:
     """Measure every format after the yardstick."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=200_000, help="per format; default %(default)s")
-    count: int = parser.parse_args().events
+    parser.add_argument("--events", type=int, default=100_000, help="per format and round; default %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    options = parser.parse_args()
     lines = _lines()
     batch = b"".join(line + b"\n" for line in lines)
     schema = Schema.infer(lines[:1_000])
     decoded = [orjson.loads(line) for line in lines]
-    _measure("json.dumps, gzip -6", count, lambda: _by_hand(decoded))
+    ways: dict[str, Callable[[], int]] = {"json.dumps, gzip -6": lambda: _by_hand(decoded)}
     for kind, codec in _FORMATS:
         described = ObjectFormat(kind, codec, schema if kind is not FormatKind.JSON else None)
 
@@ -78,7 +95,8 @@ def main() -> None:
                 raise RuntimeError(message)
             return len(found.body)
 
-        _measure(f"{kind.value}, {codec.value}", count, write)
+        ways[f"{kind.value}, {codec.value}"] = write
+    _tell(ways, options.events, options.rounds)
 
 
 if __name__ == "__main__":

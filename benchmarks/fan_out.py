@@ -18,7 +18,7 @@ from consumer.registration import Registration
 from consumer.retrier import Retrier
 from consumer.shard_reader import ReadPorts, ReadSettings
 from infra.cloud.process import LocalCloudProcess
-from shared.aggregation import Aggregate, deaggregate
+from shared.aggregation import deaggregate, encode_aggregate
 from shared.aws.control import open_control
 from shared.aws.session import Aws, open_aws
 from shared.clock import SystemClock
@@ -94,10 +94,7 @@ async def _cpu_seconds(aws: Aws, stream: str, *, by_fan_out: bool) -> float:
 async def _fill(aws: Aws) -> None:
     """Put a backlog of plain records and one of aggregates."""
     kinesis = await aws.kinesis()
-    aggregate = Aggregate()
-    for _ in range(_MEMBERS):
-        aggregate.append(_EVENT, "k")
-    data = aggregate.encode()
+    data = encode_aggregate([_EVENT] * _MEMBERS, ["k"] * _MEMBERS)
     for stream, entry, count in (("plain", PutEntry(_EVENT, "k"), _PLAIN), ("aggregated", data, _PLAIN // _MEMBERS)):
         for first in range(0, count, 200):
             await kinesis.put_records(stream, [entry] * min(200, count - first))
