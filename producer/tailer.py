@@ -12,6 +12,7 @@ from typing import Final
 from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, FileMark
 from producer.core.line_framer import LineFramer
 from producer.core.rotation import first_to_read, in_order, rotated_after
+from producer.held_file import HeldFile, close_all, read_exactly
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
 from shared.ports import Clock, FileIdentity, Files, ReadableFile, Telemetry
@@ -55,9 +56,10 @@ class Tailer:
         # Until a file is open, nothing has moved: a chunk that says so must not set the bookmark back.
         self._mark = bookmark.file(bookmark.generation) or FileMark(bookmark.generation, 0, 0)
         self._framer = LineFramer(line_bytes_max, bookmark.offset)
-        self._held: list[tuple[FileMark, ReadableFile]] = []  # came after the present file, oldest first
+        self._held: list[HeldFile] = []  # came after the present file, oldest first
         self._looked_at = float("-inf")
-        self._quiet_since = 0.0  # since when the file has had no new data
+        self._quiet_since = 0.0  # since when the file has had no new data, and a newer one was known
+        self._quiet_size = 0  # the size that it had then
 
     def stop(self) -> None:
         """Read no further; an unfinished line is left for the next start."""
@@ -90,9 +92,9 @@ class Tailer:
                     await self._pause()
                 yield chunk
         finally:
-            for file in (self._file, *(file for _, file in self._held)):
-                if file is not None:
-                    await file.close()
+            if self._file is not None:
+                await self._file.close()
+            await close_all(self._held)
 
     async def _pause(self) -> bool:
         """Wait for something new; True if it is time to stop."""
@@ -142,7 +144,7 @@ class Tailer:
         file = await open_file(self._files, posixpath.join(self._folder, name))
         try:
             identity = await file.identify()
-            head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+            head = await read_exactly(file, FINGERPRINT_BYTES_MAX)
         finally:
             await file.close()
         marks = [each for each in self.bookmark.files if each.fingerprint and each.is_of(identity)]
@@ -166,13 +168,13 @@ class Tailer:
         return [name for name in names if name.startswith(self._base)]
 
     async def _fingerprint(self, file: ReadableFile, mark: FileMark) -> bytes:
-        return await _read_exactly(file, len(mark.fingerprint))
+        return await read_exactly(file, len(mark.fingerprint))
 
     def _take(self, file: ReadableFile, mark: FileMark, offset: int) -> None:
         self._file = file
         self._mark = mark
         self._framer = LineFramer(self._line_bytes_max, offset)
-        self._quiet_since = self._clock.monotonic()
+        self._quiet_since, self._quiet_size = self._clock.monotonic(), 0
 
     async def _open(self, path: str, expected: FileIdentity | None = None) -> bool:
         """Open the first file; False if it is another one than expected."""
@@ -209,7 +211,7 @@ class Tailer:
     async def _begin(self, file: ReadableFile) -> None:
         """Leave the present file for this one, under the generation it had before a restart or under a new one."""
         identity = await file.identify()
-        head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+        head = await read_exactly(file, FINGERPRINT_BYTES_MAX)
         known = [
             each
             for each in self.bookmark.files
@@ -253,10 +255,11 @@ class Tailer:
         data = await file.read_at(self._framer.next_offset, CHUNK_BYTES)
         if not data:
             return await self._rest(is_last_look=is_last_look)
-        head = await _read_exactly(file, FINGERPRINT_BYTES_MAX)
+        head = await read_exactly(file, FINGERPRINT_BYTES_MAX)
         if not head.startswith(self._mark.fingerprint):
             return await self._begin_again()  # cut since, and grown past where we were
-        self._quiet_since = self._clock.monotonic()
+        if self._framer.next_offset + len(data) > self._quiet_size:
+            self._quiet_since = self._clock.monotonic()
         if len(head) > len(self._mark.fingerprint):
             await self._remember(FileMark(self._mark.generation, self._mark.device, self._mark.inode, head))
             self._mark = self.bookmark.file(self._mark.generation) or self._mark
@@ -283,27 +286,25 @@ class Tailer:
     async def _hold_successors(self) -> None:
         """Open what came after the files known so far: whoever deletes them later takes nothing from this reader."""
         self._looked_at = self._clock.monotonic()
-        newest = self._held[-1][0] if self._held else self._mark
+        newest = self._held[-1].mark if self._held else self._mark
         current = await self._files.identify(self._path)
         if (current is not None and newest.is_of(current)) or len(self._held) >= _HELD_MAX:
             return
         names = await self._next_names(newest)
         if current is None and not names:
             return
-        found: list[tuple[FileMark, ReadableFile]] = []
+        found: list[HeldFile] = []
         try:
             for name in (names or [self._path])[: _HELD_MAX - len(self._held)]:
-                file = await open_file(self._files, name)
-                found.append((FileMark(0, 0, 0), file))
-                identity = await file.identify()
-                found[-1] = (FileMark(0, identity.device, identity.inode), file)
+                held = await HeldFile.hold(await open_file(self._files, name), self._looked_at)
+                found.append(held)
             # A rotation during the look would have moved the names by one: then the next look tells.
             is_still = await self._next_names(newest) == names
         except (OSError, SourceError):
-            await _close_all(found)
+            await close_all(found)
             raise
         if not is_still:
-            await _close_all(found)
+            await close_all(found)
             return
         if not self._held:
             self._quiet_since = self._looked_at  # from now on its writer has `rotate_wait_seconds` to let go of it
@@ -347,8 +348,10 @@ class Tailer:
         """Leave the renamed file: its last line needs no newline any more."""
         chunk = self._chunk(self._framer.finish(), 0)
         try:
-            await self._begin(self._held[0][1])
-            del self._held[0]
+            await self._begin(self._held[0].file)
+            begun = self._held.pop(0)
+            if self._held:  # a backlog: what was there when a newer file was seen has waited for its writer since then
+                self._quiet_since, self._quiet_size = self._held[0].seen_at, begun.size
             self._telemetry.info("source_rotated", path=self._path, generation=self._mark.generation)
         except (OSError, SourceError) as error:  # the last line must not get lost with it
             self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
@@ -358,7 +361,7 @@ class Tailer:
     async def _begin_again(self) -> Chunk:
         """Start a new generation of a file that was cut: its offsets begin again, so its ids must differ."""
         identity = await self._opened.identify()
-        head = await _read_exactly(self._opened, FINGERPRINT_BYTES_MAX)
+        head = await read_exactly(self._opened, FINGERPRINT_BYTES_MAX)
         mark = FileMark(self.bookmark.next_generation, identity.device, identity.inode, head)
         self._telemetry.warning(
             "source_truncated",
@@ -369,19 +372,3 @@ class Tailer:
         await self._remember(mark)
         self._take(self._opened, mark, 0)
         return self._chunk([], 0)
-
-
-async def _read_exactly(file: ReadableFile, size: int) -> bytes:
-    """Read the first `size` bytes of a file, fewer if it is shorter; a single read may return fewer than there are."""
-    head = b""
-    while len(head) < size:
-        more = await file.read_at(len(head), size - len(head))
-        if not more:
-            break
-        head += more
-    return head
-
-
-async def _close_all(held: list[tuple[FileMark, ReadableFile]]) -> None:
-    for _, file in held:
-        await file.close()

@@ -430,6 +430,24 @@ async def test_two_rotations_while_nobody_reads_lose_nothing(tmp_path: Path, nam
         assert await follower.read(20) == [b"one", b"two", b"three"]
 
 
+async def test_a_backlog_of_files_is_waited_for_once(tmp_path: Path) -> None:
+    """Files that lay there complete when they were seen have had their writer's time; one that grew since has not."""
+    log = tmp_path / "access.log"
+    append(log, b"0\n")
+    async with Follower(tmp_path) as follower:
+        await follower.read(2)
+        await follower.keep()
+    for number in range(1, 9):
+        log.rename(tmp_path / f"access.log-2026110{number}")
+        append(log, b"%d\n" % number)
+    async with Follower(tmp_path) as follower:
+        assert await follower.read(5) == []
+        append(tmp_path / "access.log-20261104", b"late\n")
+        assert await follower.read(10) == [b"1", b"2", b"3", b"late"]
+        append(tmp_path / "access.log-20261104", b"later\n")
+        assert await follower.read(20) == [b"later", b"4", b"5", b"6", b"7", b"8"]
+
+
 async def test_a_file_rotated_twice_is_not_left_before_its_writer_lets_go(tmp_path: Path) -> None:
     """A second rotation within the wait says nothing about the writer of the first file."""
     log = tmp_path / "access.log"
