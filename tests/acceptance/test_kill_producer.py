@@ -129,13 +129,18 @@ def test_kill_9_of_the_producer_loses_nothing_and_keeps_order(shell: Shell) -> N
         stream.read()
         while len({each.event["n"] for each in stream.seen}) < len(server.written) and time.monotonic() < deadline:
             wait(0.3)
+            count = len(stream.seen)
             stream.read()
+            if len(stream.seen) > count:
+                deadline = time.monotonic() + PATIENCE_SECONDS  # from the last sign of life
         producer.send_signal(signal.SIGTERM)
         assert producer.wait(timeout=PATIENCE_SECONDS) == 0
         server.close()
         stream.read()
 
     firsts = first_occurrences(stream.seen)
+    counts = f"{len(server.written)} lines, {server.rotations} rotations, {len(stream.seen) - len(firsts)} repetitions"
+    print(f"\n{KILLS} kills, {counts}")  # noqa: T201 - what a long run is for (pytest -s)
     assert {each.event["n"] for each in firsts} == set(range(len(server.written)))
     # One id per line: a line that had come under two ids would be here twice.
     assert max(Counter(each.event["n"] for each in firsts).values()) == 1
