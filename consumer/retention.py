@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import orjson
 
 from consumer.core.object_key import GAP_FOLDER, constant_prefix, position_text
-from consumer.core.retention_watch import RetentionGap, RetentionWatch
+from consumer.core.retention_watch import RetentionGap, RetentionWatch, is_in_retention
 from consumer.lease_table import HeldLease
 from consumer.retrier import Retrier
 from shared.lease import CheckpointKind
 from shared.ports import Clock, ObjectStore, Telemetry
-from shared.records import Position, StreamRecord
+from shared.records import Position, RecordPage
 
 _SECONDS_PER_HOUR: Final = 3600.0
 _DEFAULT_HOURS: Final = 24  # the service's shortest
@@ -98,14 +97,14 @@ class ShardRetention:
         """Say that reading begins AT a record that was read before."""
         self._watch.expect(stored, self._held.read_through)
 
-    async def take(self, records: Sequence[StreamRecord], age_milliseconds: int, *, is_all_stored: bool) -> None:
+    async def take(self, page: RecordPage, *, is_all_stored: bool) -> None:
         """Take a page: look for a gap before it, and say when time runs short.
 
         `is_all_stored`: nothing that was read waits for its checkpoint.
         """
-        retention = self._retention
+        retention, records, age_milliseconds = self._retention, page.records, page.behind_milliseconds
         now = retention.clock.wall()
-        gap = self._watch.find_gap(records, now, retention.seconds)
+        gap = self._watch.find_gap(records, now, retention.seconds, is_end=page.next_iterator is None)
         if gap is not None:
             await retention.record(gap, self._held.row.generation)
         is_tip = not records and not age_milliseconds and is_all_stored
@@ -133,7 +132,7 @@ class ShardRetention:
         """Record that a whole shard is past retention, unless it was read to its tip not long before."""
         row, retention = self._held.row, self._retention
         through = self._held.read_through
-        if through is not None and through >= retention.clock.wall() - retention.seconds:
+        if is_in_retention(through, retention.clock.wall(), retention.seconds):
             return
         position = row.checkpoint.position if row.checkpoint.kind is CheckpointKind.NUMBER else Position(0)
         await retention.record(RetentionGap(row.shard_id, position, through, None, None), row.generation)

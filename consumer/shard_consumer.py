@@ -228,7 +228,7 @@ class ShardConsumer:
                     break
                 self._behind_milliseconds = page.behind_milliseconds
                 is_all_stored = self._open.last is None and self._closed is None
-                await self._retention.take(page.records, page.behind_milliseconds, is_all_stored=is_all_stored)
+                await self._retention.take(page, is_all_stored=is_all_stored)
                 if page.records:
                     await self._process(page.records, carry)
                 if page.next_iterator is None and not self._is_stopping:

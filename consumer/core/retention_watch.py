@@ -8,7 +8,13 @@ from typing import Final
 
 from shared.records import Position, StreamRecord
 
+_CLOCK_SECONDS: Final = 300.0  # by which the clocks of two workers and of the service may differ
 _LOW_SHARE: Final = 0.5  # of the retention period: the age at which somebody should hear of it
+
+
+def is_in_retention(moment: float | None, now: float, retention_seconds: float) -> bool:
+    """Return whether what arrived after `moment` can't have been trimmed by `now`, whichever clocks told them."""
+    return moment is not None and moment >= now - retention_seconds + _CLOCK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +51,24 @@ class RetentionWatch:
         self._expected = stored
         self._read_through = read_through
 
-    def find_gap(self, records: Sequence[StreamRecord], now: float, retention_seconds: float) -> RetentionGap | None:
-        """Take the records of a page; the first page that has some tells whether there is a gap."""
+    def find_gap(
+        self, records: Sequence[StreamRecord], now: float, retention_seconds: float, *, is_end: bool = False
+    ) -> RetentionGap | None:
+        """Take the records of a page; the first page that has some, or is the last, tells whether there is a gap."""
         stored = self._expected
-        if not records or stored is None:
+        if stored is None or not (records or is_end):
             return None
         self._expected = None
-        first = records[0]
-        if first.sequence_number <= stored.sequence_number or self._is_excluded(now, retention_seconds):
+        first = records[0] if records else None
+        is_there = first is not None and first.sequence_number <= stored.sequence_number
+        if is_there or self._is_excluded(now, retention_seconds):
             return None
         return RetentionGap(
             shard_id=self._shard_id,
             last_read=stored,
             read_through=self._read_through,
-            first_available=Position(first.sequence_number),
-            first_arrival=first.arrival_timestamp,
+            first_available=None if first is None else Position(first.sequence_number),
+            first_arrival=None if first is None else first.arrival_timestamp,
         )
 
     def reach_tip(self, now: float, retention_seconds: float) -> bool:
@@ -70,7 +79,7 @@ class RetentionWatch:
         return True
 
     def _is_excluded(self, now: float, retention_seconds: float) -> bool:
-        return self._read_through is not None and self._read_through >= now - retention_seconds
+        return is_in_retention(self._read_through, now, retention_seconds)
 
     def cross(self, age_seconds: float, retention_seconds: float) -> bool:
         """Take the age of the oldest unread record; True when it has just come to half of the retention period."""

@@ -41,9 +41,9 @@ def test_another_record_in_its_place_is_a_gap() -> None:
     assert gap.read_through is None
 
 
-@pytest.mark.parametrize(("quiet_seconds", "is_gap"), [(DAY - 1, False), (DAY + 1, True)])
+@pytest.mark.parametrize(("quiet_seconds", "is_gap"), [(DAY - 301, False), (DAY - 299, True)])
 def test_a_quiet_shard_has_no_gap(quiet_seconds: float, is_gap: bool) -> None:
-    """A shard that was read to its tip within the retention period lost nothing, however old its checkpoint is."""
+    """A shard read to its tip within the retention period lost nothing; five minutes of it are left to wrong clocks."""
     watch = RetentionWatch(FIRST)
     watch.expect(Position(5), 2000.0)
     assert (watch.find_gap(page(9), 2000.0 + quiet_seconds, DAY) is not None) is is_gap
@@ -146,6 +146,39 @@ def test_a_look_at_the_empty_tip_does_not_hide_a_gap() -> None:
     ((_, gap),) = gaps_of(cloud).items()
     assert gap["lastReadSequenceNumber"] == str(records[9].sequence_number)
     assert gap["firstAvailableSequenceNumber"] == str(records[20].sequence_number)
+
+
+def test_a_gap_at_the_end_of_a_shard_is_recorded() -> None:
+    """A closed shard of which nothing unread is left ends with a gap that has no upper bound."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await lose_unread(cloud)
+        cloud.kinesis.trim(SOURCE, FIRST, 20)
+        cloud.kinesis.split_shard(SOURCE, FIRST)
+        await live(cloud, 20)
+
+    cloud.run(story)
+    ((_, gap),) = gaps_of(cloud).items()
+    assert gap["firstAvailableSequenceNumber"] is None
+    assert cloud.leases.rows[FIRST].checkpoint.is_shard_end
+
+
+def test_a_shard_that_ends_with_the_stored_record_has_no_gap() -> None:
+    """The end of a closed shard is none, if what was stored last is still there."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put_numbered(0, 10)
+        await live(cloud)
+        await asyncio.sleep(DAY + 60)
+        cloud.kinesis.trim(SOURCE, FIRST, 9)
+        cloud.kinesis.split_shard(SOURCE, FIRST)
+        await live(cloud, 20)
+
+    cloud.run(story)
+    assert gaps_of(cloud) == {}
+    assert cloud.leases.rows[FIRST].checkpoint.is_shard_end
 
 
 def test_a_quiet_shard_that_changes_hands_reports_nothing() -> None:
