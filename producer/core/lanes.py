@@ -52,6 +52,7 @@ class LaneQueues:
 
     def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
         self.lanes = [Lane(index) for index in range(LANES)]
+        self._used: dict[int, Lane] = {}  # those that a record was ever put into
         self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
         self.ready: deque[Lane] = deque()
         self.ready_bytes = 0
@@ -68,7 +69,7 @@ class LaneQueues:
     @property
     def queued(self) -> int:
         """How many records wait in the lanes."""
-        return sum(len(lane.records.datas) for lane in self.lanes)
+        return sum(len(lane.records.datas) for lane in self._used.values())
 
     @property
     def pending_count(self) -> int:
@@ -183,7 +184,9 @@ class LaneQueues:
             raise PartitionKeyError(msg) from None
         if len(self._keys) >= _KEYS_KEPT_MAX:
             self._keys.clear()
-        known = self.lanes[hash_key >> _LANE_SHIFT], len(partition_key.encode()), hash_key
+        lane = self.lanes[hash_key >> _LANE_SHIFT]
+        self._used[lane.index] = lane
+        known = lane, len(partition_key.encode()), hash_key
         self._keys[partition_key] = known
         return known
 

@@ -28,7 +28,7 @@ class ShardMap:
         self._open = sorted(pairs, key=lambda pair: pair[0].start)
         self._starts = [pair[0].start for pair in self._open]
         self._open_ids = frozenset(pair[1] for pair in self._open)
-        self._by_lane = tuple(self._shard_of_lane(lane) for lane in range(LANES))
+        self._by_lane: dict[int, str | None] = {}  # filled as lanes are asked for
 
     def _shard_of_lane(self, lane: int) -> str | None:
         index = bisect_right(self._starts, lane * _LANE_WIDTH) - 1
@@ -45,6 +45,8 @@ class ShardMap:
 
     def predict_lane(self, lane: int) -> str | None:
         """Return the open shard that takes the whole lane; None if a boundary runs through it or nobody knows."""
+        if lane not in self._by_lane:
+            self._by_lane[lane] = self._shard_of_lane(lane)
         return self._by_lane[lane]
 
     def range_of(self, shard_id: str) -> HashKeyRange | None:
