@@ -10,7 +10,7 @@ from consumer.core.object_key import GAP_FOLDER, constant_prefix, position_text
 from consumer.core.retention_watch import RetentionGap, RetentionWatch, is_in_retention
 from consumer.lease_table import HeldLease
 from consumer.retrier import Retrier
-from shared.lease import CheckpointKind
+from shared.lease import CheckpointKind, PendingFlush
 from shared.ports import Clock, ObjectStore, Telemetry
 from shared.records import Position, RecordPage
 
@@ -113,6 +113,15 @@ class ShardRetention:
             if retention.closing_seconds is not None:
                 self._held.close_until(now - retention.closing_seconds)
         self.measure(age_milliseconds)
+
+    async def take_rebuilt(self, pending: PendingFlush, first: Position | None) -> None:
+        """Record what of a prepared flush was trimmed, given the first record that is left; before it is committed."""
+        if first is not None and first <= pending.first:
+            return
+        row, last = self._held.row, pending.last
+        stored = row.checkpoint.position if row.checkpoint.kind is CheckpointKind.NUMBER else Position(0)
+        left = first or Position(last.sequence_number + 1)  # no record has that number: the gap may go on
+        await self._retention.record(RetentionGap(row.shard_id, stored, row.read_through, left, None), row.generation)
 
     def measure(self, age_milliseconds: int) -> None:
         """Take the age of the oldest unread record."""

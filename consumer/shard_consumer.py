@@ -185,6 +185,7 @@ class ShardConsumer:
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=pending.first.sequence_number)
         replay = Replay(self._reader(start, polls=True), self._delivery, self._enricher, self._marks, self._clock)
         batch = await replay.rebuild(pending, self._held.row.hash_key_range)
+        await self._retention.take_rebuilt(pending, batch.first)
         if batch.last is not None:
             await self._wait_for_receipts(batch.last)
         batch.marks = self._marks.snapshot()

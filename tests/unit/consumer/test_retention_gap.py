@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from consumer.core.retention_watch import RetentionWatch
+from shared.errors import ThrottledError
 from shared.lease import LeaseChange, LeaseExpectation
 from shared.records import Position, StreamRecord
 from tests.unit.consumer.small_cloud import SOURCE, SmallCloud
@@ -179,6 +180,36 @@ def test_a_shard_that_ends_with_the_stored_record_has_no_gap() -> None:
     cloud.run(story)
     assert gaps_of(cloud) == {}
     assert cloud.leases.rows[FIRST].checkpoint.is_shard_end
+
+
+@pytest.mark.parametrize("trimmed", [4, 12])
+def test_a_prepared_flush_that_was_trimmed_is_a_gap(trimmed: int) -> None:
+    """What can't be rebuilt of a flush lies in a gap: from what was stored before to what is left of it, or its end."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put_numbered(0, 2)
+        await live(cloud)
+        await cloud.put_numbered(2, 10)
+        cloud.network.errors["objects.put"] = [ThrottledError("down")] * 1000
+        _, _, process = cloud.start(cloud.worker(flush_seconds=1))
+        await asyncio.sleep(4)
+        cloud.loop.kill(process)
+        cloud.network.errors.clear()
+        await asyncio.sleep(DAY + 600)
+        await cloud.put_numbered(10, 14)
+        cloud.kinesis.trim(SOURCE, FIRST, trimmed)
+        await live(cloud, 40)
+
+    cloud.run(story)
+    records = [record for _, record in cloud.kinesis.records(SOURCE)]
+    gaps = [
+        (int(gap["lastReadSequenceNumber"]), int(gap["firstAvailableSequenceNumber"]))
+        for gap in gaps_of(cloud).values()
+    ]
+    for lost in range(2, trimmed):
+        assert any(low < records[lost].sequence_number < high for low, high in gaps), lost
+    assert sorted(event["n"] for event in cloud.stored()) == [0, 1, *range(trimmed, 14)]
 
 
 def test_a_quiet_shard_that_changes_hands_reports_nothing() -> None:
