@@ -104,11 +104,11 @@ class ShardRetention:
         """
         retention, records, age_milliseconds = self._retention, page.records, page.behind_milliseconds
         now = retention.clock.wall()
-        gap = self._watch.find_gap(records, now, retention.seconds, is_end=page.next_iterator is None)
+        is_tip = not records and (not age_milliseconds or page.next_iterator is None)
+        gap = self._watch.find_gap(records, now, retention.seconds, is_tip=is_tip)
         if gap is not None:
             await retention.record(gap, self._held.row.generation)
-        is_tip = not records and not age_milliseconds and is_all_stored
-        if is_tip and self._watch.reach_tip(now, retention.seconds):
+        if is_tip and is_all_stored:
             self._held.read_through = now
             if retention.closing_seconds is not None:
                 self._held.close_until(now - retention.closing_seconds)

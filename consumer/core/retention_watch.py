@@ -52,11 +52,11 @@ class RetentionWatch:
         self._read_through = read_through
 
     def find_gap(
-        self, records: Sequence[StreamRecord], now: float, retention_seconds: float, *, is_end: bool = False
+        self, records: Sequence[StreamRecord], now: float, retention_seconds: float, *, is_tip: bool = False
     ) -> RetentionGap | None:
-        """Take the records of a page; the first page that has some, or is the last, tells whether there is a gap."""
+        """Take the records of a page; the first that has some, or beyond which nothing is left, tells of a gap."""
         stored = self._expected
-        if stored is None or not (records or is_end):
+        if stored is None or not (records or is_tip):
             return None
         self._expected = None
         first = records[0] if records else None
@@ -70,13 +70,6 @@ class RetentionWatch:
             first_available=None if first is None else Position(first.sequence_number),
             first_arrival=None if first is None else first.arrival_timestamp,
         )
-
-    def reach_tip(self, now: float, retention_seconds: float) -> bool:
-        """Take note that nothing lies unread at `now`; False while only the next record can tell of a gap before it."""
-        if self._expected is not None and not self._is_excluded(now, retention_seconds):
-            return False
-        self._read_through = now
-        return True
 
     def _is_excluded(self, now: float, retention_seconds: float) -> bool:
         return is_in_retention(self._read_through, now, retention_seconds)
