@@ -36,6 +36,8 @@ LINES: Final = (
     b'192.0.2.1 - - [02/Mar/2026:06:00:00 +0100] "GET /product/A1?q=1 HTTP/1.1" 200 512 "-" "Mozilla/5.0"',
     b'2001:db8::1 - bob [29/Feb/2024:23:59:60 -1200] "POST /basket/add/B2 HTTP/2.0" 302 - "https://a/" "x\\"y"',
     b'- - - [01/Jan/0001:00:00:00 +0000] "-" 408 0 "-" "-"',
+    b'192.0.2.1 - - [30/Feb/2026:06:00:00 +0100] "GET / HTTP/1.1" 200 5 "-" "x"',
+    b'192.0.2.1 - - [01/Jan/0000:06:00:00 +9959] "GET / HTTP/1.1" 200 5 "-" "x"',
     b"session_id,city,n",
     b's1,"Bo""nn",3',
     b'{"session_id":"s1","browse_history":[]}',

@@ -126,6 +126,11 @@ def test_vector_3_keeps_absent_and_zero_hash_key_apart() -> None:
         pytest.param(envelope(b"\x0c"), id="group end without start"),
         pytest.param(envelope(b"\x23" * 100_000), id="groups without end"),
         pytest.param(envelope(b"\x08" + b"\xff" * 11), id="varint of 11 bytes"),
+        pytest.param(
+            envelope(b"\x0a\x01k\x1a\x05\x08\x00\x1a\x01x\x30" + b"\xff" * 9 + b"\x7f"),
+            id="varint of more than 64 bits",
+        ),
+        pytest.param(envelope(b"\x0a\x01k\x1a\xcd\x01\x08\x00\x1a\xc8\x01" + b"x" * 192), id="8 bytes into the digest"),
     ],
 )
 def test_what_is_no_aggregate_passes_through_unchanged(data: bytes) -> None:
