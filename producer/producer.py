@@ -412,8 +412,9 @@ class Producer:
         self._heats.take(settlement)
         for members, delivered in settlement.delivered:
             count += len(members.datas)
-            for (receipt, token), number in members.receipts():
-                receipt(token, delivered, number)
+            if len(members.tickets) > 1 or members.tickets[0] is not None:
+                for (receipt, token), number in members.receipts():
+                    receipt(token, delivered, number)
         for ticket, undeliverable in settlement.undeliverable:
             self._report.give_up(undeliverable.error_code, len(undeliverable.data))
             if ticket is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from shared.lease import Lease, LeaseChange, LeaseExpectation, Presence, TableRows
 from shared.records import PutEntry, PutResult, RecordPage, Shard, Start, StreamConsumer, StreamSummary
@@ -312,8 +312,7 @@ class RecordSink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A record was acknowledged at this place."""
 
     shard_id: str

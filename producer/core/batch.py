@@ -33,12 +33,14 @@ class OutgoingRecord:
 
     __slots__ = ("attempts", "entry", "lanes", "members", "refused_at", "shard_id", "wire_bytes")
 
-    def __init__(self, entry: PutEntry, members: RecordColumns, lanes: list[Lane], shard_id: str | None) -> None:
+    def __init__(
+        self, entry: PutEntry, members: RecordColumns, lanes: list[Lane], shard_id: str | None, wire_bytes: int
+    ) -> None:
         self.entry = entry
         self.members = members
         self.lanes = lanes  # those that wait for it; none where order is not kept
         self.shard_id = shard_id  # predicted
-        self.wire_bytes = len(entry.data) + len(entry.partition_key.encode())
+        self.wire_bytes = wire_bytes  # data and partition key of the entry
         self.attempts = 0
         self.refused_at = float("inf")  # when the service first refused a request that it was part of
 
@@ -120,4 +122,6 @@ class Group:
         """Return the stream record."""
         members = self.members
         entry = encode_aggregate(members.datas, members.keys, members.hash_keys)
-        return OutgoingRecord(entry, members, self.lanes, self.shard_id)
+        return OutgoingRecord(
+            entry, members, self.lanes, self.shard_id, len(entry.data) + len(entry.partition_key.encode())
+        )

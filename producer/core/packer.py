@@ -120,7 +120,9 @@ class Packer:
                     break
             explicit = None if member.hash_keys is None else member.hash_keys[0]
             entry = PutEntry(member.datas[0], member.keys[0], explicit)
-            self._launch(batch, OutgoingRecord(entry, member, [lane] if self._keeps_order else [], shard_id))
+            self._launch(
+                batch, OutgoingRecord(entry, member, [lane] if self._keeps_order else [], shard_id, member.size)
+            )
             count += 1
         records.drop(count)
         lane.alone = max(0, lane.alone - count)
