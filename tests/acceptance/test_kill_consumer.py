@@ -40,6 +40,18 @@ def count_lines(shell: Shell, bucket: str) -> Counter[str]:
     return found
 
 
+def compare_indexes(shell: Shell, bucket: str) -> None:
+    """Assert that the indexes list every object of the bucket, each once, with the right number of events."""
+    store = shell.client("s3")
+    pages = store.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [each["Key"] for page in pages for each in page.get("Contents", ())]
+    indexes = [key for key in keys if key.startswith("manifests/") and not key.endswith("_COMPLETE.json")]
+    bodies = [json.loads(store.get_object(Bucket=bucket, Key=key)["Body"].read()) for key in indexes]
+    listed = Counter(each["key"] for body in bodies for each in (*body["objects"], *body["dead_letters"]))
+    assert listed == Counter(key for key in keys if not key.startswith("manifests/"))
+    assert sum(body["records"] for body in bodies) == count_lines(shell, bucket).total()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 def test_kill_9_of_the_consumer_loses_and_doubles_nothing(
@@ -55,7 +67,8 @@ def test_kill_9_of_the_consumer_loses_and_doubles_nothing(
         "--bucket", named["bucket"], "--app", named["app"], "--http_port", "-1", "--flush_seconds", "0.3",
     )  # fmt: skip
     # Small pages and a short lease, so that each life is cut in the middle of its work and the next begins soon.
-    paced = {"HEADRACE_READ_RECORDS_MAX": "40", "HEADRACE_LEASE_DURATION_SECONDS": "1"}
+    quick = {"HEADRACE_LEASE_DURATION_SECONDS": "1", "HEADRACE_MANIFEST_PREFIX": "manifests/"}
+    paced = quick | {"HEADRACE_READ_RECORDS_MAX": "40"}
     for round_number in range(request.config.getoption("--kills")):
         acknowledged += put(shell, named["source"], tmp_path / f"{round_number}.log", round_number)
         consumer = shell.start("headrace", *options, **paced)
@@ -64,7 +77,7 @@ def test_kill_9_of_the_consumer_loses_and_doubles_nothing(
         consumer.send_signal(signal.SIGKILL)
         consumer.wait(timeout=PATIENCE_SECONDS)
 
-    consumer = shell.start("headrace", *options, HEADRACE_LEASE_DURATION_SECONDS="1")
+    consumer = shell.start("headrace", *options, **quick)
     verdict = None
     for _ in range(PATIENCE_SECONDS):
         verdict = shell.run("headrace", "audit", "--app", named["app"], "--output", "json")
@@ -81,3 +94,4 @@ def test_kill_9_of_the_consumer_loses_and_doubles_nothing(
     found = count_lines(shell, named["bucket"])
     assert [event_id for event_id, times in found.items() if times > 1] == []
     assert len(found) == acknowledged
+    compare_indexes(shell, named["bucket"])
