@@ -5,6 +5,7 @@ from tests.simulation.planted import (  # noqa: F401 - importing them registers 
     checkpoint_bugs,
     duplicate_bugs,
     fan_out_bugs,
+    fleet_bugs,
     lease_bugs,
     manifest_bugs,
     object_bugs,

@@ -25,12 +25,12 @@ class Fleet:
     def __init__(self, world: World, chaos_seconds: float) -> None:
         self._world = world
         self._chance = random.Random(f"fleet {world.seed}")
-        self._is_there = self._chance.random() < _SHARE
+        self.is_there = self._chance.random() < _SHARE
         self._chaos_seconds = chaos_seconds
 
     def schedule(self) -> None:
         """Plan who comes and who leaves; the first worker stays."""
-        if not self._is_there:
+        if not self.is_there:
             return
         chance, world = self._chance, self._world
         residents = world.workers[1:]
@@ -60,7 +60,7 @@ class Fleet:
     async def settle(self) -> None:
         """Wait until no worker reads two shards more than another, as they do once nothing happens any more."""
         deadline = self._world.loop.time() + _BALANCED_SECONDS_MAX
-        while self._is_there and (uneven := self._uneven()):
+        while self.is_there and (uneven := self._uneven()):
             if self._world.loop.time() > deadline:
                 self._world.violations.append(f"the shards are not shared after {_BALANCED_SECONDS_MAX:g} s: {uneven}")
                 return

@@ -75,6 +75,8 @@ class Promises:
         position, arrived_at = self._world.index.last.get(shard_id, (None, 0.0))
         if position is None or arrived_at < self._usage.start_timestamp:
             return ""
+        if self._world.outage.is_trimmed(shard_id, position):
+            return ""
         is_read = row.checkpoint.kind is CheckpointKind.LATEST or row.checkpoint.position >= position
         return "" if is_read else f"{shard_id} is read up to {row.checkpoint} of {position}"
 
@@ -89,7 +91,8 @@ class Promises:
             anchor = self._anchors.get(arrival.shard_id)
             if arrival.is_single and (anchor is None or arrival.position < anchor):
                 self._anchors[arrival.shard_id] = Position(arrival.position.sequence_number, -1)
-        return {number for number, arrival in arrivals.items() if self._is_after_start(arrival)}
+        promised = {number for number, arrival in arrivals.items() if self._is_after_start(arrival)}
+        return promised - self._world.outage.excused
 
     def before_start(self) -> set[int]:
         """Return the numbers that must not have been delivered: every copy came before the start."""
@@ -111,6 +114,9 @@ class Promises:
             # The auditor reads the whole source; the world's own audit knows where this application began.
             names = [each for each in names if not each.startswith("lost_in")]
         is_whole = by_line or self._usage.start_from == "TRIM_HORIZON"
+        if self._world.outage.has_trimmed and not by_line:
+            # It sees of the source what is left: not what was stored before, nor that a first copy was trimmed unread.
+            names = [each for each in names if each != "unknown" and not each.startswith("lost_in")]
         if by_line:
             names = [each for each in names if each != "lost_before_stream"]
         # A repetition whose first copy came before the start is a first one to this application.
@@ -125,7 +131,8 @@ class Promises:
         found = [f"{count:,} {name}" for name, count in counts.items() if count > self._excused(name)]
         # An event that does not fit the archive's columns is a dead letter instead: its copies count like those.
         copies = report.duplicated_in_s3 + report.duplicated_in_dead_letters - self._excused("duplicated_in_s3")
-        if excuses_repetition:
+        # The auditor sees of the source what is left of it.
+        if excuses_repetition or (self._world.outage.has_trimmed and not by_line):
             return found
         if copies > 0 and (self._usage.source_keeps_order or (not by_line and copies > report.duplicated_in_source)):
             found.append(f"{copies:,} duplicated in S3 or in the dead letters")

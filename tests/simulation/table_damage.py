@@ -37,7 +37,7 @@ class TableDamage:
         self._world = world
         self._chaos_seconds = chaos_seconds
         self._chance = random.Random(f"rows {world.seed}")
-        self._is_there = self._chance.random() < _SHARE and _is_plain(world)
+        self.is_there = self._chance.random() < _SHARE and _is_plain(world)
         self._known: dict[str, int] = {}  # shard -> the epoch at which its owner wrote to the row, and so knows it
         self._newest_at = -math.inf  # when a worker was started last
         self.excuses_repetition = False  # a row came back older than it was: what was stored since is stored again
@@ -54,7 +54,7 @@ class TableDamage:
 
     def schedule(self) -> None:
         """Plan the blows."""
-        for _ in range(self._chance.choice([1, 1, 1, 2]) if self._is_there else 0):
+        for _ in range(self._chance.choice([1, 1, 1, 2]) if self.is_there else 0):
             self._world.at(self._chance.uniform(5, self._chaos_seconds), self._strike)
 
     def _strike(self) -> None:

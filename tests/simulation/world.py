@@ -32,6 +32,7 @@ from tests.simulation.ledgers import Ledgers
 from tests.simulation.lives import ProducerLife, WorkerLife
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.operator import Operator
+from tests.simulation.outage import Outage
 from tests.simulation.promises import Promises
 from tests.simulation.story import Story
 from tests.simulation.table_damage import TableDamage
@@ -94,6 +95,7 @@ class World:
         self.killers = Killers(self, CHAOS_SECONDS)
         self.fleet = Fleet(self, CHAOS_SECONDS)
         self.damage = TableDamage(self, CHAOS_SECONDS)
+        self.outage = Outage(self)
         if plant is not None:
             plant(self)
 
@@ -198,6 +200,7 @@ class World:
         self.killers.schedule()
         self.fleet.schedule()
         self.damage.schedule()
+        self.outage.schedule()
         await asyncio.sleep(CHAOS_SECONDS)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
@@ -281,6 +284,7 @@ class World:
         names = tuple(dict.fromkeys(streams.values()))
         found = delivered_numbers(self.kinesis, objects, SOURCE, names)
         promised, forbidden = self.promises.delivered(found), self.promises.before_start()
+        self.violations += self.outage.violations(found)
         adrift = set[int]().union(*(log.adrift for log in self.logs))
         truth = audit_lines(written, promised, forbidden, adrift, self.kinesis, objects, SOURCE, names, fields)
         self.violations += [f"by line: {each}" for each in self.promises.broken(truth, by_line=True)]

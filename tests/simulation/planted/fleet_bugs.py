@@ -1,0 +1,126 @@
+"""Bugs that break: shards change hands, killers are found, and rows come back, without loss and without doubles."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from consumer.attempts import Attempts
+from consumer.core.attempt_policy import AttemptPolicy
+from consumer.core.chunk import Chunk
+from consumer.core.lease_planner import HandOver, LeasePlanner
+from consumer.core.roster import Roster
+from consumer.core.row_memory import RowMemory
+from consumer.holding import Holdings
+from consumer.shard_sync import ShardSync
+from consumer.succession import Succession
+from shared.lease import TableRows
+from tests.simulation.planted.registry import Patch, bug
+
+
+@bug(
+    "a shard is handed over once what was read is stored",
+    harmless="what was read is behind the checkpoint, and the fence keeps the old owner from storing it, too",
+)
+def handed_over_before_the_flush(patch: Patch) -> None:
+    """Give the lease to the successor at once, and go on storing."""
+    original = Holdings.hand_over
+
+    def hand_over(self: Any, holding: Any, successor: str, group: Any) -> None:
+        if holding.successor is None and not holding.is_lost and not holding.consumer.is_finishing:
+            group.create_task(holding.held.release(successor))
+        original(self, holding, successor, group)
+
+    patch.setattr(Holdings, "hand_over", hand_over)
+
+
+@bug(
+    "a row is adopted at the epoch at which its owner gave it",
+    harmless="the version is in the fence, too: of two who write as one owner, one is refused at its next data write",
+)
+def adopted_before_it_was_given(patch: Patch) -> None:
+    """Hold a row as soon as it was asked for, whatever its owner and epoch."""
+
+    async def inherit(self: Any, seen: Any) -> None:
+        if await self._table.ask(seen):
+            await asyncio.sleep(1)
+            row = await self._table.read(seen.shard_id)
+            if row is not None:
+                self._on_adopted(self._table.adopt(row))
+
+    patch.setattr(Succession, "_inherit", inherit)
+
+
+@bug("workers without a lease are there if they say so")
+def presences_ignored(patch: Patch) -> None:
+    """Count owners only."""
+    patch.setattr(Roster, "present", lambda self, now: frozenset())
+
+
+@bug(
+    "a shard is handed to a successor that is there",
+    harmless="the shard stands still until the lease of the one that is gone expires",
+)
+def handed_to_the_absent(patch: Patch) -> None:
+    """Hand over to whoever asked."""
+
+    def hand_over(self: Any, view: Any, now: float) -> tuple[HandOver, ...]:
+        return tuple(
+            HandOver(row.shard_id, row.successor)
+            for row in view.leases.values()
+            if row.successor is not None and view.running.get(row.shard_id) == row.epoch
+        )
+
+    patch.setattr(LeasePlanner, "_hand_over", hand_over)
+
+
+@bug("a holding ends with its task, wherever that was cancelled")
+def lost_holding_kept(patch: Patch) -> None:
+    """Keep what was lost while it was released."""
+    patch.setattr(Holdings, "_forget", lambda self, holding: None)
+
+
+@bug("attempts are counted in the row before records are looked at")
+def attempts_not_counted(patch: Patch) -> None:
+    """Look at once."""
+
+    async def begin(self: Any) -> None:
+        """Count nothing."""
+
+    patch.setattr(Attempts, "begin", begin)
+
+
+@bug("a commit resets the attempts")
+def attempts_never_reset(patch: Patch) -> None:
+    """Leave them in the row."""
+    patch.setattr(AttemptPolicy, "after_commit", property(lambda self: self.attempts + 1))
+
+
+@bug("a condemned record is not decoded")
+def condemned_record_decoded(patch: Patch) -> None:
+    """Decode all of a chunk."""
+    patch.setattr(Chunk, "readable", property(lambda self: self.datas))
+
+
+@bug("a row that can't be read is written anew")
+def damaged_rows_skipped(patch: Patch) -> None:
+    """Take it for none that is missing."""
+    original = ShardSync.sync
+
+    async def sync(self: Any, rows: TableRows, held: Any) -> bool:
+        found = [self._memory._seen[name] for name in rows.damaged if name in self._memory._seen]
+        return await original(self, TableRows((*rows.leases, *found), rows.presences), held)
+
+    patch.setattr(ShardSync, "sync", sync)
+
+
+@bug("a row that is gone is left to its holder, who knows it best")
+def rows_restored_from_an_old_look(patch: Patch) -> None:
+    """Write what was seen last, at once."""
+
+    def to_restore(self: Any, held: Any, now: float) -> Any:
+        seen = [self._seen[name] for name in sorted(self._missing_since)]
+        return tuple(replace(each, owner=None, successor=None, epoch=each.epoch + 1) for each in seen)
+
+    patch.setattr(RowMemory, "to_restore", to_restore)
