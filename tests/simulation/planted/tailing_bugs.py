@@ -102,12 +102,17 @@ def half_lines_taken(patch: Patch) -> None:
 
 @bug("a file is known by device, inode and fingerprint")
 def fingerprint_ignored(patch: Patch) -> None:
-    """Trust the inode number."""
+    """Trust the inode number: neither compare first bytes nor store them."""
+    remember = Tailer._remember
 
     async def fingerprint(self: Any, file: Any, mark: Any) -> bytes:
         return bytes(mark.fingerprint)
 
+    async def remember_inode(self: Any, mark: Any) -> None:
+        await remember(self, replace(mark, fingerprint=b""))
+
     patch.setattr(Tailer, "_fingerprint", fingerprint)
+    patch.setattr(Tailer, "_remember", remember_inode)
 
 
 @bug("dead letters are durable before a bookmark passes them")
