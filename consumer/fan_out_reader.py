@@ -8,10 +8,10 @@ from typing import Final, Protocol
 from consumer.budget import Account
 from consumer.registration import Registration
 from consumer.shard_reader import ReadPorts, ReadSettings, ShardReader
-from shared.errors import AmbiguousCallError, ServiceError, StreamNotFoundError
+from shared.errors import AmbiguousCallError, InvalidRequestError, ServiceError, StreamNotFoundError
 from shared.limits import RESUBSCRIBE_SECONDS_MIN, SUBSCRIPTION_LIFETIME_SECONDS, SUBSCRIPTION_SILENCE_SECONDS_MAX
 from shared.ports import Subscription
-from shared.records import RecordPage, Start, StartKind
+from shared.records import LATEST, RecordPage, Start, StartKind
 
 _RENEW_SECONDS: Final = SUBSCRIPTION_LIFETIME_SECONDS - 10
 _IN_USE_CODE: Final = "ResourceInUseException"
@@ -25,6 +25,11 @@ class Reader(Protocol):
 
     async def read(self) -> RecordPage:
         """Return the next page, which may be empty; one without `next_iterator` is the last."""
+        ...
+
+    @property
+    def latest_at(self) -> float | None:
+        """When reading began at LATEST (seconds since the epoch), for as long as no record has come."""
         ...
 
     async def look(self) -> int:
@@ -83,11 +88,18 @@ class FanOutReader:
             raise
         finally:
             self._account.settle()
+        if page.records:
+            self._poller.note_records()
         if page.next_iterator is None:
             await self.aclose()
         else:
             self._poller.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=int(page.next_iterator))
         return page
+
+    @property
+    def latest_at(self) -> float | None:
+        """When reading began at LATEST (seconds since the epoch), for as long as no record has come."""
+        return self._poller.latest_at
 
     async def look(self) -> int:
         """Return the age of the oldest unread record, in milliseconds, without reading it: by polling."""
@@ -132,8 +144,15 @@ class FanOutReader:
         clock = self._ports.clock
         # The service refuses a second one within five seconds, also where the first has ended.
         await asyncio.sleep(max(0.0, self._subscribed_at + RESUBSCRIBE_SECONDS_MIN - clock.monotonic()))
-        arn = await self._registration.consumer_arn()
-        subscription = await self._registration.port.subscribe_to_shard(arn, self._shard_id, self._poller.start)
+        arn, wall = await self._registration.consumer_arn(), clock.wall()
+        try:
+            subscription = await self._registration.port.subscribe_to_shard(arn, self._shard_id, self._poller.start)
+        except InvalidRequestError:
+            if self._poller.latest_at is None or self._poller.start.kind is not StartKind.AT_TIMESTAMP:
+                raise
+            # Our clock jumped: by the service's, the time at which reading began is yet to come.
+            subscription = await self._registration.port.subscribe_to_shard(arn, self._shard_id, LATEST)
+        self._poller.note_latest(wall)
         self._subscription = subscription
         self._subscribed_at = clock.monotonic()
         self._ports.telemetry.count("subscriptions_opened")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from consumer.archive import Archive, SealedFlush
 from consumer.attempts import Attempts
 from consumer.budget import Account
@@ -12,7 +14,7 @@ from consumer.core.shard_graph import merge_marks
 from consumer.lease_table import HeldLease
 from consumer.status import Counters
 from shared.errors import ShardHaltedError
-from shared.lease import SHARD_END, Checkpoint, LeaseChange, PendingFlush
+from shared.lease import SHARD_END, Checkpoint, CheckpointKind, LeaseChange, PendingFlush
 from shared.ports import Clock, Telemetry
 from shared.records import Position
 
@@ -81,7 +83,13 @@ class Flusher:
     async def anchor(self, before: Position) -> None:
         """Fix where a shard that started at LATEST begins, at the first record seen: LATEST moves on while we read."""
         position = Position(before.sequence_number, before.sub_sequence_number - 1)
-        await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position)))
+        await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position), start_timestamp=None))
+
+    async def anchor_time(self, latest_at: float | None) -> None:
+        """Fix when a shard began at LATEST that has brought no record: its next owner must not skip what comes now."""
+        row = self._held.row
+        if latest_at is not None and row.checkpoint.kind is CheckpointKind.LATEST and row.start_timestamp is None:
+            await self._held.write(LeaseChange(start_timestamp=latest_at))
 
     async def seek(self) -> None:
         """Go where an operator sent this shard; a flush that was pending has to be finished before.
@@ -99,11 +107,12 @@ class Flusher:
 
     async def finish(self, children: tuple[str, ...]) -> None:
         """Store SHARD_END; the marks are final, so that whoever comes first can make the children's rows from it."""
-        await self._held.write(
-            LeaseChange(
-                checkpoint=SHARD_END, children=children, finished_at=self._clock.wall(), pending=None, owner=None
-            )
+        end = LeaseChange(
+            checkpoint=SHARD_END, children=children, finished_at=self._clock.wall(), pending=None, owner=None
         )
+        if self._held.row.checkpoint.kind is CheckpointKind.LATEST:
+            end = replace(end, start_timestamp=None)  # children begin at TRIM_HORIZON, not at a time
+        await self._held.write(end)
         self._telemetry.info("shard_finished", shard_id=self._held.shard_id, children=len(children))
 
     def _check_rejected(self, batch: Batch, sealed: SealedFlush) -> None:

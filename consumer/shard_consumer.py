@@ -26,7 +26,7 @@ from consumer.shard_reader import start_of
 from consumer.status import ShardState, ShardStatus
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
-from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
+from shared.records import Position, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
 
@@ -96,9 +96,7 @@ class ShardConsumer:
 
     def status(self) -> ShardStatus:
         """Return what the live page shows."""
-        row = self._held.row
-        checkpoint = row.checkpoint
-        closed = self._closed.size if self._closed is not None else 0
+        row, checkpoint = self._held.row, self._held.row.checkpoint
         return ShardStatus(
             shard_id=row.shard_id,
             owner=row.owner or "",
@@ -109,7 +107,7 @@ class ShardConsumer:
             else checkpoint.text,
             iterator_age_milliseconds=self._behind_milliseconds,
             records=self._records,
-            buffered_bytes=self._open.size + closed,
+            buffered_bytes=self._open.size + (self._closed.size if self._closed is not None else 0),
         )
 
     def is_stalled(self, now: float) -> bool:
@@ -207,8 +205,8 @@ class ShardConsumer:
             raise first_failure(failures) from failures
 
     async def _read(self) -> None:
-        row = self._held.row
-        reader = self._reader_after(self._through) or self._reader(start_of(row, self._settings.read.start_timestamp))
+        start = start_of(self._held.row, self._settings.read.start_timestamp)
+        reader = self._reader_after(self._through) or self._reader(start)
         carry = self._carrier()
         try:
             while not self._is_stopping:
@@ -232,8 +230,10 @@ class ShardConsumer:
                 await self._retention.take(page, is_all_stored=is_all_stored)
                 if page.records:
                     await self._process(page.records, carry)
+                await self._flusher.anchor_time(reader.latest_at)
                 if page.next_iterator is None and not self._is_stopping:
-                    self._end(page)
+                    self._children = tuple(child.shard_id for child in page.child_shards)
+                    self._has_ended = True
                     break
         finally:
             await reader.aclose()
@@ -290,10 +290,6 @@ class ShardConsumer:
         self._breaker.count(self._held.shard_id, len(chunk), failed)
         if self._is_due():
             await self._close_batch()
-
-    def _end(self, page: RecordPage) -> None:
-        self._children = tuple(child.shard_id for child in page.child_shards)
-        self._has_ended = True
 
     # Flushing.
 

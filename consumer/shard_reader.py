@@ -48,13 +48,14 @@ class ReadPorts:
 def start_of(row: Lease, application_timestamp: float) -> Start:
     """Return where reading begins: AT the stored record, since a part of its aggregate may be unread (as in KCL).
 
-    A row that was sent to a time has one of its own; others that start at a time share the application's.
+    A row that was sent to a time has one of its own; others that start at a time share the application's. LATEST has a
+    time, too, once somebody has read there and found nothing.
     """
     checkpoint = row.checkpoint
     if checkpoint.kind is CheckpointKind.NUMBER:
         return Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=checkpoint.position.sequence_number)
     if checkpoint.kind is CheckpointKind.LATEST:
-        return LATEST
+        return Start(StartKind.LATEST, timestamp=row.start_timestamp or 0.0)
     if checkpoint.kind is CheckpointKind.AT_TIMESTAMP:
         own = row.start_timestamp
         return Start(StartKind.AT_TIMESTAMP, timestamp=application_timestamp if own is None else own)
@@ -69,14 +70,37 @@ class ShardReader:
     ) -> None:
         self._shard_id = shard_id
         self.start = start  # where the next page begins
+        self._latest_at: float | None = None
         self._settings = settings
         self._ports = ports
         self._account = account
         self._pacer = ReadPacer(pause_seconds=settings.pause_seconds, idle_seconds=settings.idle_seconds)
-        self._began_at_latest = False  # and no record was read yet
         self._iterator: str | None = None
         self._reserve = GET_RECORDS_BYTES_MAX  # nothing is known yet: the worst case
         self.behind_milliseconds = 0
+        if start.kind is StartKind.LATEST and start.timestamp:
+            self._go_on_from(start.timestamp)
+
+    @property
+    def latest_at(self) -> float | None:
+        """When reading began at LATEST (seconds since the epoch), for as long as no record has come."""
+        return self._latest_at
+
+    def note_latest(self, wall: float) -> None:
+        """Take note that reading has begun at LATEST at this time: whoever goes on from there must not skip any.
+
+        LATEST moves on. A second is for the clocks' sake: a time that is yet to come by the service's is refused.
+        """
+        if self.start.kind is StartKind.LATEST:
+            self._go_on_from(wall - _CLOCK_SKEW_SECONDS)
+
+    def note_records(self) -> None:
+        """Take note that a record has come, which makes a position."""
+        self._latest_at = None
+
+    def _go_on_from(self, timestamp: float) -> None:
+        self._latest_at = timestamp
+        self.start = Start(StartKind.AT_TIMESTAMP, timestamp=timestamp)
 
     async def read(self) -> RecordPage:
         """Return the next page, which may be empty; holds a reservation until the next call or `settle`.
@@ -94,7 +118,7 @@ class ShardReader:
         self._iterator = page.next_iterator
         self.behind_milliseconds = page.behind_milliseconds
         if page.records:
-            self._began_at_latest = False
+            self.note_records()
             self.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
         self._pacer.take_page(
             self._ports.clock.monotonic(),
@@ -160,12 +184,9 @@ class ShardReader:
         try:
             iterator = await kinesis.get_shard_iterator(stream, self._shard_id, self.start)
         except InvalidRequestError:
-            if not self._began_at_latest:
+            if self._latest_at is None:
                 raise
             # Our clock jumped: by the service's, the time at which reading began is yet to come.
             iterator = await kinesis.get_shard_iterator(stream, self._shard_id, LATEST)
-        if self.start.kind is StartKind.LATEST:
-            # LATEST moves on: should this iterator expire before it brings a record, the next must not skip any.
-            self._began_at_latest = True
-            self.start = Start(StartKind.AT_TIMESTAMP, timestamp=wall - _CLOCK_SKEW_SECONDS)
+        self.note_latest(wall)
         return iterator
