@@ -55,7 +55,7 @@ class Holdings(Mapping[str, Holding]):
         self._clock = clock
         self._telemetry = telemetry
         self._holdings: dict[str, Holding] = {}
-        self._last: dict[str, HeldLease] = {}  # by shard, also those that are lost by now
+        self._last: dict[str, tuple[HeldLease, float]] = {}  # of shards that ended or were lost: when renewed last
         self._not_before: dict[str, float] = {}  # shard -> when it may be taken again after a failure
 
     def __getitem__(self, shard_id: str) -> Holding:
@@ -67,9 +67,14 @@ class Holdings(Mapping[str, Holding]):
     def __len__(self) -> int:
         return len(self._holdings)
 
-    def rows(self) -> dict[str, Lease]:
-        """Return the rows as this worker wrote them last, of the leases that it holds or held."""
-        return {shard_id: held.row for shard_id, held in self._last.items()}
+    def rows(self, since: float) -> dict[str, Lease]:
+        """Return the rows as this worker wrote them last, of leases that were renewed since then and not given away.
+
+        Nobody else can have moved those meanwhile, if it is no longer ago than a lease lasts.
+        """
+        self._last = {name: each for name, each in self._last.items() if each[1] >= since}
+        now = {name: (each.held, each.renewed_at) for name, each in self._holdings.items() if not each.is_released}
+        return {name: held.row for name, (held, renewed_at) in (self._last | now).items() if renewed_at >= since}
 
     def avoided(self, now: float) -> tuple[str, ...]:
         """Return the shards that are not to be taken now, because they failed here a moment ago."""
@@ -85,7 +90,7 @@ class Holdings(Mapping[str, Holding]):
         if is_paused:
             holding.consumer.pause(is_paused=True)
         self._holdings[held.shard_id] = holding
-        self._last[held.shard_id] = held
+        self._last.pop(held.shard_id, None)
         holding.task = group.create_task(self._run(holding))
         holding.task.add_done_callback(lambda _task: self._forget(holding))
 
@@ -154,6 +159,8 @@ class Holdings(Mapping[str, Holding]):
 
     def _forget(self, holding: Holding) -> None:
         """Drop a holding whose task has ended, wherever it was cancelled; a halted one stays until it is lost."""
+        if not holding.is_released:
+            self._last[holding.shard_id] = (holding.held, holding.renewed_at)
         is_halted = holding.consumer.state is ShardState.HALTED and not holding.is_lost
         if not is_halted and self._holdings.get(holding.shard_id) is holding:
             del self._holdings[holding.shard_id]

@@ -282,7 +282,8 @@ class Worker:
         is_row_missing = self._holdings.keys() - {row.shard_id for row in rows.leases}
         if self._is_sync_due or now >= self._next_sync_at or is_row_missing:
             self._is_sync_due = False
-            if await self._sync.sync(rows, self._holdings.rows()):
+            held = self._holdings.rows(now - self._settings.lease_duration_seconds)
+            if await self._sync.sync(rows, held):
                 rows = await self._table.list_rows()
             self._next_sync_at = now + self._settings.shard_sync_seconds
         if self._hour_closer is not None:

@@ -28,7 +28,7 @@ def row_from_item(item: Mapping[str, Any], now: float) -> Lease:
     try:
         return _row(item, now)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigurationError(f"KCL lease `{_key_of(item)}` is not readable: {type(error).__name__}") from error
+        raise ConfigurationError(f"KCL lease `{_key_of(item)}` is not readable: {error!r:.200}") from error
 
 
 def _key_of(item: Mapping[str, Any]) -> str:

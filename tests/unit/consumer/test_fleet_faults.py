@@ -224,3 +224,24 @@ def test_a_process_reads_a_shard_once_at_a_time() -> None:
     fleet.cloud.run(story)
     assert fleet.telemetry.count_of("lease_lost") >= 5
     fleet.check_whole()
+
+
+@pytest.mark.parametrize("strike", [_delete, _damage])
+def test_a_worker_that_wakes_up_does_not_restore_what_it_held_long_ago(strike: Callable[[SmallFleet], None]) -> None:
+    """A row that goes just as a frozen worker wakes is left to who holds the lease now, and knows what it stored."""
+    fleet = SmallFleet.make(1)
+
+    async def story() -> None:
+        async with fleet.load():
+            first = fleet.add()
+            await asyncio.sleep(7)
+            fleet.cloud.loop.freeze(first.process, 3 * _LEASE_SECONDS)
+            second = fleet.add()
+            await asyncio.sleep(3 * _LEASE_SECONDS - 0.01)
+            assert fleet.owners() == {second.name: 1}
+            strike(fleet)
+            await asyncio.sleep(2 * _LEASE_SECONDS + 5)
+        await asyncio.gather(first.leave(), second.leave())
+
+    fleet.cloud.run(story)
+    fleet.check_whole()
