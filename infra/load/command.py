@@ -53,7 +53,6 @@ class LoadOptions:
     steps: tuple[Step, ...]
     shards: int
     faults: str | None
-    page: Path
 
 
 def run_loadtest(
@@ -68,23 +67,27 @@ def run_loadtest(
     as_json: bool,
 ) -> int:
     """Run the load test to its verdict; exit code 0 only if nothing was lost, duplicated in S3 or out of order."""
-    options = LoadOptions(ramp(rate_min, rate_max, seconds, steps), shards, faults, page)
+    options = LoadOptions(ramp(rate_min, rate_max, seconds, steps), shards, faults)
     if faults is not None:
         load_faults(faults)  # a mistake in them is told before anything is started
-    try:
-        options.page.touch()
-    except OSError as error:
-        message = f"the page `{options.page}` can't be written: {error.strerror}"
-        raise ConfigurationError(message, hint="Name another place with --html") from error
+    if not page.parent.is_dir() or page.is_dir():
+        raise _no_page(page, "its folder is not there, or it is one")
     result, cause = asyncio.run(_load(options))
     if result is None:
         return ExitCode.INTERRUPTED
-    options.page.write_text(page_of(result), encoding="utf-8")
-    Screen().stage(f"Page: {options.page}")
     write_data(orjson.dumps(result.as_mapping()).decode() if as_json else text_of(result))
+    try:
+        page.write_text(page_of(result), encoding="utf-8")
+    except OSError as error:
+        raise _no_page(page, error.strerror or str(error)) from error
+    Screen().stage(f"Page: {page}")
     if result.pipeline.verdict != "ok":
         return ExitCode.FAILED
     return ExitCode.INTERRUPTED if cause is signal.SIGINT else ExitCode.DONE
+
+
+def _no_page(page: Path, reason: str) -> ConfigurationError:
+    return ConfigurationError(f"the page `{page}` can't be written: {reason}", hint="Name another place with --html")
 
 
 async def _load(options: LoadOptions) -> tuple[LoadResult | None, signal.Signals | None]:

@@ -35,6 +35,25 @@ def test_a_short_ramp_is_measured_and_audited(bare_shell: Shell) -> None:
     assert page.startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--html", "missing/page.html"), "missing/page.html"),
+        (("--faults", "none-such"), "none-such"),
+        (("--seconds", "3600", "--rate-max", "100000"), "500,000"),
+    ],
+)
+def test_what_can_not_work_is_told_before_anything_starts(
+    bare_shell: Shell, arguments: tuple[str, ...], words: str
+) -> None:
+    """A place for the page, faults or a ramp that is not usable is a usage error with a hint."""
+    done = bare_shell.run("headrace", "loadtest", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert words in done.err
+    assert "\n\nhint: " in done.err
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_the_ramp_and_what_was_sent_is_audited(bare_shell: Shell) -> None:
     """The first Ctrl-C ends the load early, with the figures so far and the exit code of an interrupted command."""
