@@ -150,7 +150,7 @@ class ShardConsumer:
             await self._replay_pending()
             await self._read_and_commit()
         except StreamNotFoundError:
-            if not await self._is_trimmed():
+            if not await self._parts.ports.is_trimmed(self._settings.read.stream, self._held.shard_id):
                 raise
             self._telemetry.error("shard_trimmed", shard_id=self._held.shard_id, after=self._held.row.checkpoint.text)
             await self._retention.lose_shard()
@@ -338,11 +338,6 @@ class ShardConsumer:
         self.is_finishing = True
         await self._flusher.finish(children)
         self.enter(ShardState.FINISHED)
-
-    async def _is_trimmed(self) -> bool:
-        kinesis, stream = self._parts.ports.kinesis, self._settings.read.stream
-        listed = await self._parts.ports.retrier.call("list_shards", lambda: kinesis.list_shards(stream))
-        return all(shard.shard_id != self._held.shard_id for shard in listed)
 
     # Small parts.
 

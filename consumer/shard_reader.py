@@ -44,6 +44,11 @@ class ReadPorts:
     backoff: Backoff
     registration: Registration | None = None  # of the consumer for enhanced fan-out; None: shards are polled
 
+    async def is_trimmed(self, stream: str, shard_id: str) -> bool:
+        """Whether a stream has forgotten a shard."""
+        listed = await self.retrier.call("list_shards", lambda: self.kinesis.list_shards(stream))
+        return all(shard.shard_id != shard_id for shard in listed)
+
 
 def start_of(row: Lease, application_timestamp: float) -> Start:
     """Return where reading begins: AT the stored record, since a part of its aggregate may be unread (as in KCL).

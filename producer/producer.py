@@ -11,21 +11,20 @@ from typing import Any, Final, Self
 import orjson
 
 from producer.assembly import batcher_of
-from producer.core.batch import Batch, Settlement
-from producer.core.bisection import RECORD_CODES
+from producer.core.batch import Settlement
 from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues, Numbering
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
 from producer.report import Report
+from producer.sender import Sender
 from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
-from shared.errors import AmbiguousCallError, DeliveryFailedError, HeadraceError, InvalidRequestError
+from shared.errors import DeliveryFailedError, HeadraceError
 from shared.event import event_id_of
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
-from shared.records import PutResult
 from shared.retry import Backoff
 from shared.settings import ProducerSettings
 
@@ -56,20 +55,15 @@ class Producer:
         files: Files | None = None,
     ) -> None:
         self.stream = stream
-        self.failure: HeadraceError | None = None
-        self.last_error = ""  # of the last call or record that failed
         self._kinesis = kinesis
         self._clock = clock
         self._random = random
         self._telemetry = telemetry
         self._settings = settings
-        self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
-        self._fails_fast = settings.refused_backoff_seconds_max == 0
-        seconds_min = settings.retry_backoff_seconds_min
-        self._refused_backoff = Backoff(seconds_min, max(seconds_min, settings.refused_backoff_seconds_max))
+        backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._batch_bytes_max = min(settings.batch_bytes_max, settings.buffer_bytes_max // _BUFFER_SHARE_MAX)
         self._queues = LaneQueues(buffer_bytes_max=settings.buffer_bytes_max, record_bytes_max=PUT_RECORDS_BYTES_MAX)
-        self._batcher = batcher_of(settings, self._queues, self._backoff, self._batch_bytes_max)
+        self._batcher = batcher_of(settings, self._queues, backoff, self._batch_bytes_max)
         self._spill = self._new_spill(files)
         self._watch = StreamWatch(
             stream,
@@ -82,7 +76,7 @@ class Producer:
             on_settled=self._take_map,
         )
         self._tasks = asyncio.TaskGroup()
-        self._senders: dict[asyncio.Task[None], None] = {}  # a dict, as it keeps the order: cancelling is repeatable
+        self._calls: dict[asyncio.Task[None], None] = {}  # a dict, as it keeps the order: cancelling is repeatable
         self._loops: list[asyncio.Task[None]] = []
         self._heats = ShardHeats(self._batcher, clock, telemetry)
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
@@ -92,6 +86,18 @@ class Producer:
         self._is_open = False
         self._is_hurried = False
         self._report = Report(stream, telemetry)
+        self._sender = Sender(
+            stream,
+            kinesis=kinesis,
+            clock=clock,
+            random=random,
+            settings=settings,
+            batcher=self._batcher,
+            watch=self._watch,
+            report=self._report,
+            on_settled=self._hand_out,
+            on_failure=self._progress.set,
+        )
 
     def _new_spill(self, files: Files | None) -> Spill | None:
         settings = self._settings
@@ -107,6 +113,16 @@ class Producer:
             on_queued=self._notice_queued,
             wake=self.wake_waiters,
         )
+
+    @property
+    def failure(self) -> HeadraceError | None:
+        """Why the stream refuses everything at present; None if it does not."""
+        return self._sender.failure
+
+    @property
+    def last_error(self) -> str:
+        """What the last call or record that failed was told."""
+        return self._sender.last_error
 
     @property
     def ledger(self) -> Ledger:
@@ -225,7 +241,7 @@ class Producer:
         an event that gets its id here; else they are kept as they are, not copied. A caller that calls this in a loop
         has to await something now and then.
         """
-        if not self._is_open or (self.failure is not None and self._fails_fast):
+        if not self._is_open or (self._sender.failure is not None and self._has_failed):
             raise self.failure or DeliveryFailedError(
                 f"the producer of stream {self.stream} is closed", hint="Put inside `async with Producer(...)`"
             )
@@ -294,7 +310,7 @@ class Producer:
         self._is_open = False
         pending = await self.flush(deadline_seconds)
         self._progress.set()  # those who wait for room learn that there will be none
-        for task in (*self._loops, *self._senders):
+        for task in (*self._loops, *self._calls):
             task.cancel()
         if self._spill is not None:
             await asyncio.wait(self._loops)
@@ -315,22 +331,22 @@ class Producer:
             self._wake.clear()
             now = self._clock.monotonic()
             while self._may_send() and (batch := self._batcher.take(now)):
-                sender = self._tasks.create_task(self._send(batch))
-                self._senders[sender] = None
-                sender.add_done_callback(self._forget_sender)
+                call = self._tasks.create_task(self._sender.send(batch))
+                self._calls[call] = None
+                call.add_done_callback(self._forget_call)
             self._listen(listens=self._may_send() and not self._batcher.is_held_back(now))
             deadline = self._batcher.next_deadline(now) if self._may_send() else None
             await self._wait(self._wake, None if deadline is None else deadline - now)
 
     def _may_send(self) -> bool:
-        return len(self._senders) < self._settings.inflight_requests_max and not self._has_failed
+        return len(self._calls) < self._settings.inflight_requests_max and not self._has_failed
 
     @property
     def _has_failed(self) -> bool:
-        return self._fails_fast and self.failure is not None
+        return self._sender.fails_fast and self._sender.failure is not None
 
-    def _forget_sender(self, task: asyncio.Task[None]) -> None:
-        del self._senders[task]
+    def _forget_call(self, task: asyncio.Task[None]) -> None:
+        del self._calls[task]
         self._wake.set()
 
     async def _wait(self, event: asyncio.Event, seconds: float | None) -> None:
@@ -340,66 +356,6 @@ class Producer:
         with suppress(TimeoutError):  # either way the caller looks again
             async with asyncio.timeout(seconds):
                 await event.wait()
-
-    async def _send(self, batch: Batch) -> None:
-        settings = self._settings
-        try:
-            async with asyncio.timeout(settings.call_timeout_seconds):
-                results = await self._kinesis.put_records(self.stream, batch.entries)
-        except TimeoutError:
-            self._take_failure(
-                batch, AmbiguousCallError(f"no answer to PutRecords within {settings.call_timeout_seconds:g} s")
-            )
-        except InvalidRequestError as error:
-            if error.code in RECORD_CODES:
-                self._take_refusal(batch, error)
-            else:
-                self._take_failure(batch, error)
-        except HeadraceError as error:
-            self._take_failure(batch, error)
-        else:
-            self._take_answer(batch, results)
-
-    def _take_refusal(self, batch: Batch, error: InvalidRequestError) -> None:
-        """Look for the record that is meant; if whatever is tried is refused, the stream is at fault."""
-        now = self._clock.monotonic()
-        settlement = self._batcher.refuse(batch, (error.code, str(error)), now, self._random, self._refused_backoff)
-        if self._batcher.is_hopeless:
-            self._report_failure(error, now)
-        else:
-            self.last_error = str(error)
-            self._report.refuse(error, now, len(batch.records))
-        self._hand_out(settlement)
-
-    def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
-        now = self._clock.monotonic()
-        self._batcher.fail(batch, now, self._random, None if error.retryable else self._refused_backoff)
-        self._report_failure(error, now)
-
-    def _report_failure(self, error: HeadraceError, now: float) -> None:
-        self.last_error = str(error)
-        self._report.fail(error, now, is_final=self._fails_fast)
-        if not error.retryable:
-            self.failure = error
-            self._progress.set()
-
-    def _take_answer(self, batch: Batch, results: Sequence[PutResult]) -> None:
-        if len(results) != len(batch.records):
-            message = f"PutRecords answered {len(results):,} of {len(batch.records):,} records"
-            self._take_failure(batch, AmbiguousCallError(message))
-            return
-        now = self._clock.monotonic()
-        if self.failure is not None and not self._fails_fast:
-            self.failure = None
-            self._report.heal()
-        settlement = self._batcher.settle(batch, results, now, self._random)
-        self._report.send(batch, settlement, now)
-        if settlement.failed:
-            first = next(result for result in results if result.error_code)
-            self.last_error = f"{first.error_code}: {first.error_message}"
-        if self._batcher.needs_shard_map:
-            self._watch.look_now()
-        self._hand_out(settlement)
 
     def _take_map(self, settlement: Settlement) -> None:
         """Hand out what a fresh shard map has decided, and show how hot the shards are."""

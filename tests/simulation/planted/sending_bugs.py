@@ -8,7 +8,7 @@ from producer.core import batcher, put_outcome
 from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
 from producer.core.put_outcome import Verdict
-from producer.producer import Producer
+from producer.sender import Sender
 from producer.source_run import SourceRun
 from shared.errors import AmbiguousCallError
 from shared.records import PutResult
@@ -65,7 +65,7 @@ def unknown_code_taken_for_success(patch: Patch) -> None:
 @bug("a call without an answer is repeated")
 def ambiguous_call_taken_for_success(patch: Patch) -> None:
     """Take every record of it for delivered."""
-    original = Producer._take_failure
+    original = Sender._take_failure
 
     def take_failure(self: Any, batch: Any, error: Any) -> None:
         if isinstance(error, AmbiguousCallError):
@@ -73,7 +73,7 @@ def ambiguous_call_taken_for_success(patch: Patch) -> None:
         else:
             original(self, batch, error)
 
-    patch.setattr(Producer, "_take_failure", take_failure)
+    patch.setattr(Sender, "_take_failure", take_failure)
 
 
 @bug("an aggregate that landed outside its shard is sent again")

@@ -1,0 +1,113 @@
+"""Makes the calls of one producer, and tells the batcher what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from producer.core.batch import Batch, Settlement
+from producer.core.batcher import Batcher
+from producer.core.bisection import RECORD_CODES
+from producer.report import Report
+from producer.stream_watch import StreamWatch
+from shared.errors import AmbiguousCallError, HeadraceError, InvalidRequestError
+from shared.ports import Clock, Kinesis, Random
+from shared.records import PutResult
+from shared.retry import Backoff
+from shared.settings import ProducerSettings
+
+
+class Sender:
+    """Sends requests.
+
+    `failure` is a refusal that no repetition heals; it lasts until a call goes well, or for good with `fails_fast`.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        *,
+        kinesis: Kinesis,
+        clock: Clock,
+        random: Random,
+        settings: ProducerSettings,
+        batcher: Batcher,
+        watch: StreamWatch,
+        report: Report,
+        on_settled: Callable[[Settlement], None],
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.failure: HeadraceError | None = None
+        self.last_error = ""  # of the last call or record that failed
+        self.fails_fast = settings.refused_backoff_seconds_max == 0
+        self._stream = stream
+        self._kinesis = kinesis
+        self._clock = clock
+        self._random = random
+        self._call_timeout_seconds = settings.call_timeout_seconds
+        seconds_min = settings.retry_backoff_seconds_min
+        self._refused_backoff = Backoff(seconds_min, max(seconds_min, settings.refused_backoff_seconds_max))
+        self._batcher = batcher
+        self._watch = watch
+        self._report = report
+        self._on_settled = on_settled
+        self._on_failure = on_failure
+
+    async def send(self, batch: Batch) -> None:
+        """Make one call, and settle it or take its failure."""
+        seconds = self._call_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                results = await self._kinesis.put_records(self._stream, batch.entries)
+        except TimeoutError:
+            self._take_failure(batch, AmbiguousCallError(f"no answer to PutRecords within {seconds:g} s"))
+        except InvalidRequestError as error:
+            if error.code in RECORD_CODES:
+                self._take_refusal(batch, error)
+            else:
+                self._take_failure(batch, error)
+        except HeadraceError as error:
+            self._take_failure(batch, error)
+        else:
+            self._take_answer(batch, results)
+
+    def _take_refusal(self, batch: Batch, error: InvalidRequestError) -> None:
+        """Look for the record that is meant; if whatever is tried is refused, the stream is at fault."""
+        now = self._clock.monotonic()
+        settlement = self._batcher.refuse(batch, (error.code, str(error)), now, self._random, self._refused_backoff)
+        if self._batcher.is_hopeless:
+            self._report_failure(error, now)
+        else:
+            self.last_error = str(error)
+            self._report.refuse(error, now, len(batch.records))
+        self._on_settled(settlement)
+
+    def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
+        now = self._clock.monotonic()
+        self._batcher.fail(batch, now, self._random, None if error.retryable else self._refused_backoff)
+        self._report_failure(error, now)
+
+    def _report_failure(self, error: HeadraceError, now: float) -> None:
+        self.last_error = str(error)
+        self._report.fail(error, now, is_final=self.fails_fast)
+        if not error.retryable:
+            self.failure = error
+            self._on_failure()
+
+    def _take_answer(self, batch: Batch, results: Sequence[PutResult]) -> None:
+        if len(results) != len(batch.records):
+            message = f"PutRecords answered {len(results):,} of {len(batch.records):,} records"
+            self._take_failure(batch, AmbiguousCallError(message))
+            return
+        now = self._clock.monotonic()
+        if self.failure is not None and not self.fails_fast:
+            self.failure = None
+            self._report.heal()
+        settlement = self._batcher.settle(batch, results, now, self._random)
+        self._report.send(batch, settlement, now)
+        if settlement.failed:
+            first = next(result for result in results if result.error_code)
+            self.last_error = f"{first.error_code}: {first.error_message}"
+        if self._batcher.needs_shard_map:
+            self._watch.look_now()
+        self._on_settled(settlement)
