@@ -2,7 +2,8 @@
 
 On a local cloud, a consumer partitions by session with nothing but its memory budget to close a batch. Told are the
 partitions that were open at once, and the highest resident memory beyond that of the idle process, beside the budget.
-Fails where it is more than the budget, or where the audit finds an event missing or doubled.
+Fails where it is more than the budget, or where the audit finds an event missing or doubled. Pages are small, because
+an answer that outgrows what was reserved for it may go beyond the budget (consumer/budget.py), whatever the partitions.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ _NAME: Final = "partitions"
 _STREAMS: Final = ("--source-stream", _NAME, "--bucket", _NAME, "--app", _NAME)
 _SHARDS: Final = 8  # what the names of a flush take in the lease row bounds the partitions of one shard
 _EVENT_BYTES: Final = 700
-_ROUNDS: Final = 6  # events per partition
 _WAIT_SECONDS_MAX: Final = 900.0
 _OBJECT: Final = re.compile(r"(shardId-\d+)-(\d+)(?:\.\d+)?-[^/]*$")
 
@@ -51,10 +51,10 @@ def _run(environment: dict[str, str], script: str, *arguments: str) -> subproces
     )
 
 
-def _write_events(path: Path, partitions: int) -> None:
+def _write_events(path: Path, partitions: int, events: int) -> None:
     """Write round after round of one event per partition, so that all of them are open after the first."""
     with path.open("wb") as file:
-        for number in range(_ROUNDS * partitions):
+        for number in range(events):
             event = {"session_id": f"customer-{number % partitions}", "n": number, "padding": "x" * _EVENT_BYTES}
             file.write(orjson.dumps(event) + b"\n")
 
@@ -69,20 +69,21 @@ def _open_at_once(store: Any) -> int:
     return sum(flushes[min(flushes)] for flushes in objects.values())
 
 
-def _measure(partitions: int, budget: int, folder: Path) -> tuple[int, int, dict[str, Any]]:
+def _measure(options: argparse.Namespace, folder: Path) -> tuple[int, int, dict[str, Any]]:
     """Return the partitions that were open at once, the bytes of memory they took, and the audit."""
     with LocalCloudProcess() as cloud:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HEADRACE_"))}
         environment = kept | cloud.environment() | {
             "HEADRACE_ARCHIVE_PREFIX": "archive/!{destination}/!{event:session_id}/",
-            "HEADRACE_BUDGET_BYTES_MAX": str(budget),
+            "HEADRACE_BUDGET_BYTES_MAX": str(options.budget),
+            "HEADRACE_READ_RECORDS_MAX": str(options.read_records),
             "HEADRACE_FLUSH_SECONDS": "900",
             "HEADRACE_FLUSH_BYTES_MAX": str(128 << 20),
             "HEADRACE_FLUSH_RECORDS_MAX": "10000000",
         }  # fmt: skip
         _run(environment, "headrace", "provision", *_STREAMS, "--shards", str(_SHARDS)).check_returncode()
         events = folder / "events.json"
-        _write_events(events, partitions)
+        _write_events(events, options.partitions, options.events)
         consumer = subprocess.Popen(  # noqa: S603 - our own command, no shell
             [str(_BIN / "headrace"), "consume", *_STREAMS, "--http-port", "-1"],
             env=environment,
@@ -92,8 +93,8 @@ def _measure(partitions: int, budget: int, folder: Path) -> tuple[int, int, dict
         try:
             time.sleep(15)  # leases of all shards, connections, the first reads
             idle = _memory(consumer.pid, "VmRSS")
-            options = ("--stream", _NAME, "--file", str(events), "--state-dir", str(folder))
-            _run(environment, "producer_from_cli", *options).check_returncode()
+            source = ("--stream", _NAME, "--file", str(events), "--state-dir", str(folder))
+            _run(environment, "producer_from_cli", *source).check_returncode()
             time.sleep(15)
             consumer.send_signal(signal.SIGTERM)
             highest = _memory(consumer.pid, "VmHWM")
@@ -139,10 +140,12 @@ def main() -> int:
     """Measure once; 1 if memory or audit are not as promised."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--partitions", type=int, default=10_000, help="default %(default)s")
+    parser.add_argument("--events", type=int, default=60_000, help="default %(default)s")
     parser.add_argument("--budget", type=int, default=64 << 20, help="budget_bytes_max; default %(default)s")
+    parser.add_argument("--read-records", type=int, default=20, help="read_records_max; default %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        opened, taken, report = _measure(options.partitions, options.budget, Path(folder))
+        opened, taken, report = _measure(options, Path(folder))
     print(  # noqa: T201 - the result
         f"{opened:,} partitions open at once took {taken / (1 << 20):.0f} MiB beyond the idle process, of a budget of "
         f"{options.budget / (1 << 20):.0f} MiB; {report['in_s3']:,} events in S3, audit: {report['verdict']}"
