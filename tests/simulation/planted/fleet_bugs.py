@@ -9,7 +9,7 @@ from typing import Any
 from consumer.attempts import Attempts
 from consumer.core.attempt_policy import AttemptPolicy
 from consumer.core.chunk import Chunk
-from consumer.core.lease_planner import HandOver, LeasePlanner
+from consumer.core.lease_planner import HandOver, LeasePlan, LeasePlanner
 from consumer.core.roster import Roster
 from consumer.core.row_memory import RowMemory
 from consumer.holding import Holdings
@@ -64,18 +64,20 @@ def presences_ignored(patch: Patch) -> None:
 )
 def handed_to_the_absent(patch: Patch) -> None:
     """Hand over to whoever asked."""
+    original = LeasePlanner.plan
 
-    def hand_over(self: Any, view: Any, now: float) -> tuple[HandOver, ...]:
-        return tuple(
-            HandOver(row.shard_id, row.successor)
-            for row in view.leases.values()
-            if row.successor is not None and view.running.get(row.shard_id) == row.epoch
-        )
+    def plan(self: Any, *arguments: Any) -> LeasePlan:
+        found = original(self, *arguments)
+        absent = tuple(HandOver(row.shard_id, str(row.successor)) for row in found.decline)
+        return replace(found, hand_over=found.hand_over + absent, decline=())
 
-    patch.setattr(LeasePlanner, "_hand_over", hand_over)
+    patch.setattr(LeasePlanner, "plan", plan)
 
 
-@bug("a holding ends with its task, wherever that was cancelled")
+@bug(
+    "a holding ends with its task, wherever that was cancelled",
+    harmless="a lease that is being given away can't be lost, so that nothing is cancelled there but the note of a halt",
+)
 def lost_holding_kept(patch: Patch) -> None:
     """Keep what was lost while it was released."""
     patch.setattr(Holdings, "_forget", lambda self, holding: None)
