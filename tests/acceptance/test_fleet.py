@@ -71,7 +71,7 @@ def reshard(fleet: Fleet, kind: str) -> str:
     """Split the widest shard, or merge the two neighbours that are narrowest together, if there are enough."""
     client, stream = fleet.shell.client("kinesis"), fleet.named["source"]
     shards = wait_until_active(client, stream)
-    if len(shards) <= SHARDS or (kind == "split" and len(shards) < 2 * SHARDS):
+    if len(shards) <= SHARDS or (kind == "split" and len(shards) < SHARDS + 2):
         split(client, stream, max(shards, key=width))
         return "split"
     low, high = min(itertools.pairwise(shards), key=lambda pair: width(pair[0]) + width(pair[1]))

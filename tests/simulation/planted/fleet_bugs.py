@@ -76,7 +76,7 @@ def handed_to_the_absent(patch: Patch) -> None:
 
 @bug(
     "a holding ends with its task, wherever that was cancelled",
-    harmless="a lease that is being given away can't be lost, so that nothing is cancelled there but the note of a halt",
+    harmless="a lease that is being given away can't be lost, so that only the note of a halt is cancelled there",
 )
 def lost_holding_kept(patch: Patch) -> None:
     """Keep what was lost while it was released."""
