@@ -294,7 +294,7 @@ def test_consumer_role_is_what_the_consumer_calls(template: dict[str, Any]) -> N
         "ReadSource": _of(called, "kinesis") - fan_out - registering,
         "RegisterForFanOut": registering,
         "ReadByFanOut": fan_out,
-        "WriteDestinations": _called("producer/producer.py", "producer/stream_watch.py"),
+        "WriteDestinations": _called("producer/producer.py", "producer/sender.py", "producer/stream_watch.py"),
         "KeepLeases": _of(called, "dynamodb"),
         # Tags need a permission of their own; a setting asks for them.
         "WriteObjects": (_of(called, "s3") | {"s3:PutObjectTagging"}) - {"s3:ListBucket"},
