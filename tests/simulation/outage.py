@@ -13,6 +13,7 @@ from shared.aggregation import deaggregate
 from shared.lease import CheckpointKind
 from shared.records import Position
 from tests.simulation.draw import SOURCE
+from tests.simulation.truth import archived_numbers
 from tests.simulation.web_log import number_of
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
     from tests.support.fake_kinesis import FakeShard
 
-_SHARE: Final = 0.3  # of the worlds in which every record has to become an event or a dead letter in the bucket
+_SHARE: Final = 0.6  # of the worlds in which every record has to become an event or a dead letter in the bucket
 _LONG_SHARE: Final = 0.3  # of outages: so long that nothing is left, and that tombstones are deleted
 _RETENTION_SECONDS: Final = 86_400.0  # the fake's
 _BEFORE: Final = Position(0, -1)
@@ -45,6 +46,7 @@ class Outage:
         self._trimmed: dict[str, _Trimmed] = {}
         self._ends: dict[str, Position] = {}  # shard -> the last position that was trimmed
         self.has_trimmed = False
+        self.has_orphaned = False  # a shard is gone that never had a row: its children don't know its ancestors' marks
 
     def schedule(self) -> None:
         """Plan when the workers go, and for how long."""
@@ -79,10 +81,12 @@ class Outage:
         for shard_id, shard in list(stream.shards.items()):
             count = sum(record.arrival_timestamp < horizon for record in shard.records)
             # The tip of a shard moves on, and records arrive in the order of their numbers.
+            self.has_trimmed = self.has_trimmed or count > 0
             is_gone = count == len(shard.records) and not shard.shard.is_open
             self._note(shard, count, world.leases.rows.get(shard_id), is_gone=is_gone)
             world.kinesis.trim(SOURCE, shard_id, count)
             if is_gone:
+                self.has_orphaned = self.has_orphaned or shard_id not in world.leases.rows
                 world.kinesis.forget_shard(SOURCE, shard_id)
                 world.story.count("shard_forgotten")
 
@@ -95,7 +99,6 @@ class Outage:
         name = shard.shard.shard_id
         found = self._trimmed[name] = _Trimmed(name, is_told=is_begun or (is_gone and row is not None))
         for record in shard.records[:count]:
-            self.has_trimmed = True
             for each in deaggregate(record, shard.shard.hash_key_range).records:
                 self._ends[name] = each.position
                 number = number_of(orjson.loads(each.data)) if each.data.startswith(b"{") else None
@@ -113,8 +116,9 @@ class Outage:
         """The numbers that need not arrive."""
         return {number for each in self._trimmed.values() for number in each.numbers}
 
-    def violations(self, delivered: set[int]) -> list[str]:
-        """Say which of the events that are lost lie inside no gap that was recorded."""
+    def violations(self) -> list[str]:
+        """Say which of the events that are not in the bucket lie inside no gap that was recorded."""
+        stored = archived_numbers(self._world.objects, self._world.objects.objects)
         gaps = [
             orjson.loads(stored.body)
             for key, stored in self._world.objects.objects.items()
@@ -126,7 +130,7 @@ class Outage:
             untold = [
                 number
                 for number, position in each.numbers.items()
-                if number not in delivered and not any(low < position < high for low, high in bounds)
+                if number not in stored and not any(low < position < high for low, high in bounds)
             ]
             shard = self._world.kinesis.streams[SOURCE].shards.get(each.shard_id)
             # The next record shows a gap, or the end of the shard.

@@ -117,6 +117,7 @@ class Promises:
         if self._world.outage.has_trimmed and not by_line:
             # It sees of the source what is left: not what was stored before, nor that a first copy was trimmed unread.
             names = [each for each in names if each != "unknown" and not each.startswith("lost_in")]
+            is_whole = False
         if by_line:
             names = [each for each in names if each != "lost_before_stream"]
         # A repetition whose first copy came before the start is a first one to this application.
@@ -124,7 +125,7 @@ class Promises:
             names.append("out_of_order_in_s3")
         if is_whole and self._usage.streams_keep_order:
             names.append("out_of_order_in_streams")
-        excuses_repetition = self._world.damage.excuses_repetition
+        excuses_repetition = self._world.damage.excuses_repetition or self._world.outage.has_orphaned
         if excuses_repetition:
             names = [each for each in names if not each.startswith("out_of_order")]
         counts = {name: getattr(report, name) for name in names}

@@ -284,7 +284,7 @@ class World:
         names = tuple(dict.fromkeys(streams.values()))
         found = delivered_numbers(self.kinesis, objects, SOURCE, names)
         promised, forbidden = self.promises.delivered(found), self.promises.before_start()
-        self.violations += self.outage.violations(found)
+        self.violations += self.outage.violations()
         adrift = set[int]().union(*(log.adrift for log in self.logs))
         truth = audit_lines(written, promised, forbidden, adrift, self.kinesis, objects, SOURCE, names, fields)
         self.violations += [f"by line: {each}" for each in self.promises.broken(truth, by_line=True)]

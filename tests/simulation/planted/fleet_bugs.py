@@ -6,13 +6,16 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from consumer import shard_sync
 from consumer.attempts import Attempts
 from consumer.core.attempt_policy import AttemptPolicy
 from consumer.core.chunk import Chunk
 from consumer.core.lease_planner import HandOver, LeasePlan, LeasePlanner
+from consumer.core.retention_watch import RetentionWatch
 from consumer.core.roster import Roster
 from consumer.core.row_memory import RowMemory
 from consumer.holding import Holdings
+from consumer.retention import Retention, ShardRetention
 from consumer.shard_sync import ShardSync
 from consumer.succession import Succession
 from shared.lease import TableRows
@@ -126,3 +129,50 @@ def rows_restored_from_an_old_look(patch: Patch) -> None:
         return tuple(replace(each, owner=None, successor=None, epoch=each.epoch + 1) for each in seen)
 
     patch.setattr(RowMemory, "to_restore", to_restore)
+
+
+@bug("what was trimmed unread is recorded with both bounds")
+def gaps_not_recorded(patch: Patch) -> None:
+    """Go on without a word."""
+
+    async def record(self: Any, gap: Any, generation: int) -> None:
+        """Record nothing."""
+
+    patch.setattr(Retention, "record", record)
+
+
+@bug("an empty tip tells of a gap before it")
+def empty_tip_hides_a_gap(patch: Patch) -> None:
+    """Wait for the next record, while the row says that all is read."""
+    original = RetentionWatch.find_gap
+
+    def find_gap(self: Any, records: Any, now: float, retention_seconds: float, *, is_tip: bool = False) -> Any:
+        return original(self, records, now, retention_seconds)
+
+    patch.setattr(RetentionWatch, "find_gap", find_gap)
+
+
+@bug("what of a prepared flush was trimmed is recorded as a gap")
+def trimmed_flush_not_told(patch: Patch) -> None:
+    """Begin the gap behind the flush."""
+
+    async def take_rebuilt(self: Any, pending: Any, first: Any) -> None:
+        """Record nothing."""
+
+    patch.setattr(ShardRetention, "take_rebuilt", take_rebuilt)
+
+
+@bug("a tombstone stays for as long as a listed child has no row")
+def tombstone_deleted_before_its_children(patch: Patch) -> None:
+    """Look at its age only."""
+
+    def tombstones_to_delete(leases: Any, listed: Any, wall: float, retention_seconds: float) -> Any:
+        return tuple(
+            row
+            for row in leases.values()
+            if row.checkpoint.is_shard_end
+            and row.finished_at is not None
+            and wall - row.finished_at > retention_seconds
+        )
+
+    patch.setattr(shard_sync, "tombstones_to_delete", tombstones_to_delete)

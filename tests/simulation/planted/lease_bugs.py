@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -51,22 +52,7 @@ def _weaken_fence(patch: Patch, weaken: Callable[[LeaseExpectation], LeaseExpect
 @bug("a lease is taken only if it is as it was seen")
 def take_without_condition(patch: Patch) -> None:
     """Write owner and epoch unconditionally."""
-    original = LeaseTable.take
-
-    async def take(self: Any, seen: Lease) -> Any:
-        store = self._store
-
-        class Weak:
-            async def update_lease(self, shard_id: str, expected: LeaseExpectation, made: LeaseChange) -> Lease:
-                return await store.update_lease(shard_id, LeaseExpectation(), made)
-
-        self._store = Weak()
-        try:
-            return await original(self, seen)
-        finally:
-            self._store = store
-
-    patch.setattr(LeaseTable, "take", take)
+    _change_take(patch, lambda seen, expected, made: (LeaseExpectation(), made))
 
 
 @bug(
@@ -75,6 +61,13 @@ def take_without_condition(patch: Patch) -> None:
 )
 def epoch_not_raised(patch: Patch) -> None:
     """Take with the epoch of the one before."""
+    _change_take(patch, lambda seen, expected, made: (expected, replace(made, epoch=seen.epoch)))
+
+
+_Written = tuple[LeaseExpectation, LeaseChange]
+
+
+def _change_take(patch: Patch, weaken: Callable[[Lease, LeaseExpectation, LeaseChange], _Written]) -> None:
     original = LeaseTable.take
 
     async def take(self: Any, seen: Lease) -> Any:
@@ -82,13 +75,13 @@ def epoch_not_raised(patch: Patch) -> None:
 
         class Weak:
             async def update_lease(self, shard_id: str, expected: LeaseExpectation, made: LeaseChange) -> Lease:
-                return await store.update_lease(shard_id, expected, replace(made, epoch=seen.epoch))
+                return await store.update_lease(shard_id, *weaken(seen, expected, made))
 
-        self._store = Weak()
-        try:
-            return await original(self, seen)
-        finally:
-            self._store = store
+        # A copy: other calls of the table are under way at the same time.
+        table = copy(self)
+        table._store = Weak()
+        held = await original(table, seen)
+        return None if held is None else self.adopt(held.row)
 
     patch.setattr(LeaseTable, "take", take)
 
