@@ -29,6 +29,7 @@ class HourCloser:
         self._rows = TableRows()
         self._has_looked = asyncio.Event()
         self._next: float | None = None  # when the hour begins that is to be completed next
+        self._generations: dict[str, int] = {}  # of the shards; a seek raises them
 
     def look(self, rows: TableRows) -> None:
         """Take the rows as they were just read."""
@@ -47,6 +48,10 @@ class HourCloser:
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _complete_hours(self, rows: TableRows) -> None:
+        generations = {row.shard_id: row.generation for row in rows.leases}
+        if any(generations.get(shard_id, number) > number for shard_id, number in self._generations.items()):
+            self._next = None  # a seek may have written into an hour that had nothing before
+        self._generations = generations
         until = closed_until(rows)
         if until is None:
             return

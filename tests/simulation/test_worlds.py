@@ -19,6 +19,7 @@ REGRESSIONS: dict[int, str] = {
     61: "a process frozen at a call took an old answer for the end of a renamed file",
     166: "a log cut and grown while the reader waited for room in the buffer was read on inside a line",
     301: "a worker that lost a lease while it released it never took that shard again",
+    734: "an hour that only a seek wrote into was never complete",
     745: "a record that killed nobody was condemned for the deaths that another shard's record had caused",
     1208: "a disk failing at a restart moved the bookmark to the beginning of the first file",
     1992: "a log cut and grown past the reader's place while reads failed was read on inside a line",
