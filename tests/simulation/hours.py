@@ -71,8 +71,10 @@ class Hours:
 
     def violations(self) -> list[str]:
         """Say where indexes do not list exactly the objects there are, or an hour was complete too soon."""
-        if not self.is_there or self._world.outage.has_trimmed:
-            return []  # of a flush that was trimmed before its replay, objects and index need not both be there
+        # Of a flush that nobody can replay (trimmed, or its row lost), objects and index need not both be there.
+        is_torn = self._world.outage.has_trimmed or self._world.damage.excuses_repetition
+        if not self.is_there or is_torn:
+            return []
         stored = {
             key
             for key in self._world.objects.objects

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.simulation.loop import Process
     from tests.simulation.world import World
 
-_SHARE: Final = 0.2  # of the worlds in which a shard that is read again from its beginning lets nothing go unread
+_SHARE: Final = 0.5  # of the worlds in which a shard that is read again from its beginning lets nothing go unread
 _HELD_SHARE: Final = 0.7
 _LOOK_SECONDS: Final = 0.1
 _NEWCOMER_SECONDS: Final = 10.0  # until a worker that has started has read the table
