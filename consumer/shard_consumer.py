@@ -26,7 +26,7 @@ from consumer.shard_reader import start_of
 from consumer.status import ShardState, ShardStatus
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
-from shared.records import Position, Start, StartKind, StreamRecord
+from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
 
@@ -232,11 +232,14 @@ class ShardConsumer:
                     await self._process(page.records, carry)
                 await self._flusher.anchor_time(reader.latest_at)
                 if page.next_iterator is None and not self._is_stopping:
-                    self._children = tuple(child.shard_id for child in page.child_shards)
-                    self._has_ended = True
+                    self._end(page)
                     break
         finally:
             await reader.aclose()
+
+    def _end(self, page: RecordPage) -> None:
+        self._children = tuple(child.shard_id for child in page.child_shards)
+        self._has_ended = True
 
     async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
