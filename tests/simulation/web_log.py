@@ -217,8 +217,9 @@ class WebLog:
             return 0
         oldest = max(rotated, key=lambda path: int(path.rpartition(".")[2])) if not self._is_dated else min(rotated)
         if self.disk.inode(oldest) in self._marked() or not self._is_read(self._parts[oldest], arrived):
-            for path in rotated:
-                self._give_up(path, arrived)
+            for path in self._parts:
+                if path != self.path:  # also the one that the web server still writes to
+                    self._give_up(path, arrived)
             self._is_adrift = True
         self.disk.remove(oldest)
         del self._parts[oldest]
