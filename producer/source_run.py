@@ -118,7 +118,6 @@ class SourceRun:
         self._on_progress = on_progress
         self._ticket: Ticket = (self._take_outcome, None)
         self._stop = asyncio.Event()
-        self._is_reading = True
         self._generation = generation
         self._done_place: tuple[int, int] | None = None  # where the last chunk ended, if it was taken whole
         self._barriers: Barriers[_Place] = Barriers()
@@ -146,7 +145,6 @@ class SourceRun:
 
     async def _watch(self, stop: StopSignal) -> None:
         await stop.requested.wait()
-        self.summary.is_stopped = self._is_reading
         self._source.stop()
         self._producer.wake_waiters()
         await stop.hurried.wait()
@@ -158,7 +156,8 @@ class SourceRun:
             await self._read()
         except HeadraceError as error:
             failure = error
-        self._is_reading = False
+        # Asked here and not by `_watch`: who reads may see the request before that task has its turn.
+        self.summary.is_stopped = self._stop.is_set()
         try:
             await self._drain()
         except HeadraceError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from producer.core.line_format import LineFormat
+from producer.core.pacer import Pacer
 from producer.dead_letters import DeadLetters
 from producer.run import RunSummary, SourceOptions, load_site, run_source
 from shared.aggregation import deaggregate
@@ -234,6 +235,21 @@ async def test_a_stop_ends_a_paced_run_at_once() -> None:
     assert (summary.lines, summary.events, summary.acknowledged) == (summary.lines,) * 3
     assert summary.is_stopped
     assert len(world.events()) == summary.lines
+
+
+async def test_a_stop_that_the_reader_sees_first_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes in the very turn in which the next line is paced ends the run as any other does."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n' * 1000)
+    stop = StopSignal()
+
+    def stop_now(pacer: Pacer, now: float) -> float:
+        stop.notify(signal.SIGINT)
+        return 0.0
+
+    monkeypatch.setattr(Pacer, "delay", stop_now)
+    summary = await world.run(stop, events_per_second=50)
+    assert (summary.lines, summary.acknowledged, summary.is_stopped) == (1, 1, True)
 
 
 async def test_a_stop_while_draining_comes_after_the_end() -> None:
