@@ -2,8 +2,7 @@
 
 On a local cloud, a consumer partitions by session with nothing but its memory budget to close a batch. Told are the
 partitions that were open at once, and the highest resident memory beyond that of the idle process, beside the budget.
-Fails where it is more than the budget, or where the audit finds an event missing or doubled. Pages are small, because
-an answer that outgrows what was reserved for it may go beyond the budget (consumer/budget.py), whatever the partitions.
+Fails where it is more than the budget, or where the audit finds an event missing or doubled.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ def main() -> int:
     parser.add_argument("--partitions", type=int, default=10_000, help="default %(default)s")
     parser.add_argument("--events", type=int, default=60_000, help="default %(default)s")
     parser.add_argument("--budget", type=int, default=64 << 20, help="budget_bytes_max; default %(default)s")
-    parser.add_argument("--read-records", type=int, default=20, help="read_records_max; default %(default)s")
+    parser.add_argument("--read-records", type=int, default=10_000, help="read_records_max; default %(default)s")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         opened, taken, report = _measure(options, Path(folder))

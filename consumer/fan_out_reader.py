@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Protocol
 
-from consumer.budget import Account
+from consumer.budget import Account, Turn
+from consumer.core.read_estimate import page_bytes
 from consumer.registration import Registration
 from consumer.shard_reader import ReadPorts, ReadSettings, ShardReader
 from shared.errors import AmbiguousCallError, InvalidRequestError, ServiceError, StreamNotFoundError
@@ -78,20 +79,20 @@ class FanOutReader:
         Raises ServiceError where no retry helps. A cancelled read returns nothing and loses nothing: the next
         subscription begins behind the last event that was returned.
         """
+        self._account.settle()
         try:
             page = await self._next_page()
-            size = sum(len(record.data) for record in page.records)
+            size = page_bytes(page.records)
             if size:
-                await self._account.reserve(size)
+                await self._account.reserve(size, Turn.SMALL)
+                self._account.take_page(size)
         except BaseException:
             await self.aclose()
             raise
-        finally:
-            self._account.settle()
         if page.records:
             self._poller.note_records()
         if page.next_iterator is None:
-            await self.aclose()
+            await self._unsubscribe()
         else:
             self._poller.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=int(page.next_iterator))
         return page
@@ -107,7 +108,11 @@ class FanOutReader:
         return await self._poller.look()
 
     async def aclose(self) -> None:
-        """End the subscription."""
+        """End the subscription, and give the last page back."""
+        self._account.settle()
+        await self._unsubscribe()
+
+    async def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.close()

@@ -61,4 +61,5 @@ class Replay:
             if page.next_iterator is None or is_beyond or (batch.last is not None and batch.last >= last):
                 break
             tip_pages = tip_pages + 1 if not page.records and not page.behind_milliseconds else 0
+            del page  # before the next one takes its room
         return batch

@@ -182,7 +182,9 @@ class ShardConsumer:
         # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=pending.first.sequence_number)
         replay = Replay(self._reader(start, polls=True), self._delivery, self._enricher, self._marks, self._clock)
+        self._account.is_replaying = True
         batch = await replay.rebuild(pending, self._held.row.hash_key_range)
+        self._account.is_replaying = False
         await self._retention.take_rebuilt(pending, batch.first)
         if batch.last is not None:
             await self._wait_for_receipts(batch.last)
@@ -234,6 +236,7 @@ class ShardConsumer:
                 if page.next_iterator is None and not self._is_stopping:
                     self._end(page)
                     break
+                del page  # before the next one takes its room
         finally:
             await reader.aclose()
 

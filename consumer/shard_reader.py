@@ -6,18 +6,17 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from consumer.budget import Account
+from consumer.budget import Account, Turn
+from consumer.core.read_estimate import ReadEstimate, page_bytes
 from consumer.core.read_pacer import ReadPacer
 from consumer.registration import Registration
 from consumer.retrier import Retrier
 from shared.errors import InvalidRequestError, IteratorExpiredError, ServiceError, ThrottledError
 from shared.lease import CheckpointKind, Lease
-from shared.limits import GET_RECORDS_BYTES_MAX, KIB
 from shared.ports import Clock, Kinesis, Random, Telemetry
 from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
 from shared.retry import Backoff
 
-_RESERVE_BYTES_MIN: Final = 64 * KIB
 _CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
 
 
@@ -81,7 +80,8 @@ class ShardReader:
         self._account = account
         self._pacer = ReadPacer(pause_seconds=settings.pause_seconds, idle_seconds=settings.idle_seconds)
         self._iterator: str | None = None
-        self._reserve = GET_RECORDS_BYTES_MAX  # nothing is known yet: the worst case
+        self._estimate = ReadEstimate()
+        self._asked_at = 0.0  # when the last call was made
         self.behind_milliseconds = 0
         if start.kind is StartKind.LATEST and start.timestamp:
             self._go_on_from(start.timestamp)
@@ -108,18 +108,13 @@ class ShardReader:
         self.start = Start(StartKind.AT_TIMESTAMP, timestamp=timestamp)
 
     async def read(self) -> RecordPage:
-        """Return the next page, which may be empty; holds a reservation until the next call or `settle`.
+        """Return the next page, which may be empty, and stays in the budget's book until the next call or `aclose`.
 
         A page without `next_iterator` is the last one. Raises ServiceError where no retry helps.
         """
-        await self._pace()
-        await self._account.reserve(self._reserve)
-        try:
-            page = await self._get(self._settings.records_max)
-        finally:
-            self._account.settle()
-        size = sum(len(record.data) for record in page.records)
-        self._reserve = min(GET_RECORDS_BYTES_MAX, max(_RESERVE_BYTES_MIN, 2 * size))
+        self._account.settle()
+        page = await self._get(self._estimate.limit(self._settings.records_max))
+        self._estimate.take_page(self._asked_at, page.behind_milliseconds)
         self._iterator = page.next_iterator
         self.behind_milliseconds = page.behind_milliseconds
         if page.records:
@@ -127,14 +122,15 @@ class ShardReader:
             self.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
         self._pacer.take_page(
             self._ports.clock.monotonic(),
-            page_bytes=size,
+            page_bytes=sum(len(record.data) for record in page.records),
             record_count=len(page.records),
             behind_milliseconds=page.behind_milliseconds,
         )
         return page
 
     async def aclose(self) -> None:
-        """Give nothing back: an iterator expires by itself."""
+        """Give the last page back; an iterator expires by itself."""
+        self._account.settle()
 
     async def _pace(self) -> None:
         delay = self._pacer.next_deadline() - self._ports.clock.monotonic()
@@ -150,8 +146,6 @@ class ShardReader:
         elif place.kind is StartKind.AT_SEQUENCE_NUMBER:
             place = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=place.sequence_number)
         kept, self.start, self._iterator = self.start, place, None
-        await self._pace()
-        await self._account.reserve(self._reserve)
         try:
             page = await self._get(1)
         finally:
@@ -164,10 +158,11 @@ class ShardReader:
     async def _get(self, records_max: int) -> RecordPage:
         failures = 0
         while True:
+            await self._pace()
             if self._iterator is None:
                 self._iterator = await self._ports.retrier.call("get_shard_iterator", self._get_iterator)
             try:
-                return await self._ports.kinesis.get_records(self._settings.stream, self._iterator, records_max)
+                return await self._ask(self._iterator, records_max)
             except IteratorExpiredError:
                 # It is not an outage: a new iterator at the last position is all it takes.
                 self._ports.telemetry.count("iterators_expired")
@@ -180,9 +175,30 @@ class ShardReader:
                 failures += 1
                 if isinstance(error, ThrottledError):
                     self._pacer.take_throttle(self._ports.clock.monotonic(), delay)
-                    await self._pace()
                 else:
                     await asyncio.sleep(delay)
+
+    async def _ask(self, iterator: str, records_max: int) -> RecordPage:
+        """Make one call with room for its answer; nothing is reserved between two of them."""
+        await self._reserve(records_max)
+        self._asked_at = self._ports.clock.monotonic()
+        try:
+            page = await self._ports.kinesis.get_records(self._settings.stream, iterator, records_max)
+        except BaseException:
+            self._account.settle()
+            raise
+        self._account.take_page(page_bytes(page.records))
+        return page
+
+    async def _reserve(self, limit: int) -> None:
+        clock, estimate = self._ports.clock, self._estimate
+        turn = Turn.SMALL if estimate.is_small else Turn.IN_ORDER
+        while True:
+            amount = estimate.answer_bytes(clock.monotonic(), limit)
+            await self._account.reserve(amount, turn)
+            if estimate.covers(amount, clock.monotonic(), limit):
+                return
+            turn = Turn.IN_ORDER  # it waited for so long that it is at its tip no more
 
     async def _get_iterator(self) -> str:
         wall, kinesis, stream = self._ports.clock.wall(), self._ports.kinesis, self._settings.stream

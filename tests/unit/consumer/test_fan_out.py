@@ -237,6 +237,7 @@ def test_no_event_is_asked_for_while_the_budget_is_used_up() -> None:
         assert [each.data for each in (await task).records] == [b"x" * 1000]
         # The subscription is older than the service lets it be: another one brings the rest.
         assert await read_records(reader, 1) == [b"y" * 1000]
+        await reader.aclose()
         assert stand.budget.used == 0
 
     stand.run(story)
@@ -256,6 +257,7 @@ def test_a_cancelled_read_loses_nothing() -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await read_records(reader, 1) == [b"a"]
+        await reader.aclose()
         assert stand.budget.used == 0
 
     stand.run(story)
