@@ -3,22 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from consumer.core.manifest import COMPLETE_NAME, Manifests, closed_until, complete_body
 from consumer.retrier import Retrier
 from shared.errors import HeadraceError
 from shared.lease import TableRows
+from shared.limits import RETENTION_HOURS_MAX
 from shared.ports import ObjectStore, Telemetry
 
-_LOOK_BACK_HOURS: Final = 24  # at the start, for hours that ended while nobody lived to say so
+_HOURS_PER_LOOK: Final = 48  # that are looked at or completed; the rest waits for the next look at the table
+_LOOK_BACK_SECONDS: Final = 3600.0 * RETENTION_HOURS_MAX  # nothing older can have been read
 _PAUSE_SECONDS: Final = 60.0  # after a refusal
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Hours from `bottom` to before `top` (when they begin, seconds since the epoch), of which none is complete."""
+
+    bottom: float
+    top: float
+    is_whole: bool = False  # its other end was found
 
 
 class HourCloser:
     """Follows the rows of the lease table and completes one hour after the other.
 
     An hour may be completed by several workers at once: they write the same bytes, on condition that there are none.
+
+    The bucket alone tells which hours are left to complete, however long nobody was there to do it. Complete hours have
+    no hole: the latest ones are completed oldest first, and those before the first complete one, into which a seek may
+    have written, newest first. So whoever comes looks for the last complete hour from the end on, and then at the
+    oldest hour that there is.
     """
 
     def __init__(self, objects: ObjectStore, manifests: Manifests, *, retrier: Retrier, telemetry: Telemetry) -> None:
@@ -28,8 +46,12 @@ class HourCloser:
         self._telemetry = telemetry
         self._rows = TableRows()
         self._has_looked = asyncio.Event()
-        self._next: float | None = None  # when the hour begins that is to be completed next
         self._generations: dict[str, int] = {}  # of the shards; a seek raises them
+        self._hours_left = 0  # of this look
+        self._next: float | None = None  # when the hour begins that is to be completed next
+        self._latest: _Stretch | None = None  # what lies behind the last complete hour, while that is looked for
+        self._oldest: _Stretch | None = None  # what lies before the first complete hour, while that is completed
+        self._is_oldest_complete = False
 
     def look(self, rows: TableRows) -> None:
         """Take the rows as they were just read."""
@@ -50,27 +72,78 @@ class HourCloser:
     async def _complete_hours(self, rows: TableRows) -> None:
         generations = {row.shard_id: row.generation for row in rows.leases}
         if any(generations.get(shard_id, number) > number for shard_id, number in self._generations.items()):
-            self._next = None  # a seek may have written into an hour that had nothing before
+            self._start_over()  # a seek may have written into an hour that had nothing before
         self._generations = generations
         until = closed_until(rows)
         if until is None:
             return
+        self._hours_left = _HOURS_PER_LOOK
         if self._next is None:
-            self._next = await self._find_first(until)
-        while (end := self._manifests.end(self._next)) <= until:
+            self._next = await self._find_next(until)
+        if self._next is None:
+            return
+        while (end := self._manifests.end(self._next)) <= until and self._take_hour():
             await self._complete(self._next, rows)
             self._next = end
+        if not self._is_oldest_complete and self._manifests.end(self._next) > until:
+            await self._complete_oldest(until, rows)
 
-    async def _find_first(self, until: float) -> float:
-        """Return the hour after the last complete one; without one, the oldest that has an index, or that of now."""
-        first = begin = self._manifests.begin(until)
-        for _ in range(_LOOK_BACK_HOURS):
-            after, begin = begin, self._manifests.begin(begin - 1)
-            keys = await self._list(self._manifests.hour(begin))
-            if any(key.endswith(COMPLETE_NAME) for key in keys):
-                return after
-            first = begin if keys else first
-        return first
+    def _start_over(self) -> None:
+        self._next = self._latest = self._oldest = None
+        self._is_oldest_complete = False
+
+    def _take_hour(self) -> bool:
+        self._hours_left -= 1
+        return self._hours_left >= 0
+
+    async def _find_next(self, until: float) -> float | None:
+        """Return the hour after the last complete one, or the oldest that there is; None: not found at this look."""
+        if self._latest is None:
+            top = self._manifests.begin(until)
+            self._latest = _Stretch(top, top)
+        stretch, oldest = self._latest, await self._find_oldest(until)
+        while oldest is not None and stretch.bottom > oldest:
+            if not self._take_hour():
+                return None
+            before = self._manifests.begin(stretch.bottom - 1)
+            if await self._is_complete(before):
+                break
+            stretch.bottom = before
+        self._latest = None
+        return stretch.bottom
+
+    async def _complete_oldest(self, until: float, rows: TableRows) -> None:
+        """Complete what lies before the first complete hour, newest first."""
+        if self._oldest is None:
+            oldest = await self._find_oldest(until)
+            if oldest is None:
+                self._is_oldest_complete = True
+                return
+            self._oldest = _Stretch(oldest, oldest)
+        stretch = self._oldest
+        while not stretch.is_whole:
+            if not self._take_hour():
+                return
+            is_end = stretch.top >= self._manifests.begin(until) or await self._is_complete(stretch.top)
+            stretch.is_whole = is_end
+            stretch.top = stretch.top if is_end else self._manifests.end(stretch.top)
+        while stretch.top > stretch.bottom:
+            if not self._take_hour():
+                return
+            before = self._manifests.begin(stretch.top - 1)
+            await self._complete(before, rows)
+            stretch.top = before
+        self._oldest, self._is_oldest_complete = None, True
+
+    async def _find_oldest(self, until: float) -> float | None:
+        """Return when the oldest hour with a manifest begins, at most a year ago; None if there is none."""
+        key = await self._first_key(self._manifests.days)
+        begin = None if key is None else self._manifests.begin_of(key)
+        return None if begin is None else max(begin, self._manifests.begin(until - _LOOK_BACK_SECONDS))
+
+    async def _is_complete(self, begin: float) -> bool:
+        hour = self._manifests.hour(begin)
+        return await self._first_key(self._manifests.folder(hour) + COMPLETE_NAME) is not None
 
     async def _complete(self, begin: float, rows: TableRows) -> None:
         hour = self._manifests.hour(begin)
@@ -95,3 +168,12 @@ class HourCloser:
             return [each.key async for each in self._objects.list_objects(prefix)]
 
         return await self._retrier.call("list_objects", walk)
+
+    async def _first_key(self, prefix: str) -> str | None:
+        async def look() -> str | None:
+            async with aclosing(self._objects.list_objects(prefix)) as found:
+                async for each in found:
+                    return each.key
+            return None
+
+        return await self._retrier.call("list_objects", look)

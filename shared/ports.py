@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -236,7 +236,7 @@ class ObjectStore(Protocol):
         """Read a whole object."""
         ...
 
-    def list_objects(self, prefix: str) -> AsyncIterator[StoredObject]:
+    def list_objects(self, prefix: str) -> AsyncGenerator[StoredObject, None]:
         """Walk all objects below `prefix` in key order."""
         ...
 

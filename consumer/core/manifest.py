@@ -20,6 +20,7 @@ from shared.records import Position
 INDEX_MARK: Final = "#"
 COMPLETE_NAME: Final = "_COMPLETE.json"
 
+_HOUR_FOLDER: Final = re.compile(r"dt=([0-9]{4}-[0-9]{2}-[0-9]{2})/hour=([0-9]{2})/")
 _QUARTER_SECONDS: Final = 900  # the offsets of all time zones are multiples of it
 _INDEX_NAME: Final = re.compile(
     r"(shardId-[0-9]+)-([0-9]+)(?:\.([0-9]+))?-([0-9]+)(?:\.([0-9]+))?(?:\.g([0-9]{1,10}))?(?:\.s[0-9]+)?"
@@ -64,6 +65,22 @@ class Manifests:
         while self.hour(quarter) == hour:
             quarter += _QUARTER_SECONDS
         return quarter
+
+    @property
+    def days(self) -> str:
+        """The prefix of the folders of all hours, whose keys are in the order of time."""
+        return f"{self.prefix}dt="
+
+    def begin_of(self, key: str) -> float | None:
+        """Return when the hour begins that a key lies in; None if it lies in none."""
+        found = _HOUR_FOLDER.match(key.removeprefix(self.prefix))
+        if found is None:
+            return None
+        try:
+            instant = datetime.fromisoformat(f"{found[1]}T{found[2]}:00").replace(tzinfo=self.zone)
+            return self.begin(instant.timestamp())
+        except (ValueError, OverflowError):
+            return None
 
     def folder(self, hour: str) -> str:
         """Return the prefix of all manifests of an hour."""

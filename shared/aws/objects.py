@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from posixpath import commonprefix
@@ -166,7 +166,7 @@ class ObjectAdapter:
                 data: bytes = await body.read()
         return data
 
-    async def list_objects(self, prefix: str) -> AsyncIterator[StoredObject]:
+    async def list_objects(self, prefix: str) -> AsyncGenerator[StoredObject, None]:
         """Walk all objects below `prefix` in key order."""
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": prefix}
         while True:

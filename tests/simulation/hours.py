@@ -54,9 +54,7 @@ class Hours:
         """Wait until every hour that has ended, and has an index, is complete."""
         loop = self._world.loop
         deadline = loop.time() + _PATIENCE_SECONDS
-        # Workers that come back after an outage look a day back: hours before that stay as they are.
-        expects_all = self.is_there and not self._world.outage.is_there
-        while expects_all and (waiting := self._ended() - self._complete()):
+        while self.is_there and (waiting := self._ended() - self._complete()):
             if loop.time() > deadline:
                 self._world.violations.append(f"{min(waiting)} is not complete")
                 return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
 
 from shared.errors import InvalidRequestError, ThrottledError
@@ -69,7 +69,7 @@ class FakeObjects:
 
         return await self.network.call("objects.get", land)
 
-    async def list_objects(self, prefix: str) -> AsyncIterator[StoredObject]:
+    async def list_objects(self, prefix: str) -> AsyncGenerator[StoredObject, None]:
         """Walk all objects below `prefix` in key order, as they are when the walk begins."""
         found = await self.network.call(
             "objects.list",

@@ -61,3 +61,56 @@ async def test_an_hour_that_a_seek_fills_is_completed_later() -> None:
     row = Lease(SHARD, closed_until=12 * HOUR + 1)
     complete = await follow(objects, [row, replace(row, generation=1)], seek_fills=10 * HOUR)
     assert MANIFESTS.folder("1970-01-01/10") in complete
+
+
+def folders(first: int, last: int) -> list[str]:
+    """Return the folders of hours, counted from 1970."""
+    return [MANIFESTS.folder(MANIFESTS.hour(number * HOUR)) for number in range(first, last + 1)]
+
+
+async def test_hours_that_ended_days_ago_are_completed_some_at_each_look() -> None:
+    """Who comes back after ten days completes every hour since the last complete one, with bounded work per look."""
+    objects = FakeObjects()
+    await put_index(objects, 100 * HOUR)
+    assert await follow(objects, [Lease(SHARD, closed_until=101 * HOUR)]) == folders(100, 100)
+    await put_index(objects, 101 * HOUR)
+    now = Lease(SHARD, closed_until=341 * HOUR)
+    calls = len(objects.network.calls)
+    assert await follow(objects, [now] * 2) == folders(100, 100)
+    assert len(objects.network.calls) - calls <= 2 * 60
+    assert await follow(objects, [now] * 11) == folders(100, 340)
+    assert objects.overwritten == []
+
+
+async def test_whoever_comes_next_goes_on_where_another_stopped() -> None:
+    """Worker after worker dies after a few looks; the hours that are complete never have a hole, and all get it."""
+    objects = FakeObjects()
+    await put_index(objects, 100 * HOUR)
+    now = Lease(SHARD, closed_until=170 * HOUR)
+    seen = [await follow(objects, [now] * 2) for _ in range(12)]
+    assert seen[-1] == folders(100, 169)
+    assert all(each == folders(100, 99 + len(each)) for each in seen)
+
+
+async def test_an_hour_before_all_complete_ones_is_completed_though_a_worker_dies() -> None:
+    """A seek that went behind the first hour leaves an oldest hour that is not complete, until all after it are."""
+    objects = FakeObjects()
+    await put_index(objects, 200 * HOUR)
+    await follow(objects, [Lease(SHARD, closed_until=202 * HOUR)])
+    await put_index(objects, 100 * HOUR, generation=1)
+    now = Lease(SHARD, closed_until=202 * HOUR, generation=1)
+    seen = [await follow(objects, [now] * 3) for _ in range(4)]
+    assert 2 < len(seen[0]) < len(seen[-1])
+    assert seen[-1] == folders(100, 201)
+    assert all(each == folders(202 - len(each), 201) for each in seen)
+
+
+async def test_other_objects_below_the_prefix_do_not_count() -> None:
+    """A folder that is no hour, or of the year 1, neither ends the work nor makes it endless."""
+    for strange in ("dt=0001-01-01/hour=00/x", "dt=1969-99-99/hour=77/x", "dt=/x"):
+        objects = FakeObjects()
+        await objects.put_object(MANIFESTS.prefix + strange, b"", content_type="")
+        looks = [Lease(SHARD, closed_until=now * HOUR) for now in (500_000, 500_002)]
+        found = await follow(objects, [looks[0]] * 400 + [looks[1]] * 2)
+        assert found[-2:] == folders(500_000, 500_001)
+        assert len(found) <= 2 + 366 * 24
