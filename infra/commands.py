@@ -137,6 +137,13 @@ def audit_lines(report: AuditReport) -> list[str]:
         ("out of order", report.out_of_order),
         ("retention gaps", report.retention_gaps),
     ]
+    if report.manifests_listed or report.manifests_differing:
+        rows += [
+            ("objects in manifests", report.manifests_listed),
+            ("listed, not in S3", report.manifests_missing),
+            ("in S3, not listed", report.manifests_unlisted),
+            ("counted otherwise", report.manifests_differing),
+        ]
     return [f"{name:<24}{count:>12,}" for name, count in rows] + [f"{'verdict':<24}{report.verdict:>12}"]
 
 

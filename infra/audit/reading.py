@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
+import orjson
+
+from consumer.core.manifest import COMPLETE_NAME
 from consumer.core.object_key import GAP_FOLDER, OBJECT_NAME, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED, constant_prefix
 from consumer.core.route import Router
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
+from infra.audit.core.manifest_check import ManifestCheck
 from infra.audit.core.report import AuditReport
 from infra.audit.object_events import events_of
 from shared.aggregation import deaggregate
@@ -36,6 +41,7 @@ class AuditScope:
     has_bucket: bool = True
     archive_prefix: str = "archive/"
     error_prefix: str = "errors/"
+    manifest_prefix: str = ""  # empty: none are written
     partition_fields: tuple[str, ...] = ()  # paths; order is kept within a partition
     receipts: Iterable[str] = ()  # event ids that producers reported as acknowledged
     source_is_whole: bool = True
@@ -49,6 +55,7 @@ def scope_of(application: Mapping[str, Any], receipts: Iterable[str] = ()) -> Au
         has_bucket=bool(application.get("bucket")),
         archive_prefix=constant_prefix(application.get("archive_prefix") or "archive/"),
         error_prefix=constant_prefix(application.get("error_prefix") or "errors/"),
+        manifest_prefix=application.get("manifest_prefix") or "",
         partition_fields=partition_fields(application.get("archive_prefix") or ""),
         receipts=receipts,
     )
@@ -140,15 +147,55 @@ class AuditReader:
                 event_id, event = _identify(record, stream, shard_id)
                 auditor.deliver(stream, event_id, _session_of(event))
         if objects is not None:
-            router = Router(scope.dest_streams, scope.partition_fields)
-            async for event, generation in self._read_archive(objects, scope, ranks):
-                (slot,) = router.slots_of([router.destination_of(event)], (event,))
-                auditor.store(event_id_of(event) or "", _session_of(event), slot, generation)
-            async for letter in self._read_dead_letters(objects, scope):
-                auditor.dead_letter(letter.event_id, of_stream=letter.of_stream, generation=letter.generation)
-            async for _ in self._keys(objects, scope.error_prefix + GAP_FOLDER):
-                auditor.report_gap()
+            await self._read_bucket(objects, scope, ranks, auditor)
         return auditor.report()
+
+    async def _read_bucket(
+        self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int], auditor: Auditor
+    ) -> None:
+        check = ManifestCheck((scope.archive_prefix, scope.error_prefix))
+        indexes = await self._read_manifests(objects, scope, check)
+        router = Router(scope.dest_streams, scope.partition_fields)
+        async for event, generation in self._read_archive(objects, scope, ranks, check):
+            (slot,) = router.slots_of([router.destination_of(event)], (event,))
+            auditor.store(event_id_of(event) or "", _session_of(event), slot, generation)
+        async for letter in self._read_dead_letters(objects, scope, check):
+            auditor.dead_letter(letter.event_id, of_stream=letter.of_stream, generation=letter.generation)
+        async for _ in self._keys(objects, scope.error_prefix + GAP_FOLDER):
+            auditor.report_gap()
+        await self._read_manifests(objects, scope, check, known=indexes)
+        auditor.compare(check.findings())
+
+    async def _read_manifests(
+        self, objects: ObjectStore, scope: AuditScope, check: ManifestCheck, known: frozenset[str] | None = None
+    ) -> frozenset[str]:
+        """Read indexes and what complete hours say; of what is not `known` only what it lists. Return their keys."""
+        if not scope.manifest_prefix:
+            return frozenset()
+        hours: dict[str, list[str]] = {}
+        async for key in self._keys(objects, f"{scope.manifest_prefix}dt="):
+            hours.setdefault(key.rpartition("/")[0] + "/", []).append(key)
+        is_late = known is not None
+        for folder, keys in hours.items():
+            complete = folder + COMPLETE_NAME
+            indexes = [key for key in keys if key != complete]
+            for key in indexes:
+                if known is None or key not in known:
+                    await self._take_manifest(objects, key, partial(check.take_index, key, is_late=is_late))
+            if complete in keys and not is_late:
+                take = partial(check.take_complete, complete, indexes)
+                await self._take_manifest(objects, complete, take)
+        return frozenset(key for keys in hours.values() for key in keys)
+
+    async def _take_manifest(self, objects: ObjectStore, key: str, take: Callable[[Any], None]) -> None:
+        body = await self._call(lambda: objects.get_object(key))
+        try:
+            take(orjson.loads(body))
+        except (KeyError, TypeError, ValueError) as error:
+            raise SourceError(
+                f"object `{key[:200]}` is no manifest: {type(error).__name__}",
+                hint="Is something else written below manifest_prefix?",
+            ) from error
 
     async def read_stream(self, stream: str, ranks: dict[str, int]) -> AsyncIterator[tuple[str, UserRecord]]:
         """Walk a stream from TRIM_HORIZON to where it ends now, shards in lineage order; `ranks` gets that order."""
@@ -184,7 +231,7 @@ class AuditReader:
         return await self._call(lambda: self._kinesis.get_records(stream, iterator, GET_RECORDS_COUNT_MAX))
 
     async def _read_archive(
-        self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int]
+        self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int], check: ManifestCheck
     ) -> AsyncIterator[tuple[dict[str, Any], int]]:
         """Walk all archived events with their generation, objects by lineage and position, lines in their order."""
         keys = [key async for key in self._keys(objects, scope.archive_prefix)]
@@ -192,19 +239,28 @@ class AuditReader:
             keys = [key for key in keys if not key.startswith(scope.error_prefix)]
         places = [object_place(key, ranks) for key in keys]
         for place in sorted(places):
+            count = 0
             for event in await self._events(objects, place.key):
+                count += 1
                 yield event, place.generation
+            check.take_object(place.key, count)
 
-    async def _read_dead_letters(self, objects: ObjectStore, scope: AuditScope) -> AsyncIterator[_Letter]:
+    async def _read_dead_letters(
+        self, objects: ObjectStore, scope: AuditScope, check: ManifestCheck
+    ) -> AsyncIterator[_Letter]:
         async for key in self._keys(objects, scope.error_prefix):
             if key.startswith((scope.error_prefix + GAP_FOLDER, scope.error_prefix + REDRIVEN_FOLDER)):
                 continue
             named = OBJECT_NAME.search(key)
             generation = int(named[4] or 0) if named is not None else 0
             of_stream = STREAM_DELIVERY_FAILED in key
+            count = 0
             for letter in await self._events(objects, key):
+                count += 1
                 place = ":".join(str(letter[each]) for each in ("shardId", "sequenceNumber", "subSequenceNumber"))
                 yield _Letter(letter.get("eventId") or f"{scope.source_stream}:{place}", of_stream, generation)
+            if named is not None:
+                check.take_object(key, count)
 
     async def _keys(self, objects: ObjectStore, prefix: str) -> AsyncIterator[str]:
         async def walk() -> list[str]:

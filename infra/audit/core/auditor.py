@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from infra.audit.core.id_table import IdTable, digest_of
+from infra.audit.core.manifest_check import ManifestFindings
 from infra.audit.core.report import AuditReport, OutOfOrder
 
 _ACKNOWLEDGED: Final = 1
@@ -66,6 +67,7 @@ class Auditor:
         self._in_s3 = _OrderCheck("s3")
         self._again: set[tuple[int, int, int]] = set()  # rank, flag and generation of what is in a later one
         self._gaps = 0
+        self._manifests = ManifestFindings()
         self._in_streams: dict[str, _OrderCheck] = {}
         self._duplicates = {"source": 0, "s3": 0, "streams": 0, "dead_letters": 0}
         self._duplicated_examples: list[str] = []
@@ -110,6 +112,10 @@ class Auditor:
         """Take the record of data that the stream trimmed before it was read; no promise covers it."""
         self._gaps += 1
 
+    def compare(self, findings: ManifestFindings) -> None:
+        """Take what a comparison of manifests with objects found."""
+        self._manifests = findings
+
     def balance(self, *, accepted: int, acknowledged: int, dead_lettered: int, pending: int) -> None:
         """Take a producer's ledger: accepted = acknowledged + dead-lettered + pending (queued or on disk)."""
         self._ledger_imbalance += abs(accepted - acknowledged - dead_lettered - pending)
@@ -149,6 +155,10 @@ class Auditor:
             "unknown": count(_is_unknown),
             "ledger_imbalance": self._ledger_imbalance,
             "retention_gaps": self._gaps,
+            "manifests_listed": self._manifests.listed,
+            "manifests_missing": len(self._manifests.missing),
+            "manifests_unlisted": len(self._manifests.unlisted),
+            "manifests_differing": len(self._manifests.differing),
         }
         return AuditReport(
             **counts,
@@ -156,6 +166,9 @@ class Auditor:
             duplicated_examples=tuple(self._duplicated_examples),
             unknown_examples=self._examples(_is_unknown),
             out_of_order_examples=tuple(self._order_examples),
+            manifest_examples=(*self._manifests.missing, *self._manifests.unlisted, *self._manifests.differing)[
+                : self._examples_max
+            ],
             verdict=_verdict(counts if self._source_is_whole else counts | {"unknown": 0}),
         )
 
@@ -222,6 +235,9 @@ _FAILURES: Final = {
     "out_of_order_in_streams": "out of order in the destination streams",
     "unknown": "arrived but never were in the source stream",
     "ledger_imbalance": "missing from a producer's ledger",
+    "manifests_missing": "listed in manifests but not in S3",
+    "manifests_unlisted": "objects in S3 but in no manifest",
+    "manifests_differing": "with other counts in S3 than in manifests",
 }
 
 

@@ -22,6 +22,8 @@ class AuditReport:
 
     `duplicated_*` count the copies beyond the first. `duplicated_in_streams` and `duplicated_in_source` do not fail an
     audit: streams are at least once by design, and both carry the event id by which the next reader drops them.
+    `manifests_*` count objects: listed in an index, listed and not there, there and in no index, with another count of
+    events (or listed twice, or an hour that was complete with other indexes).
     """
 
     events: int
@@ -44,10 +46,15 @@ class AuditReport:
     unknown: int
     ledger_imbalance: int
     retention_gaps: int
+    manifests_listed: int
+    manifests_missing: int
+    manifests_unlisted: int
+    manifests_differing: int
     lost_examples: tuple[str, ...]
     duplicated_examples: tuple[str, ...]
     unknown_examples: tuple[str, ...]
     out_of_order_examples: tuple[OutOfOrder, ...]
+    manifest_examples: tuple[str, ...]
     verdict: str
 
     @property
