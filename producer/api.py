@@ -16,6 +16,7 @@ import orjson
 from producer.core.hot_keys import ShardHeat
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
+from producer.intake import Intake
 from producer.producer import Producer
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
@@ -72,6 +73,7 @@ class EventProducer:
         self._telemetry = telemetry
         self._stack = AsyncExitStack()
         self._inner: Producer | None = None
+        self._intake: Intake | None = None
         self._heads: tuple[bytes, ...] = ()
         self._count = 0
         self._waiting: dict[asyncio.Future[Delivered], None] = {}
@@ -97,6 +99,7 @@ class EventProducer:
                 files=self._files or LocalFiles(),
             )
             self._inner = await stack.enter_async_context(inner)
+            self._intake = inner.intake
             self._stack = stack.pop_all()
         return self
 
@@ -116,9 +119,12 @@ class EventProducer:
     @property
     def _producer(self) -> Producer:
         if self._inner is None:
-            message = f"the producer of stream {self.stream} is not open"
-            raise DeliveryFailedError(message, hint="Put inside `async with Producer(...)`")
+            raise self._unopened()
         return self._inner
+
+    def _unopened(self) -> DeliveryFailedError:
+        message = f"the producer of stream {self.stream} is not open"
+        return DeliveryFailedError(message, hint="Put inside `async with Producer(...)`")
 
     @property
     def ledger(self) -> Ledger:
@@ -140,16 +146,18 @@ class EventProducer:
         The partition key is the event's `session_id` unless given. Raises MalformedEventError, RecordTooLargeError or
         PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed.
         """
-        producer = self._producer
+        intake = self._intake
+        if intake is None:
+            raise self._unopened()
         data, key, has_id = _encode(event, partition_key)
         self._count += 1
-        if has_id or not producer.try_put(data, key, None, (self._heads, self._count)):
+        if has_id or not intake.try_put(data, key, None, (self._heads, self._count)):
             await self._put_slowly(data, key, None, has_id=has_id)
-        if producer.is_busy:
-            await producer.give_way()
+        if intake.is_busy:
+            await intake.give_way()
 
     async def put_all(self, events: Iterable[Mapping[str, Any] | bytes]) -> None:
-        """Accept events in their order, each as `put` does, in two thirds of the time.
+        """Accept events in their order, each as `put` does, in half the time.
 
         Errors as in `put`, for the first event that can't be sent: those before it are accepted, those after it not.
         """
@@ -160,13 +168,21 @@ class EventProducer:
                 for event in part:
                     await self.put(event)
                 continue
-            producer, heads = self._producer, self._heads
-            for data, key in zip(*encoded, strict=True):
-                self._count += 1
-                if not producer.try_put(data, key, None, (heads, self._count)):
-                    await self._put_slowly(data, key, None, has_id=False)
-                if producer.is_busy:
-                    await producer.give_way()
+            await self._put_encoded(*encoded)
+
+    async def _put_encoded(self, datas: list[bytes], keys: list[str]) -> None:
+        intake = self._producer.intake
+        done = 0
+        while done < len(datas):
+            numbers = range(self._count + 1, self._count + 1 + len(datas) - done)
+            accepted = intake.try_put_all(datas[done:], keys[done:], None, (self._heads, numbers))
+            self._count += accepted
+            done += accepted
+            if done < len(datas):
+                await self._put_slowly(datas[done], keys[done], None, has_id=False)
+                done += 1
+        if intake.is_busy:
+            await intake.give_way()
 
     async def put_and_wait(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> Delivered:
         """Put an event and wait until Kinesis has it; return its shard and sequence number. Errors as in `put`."""

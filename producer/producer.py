@@ -8,28 +8,24 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-import orjson
-
 from producer.assembly import batcher_of
 from producer.core.batch import Settlement
 from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues, Numbering
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
+from producer.intake import Intake
 from producer.report import Report
 from producer.sender import Sender
 from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stream_watch import StreamWatch
-from shared.errors import DeliveryFailedError, HeadraceError
-from shared.event import event_id_of
+from shared.errors import HeadraceError
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.retry import Backoff
 from shared.settings import ProducerSettings
 
-_NEVER: Final = float("inf")
-_RECORDS_PER_TURN: Final = 256  # after so many, those who put let the event loop run
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
 
 
@@ -81,9 +77,6 @@ class Producer:
         self._heats = ShardHeats(self._batcher, clock, telemetry)
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
         self._progress = asyncio.Event()  # for those who wait for room or for the end
-        self._wake_bytes = _NEVER  # so much that is ready wakes the send loop
-        self.is_busy = False  # whether callers that never wait hold up the sending
-        self._is_open = False
         self._is_hurried = False
         self._report = Report(stream, telemetry)
         self._sender = Sender(
@@ -98,6 +91,14 @@ class Producer:
             on_settled=self._hand_out,
             on_failure=self._progress.set,
         )
+        self.intake = Intake(
+            stream,
+            clock=clock,
+            batcher=self._batcher,
+            batch_bytes_max=self._batch_bytes_max,
+            sender=self._sender,
+            wake=self._wake,
+        )
 
     def _new_spill(self, files: Files | None) -> Spill | None:
         settings = self._settings
@@ -110,7 +111,7 @@ class Producer:
             telemetry=self._telemetry,
             folder=spill_folder(settings.state_dir, self.stream),
             bytes_max=settings.spill_bytes_max,
-            on_queued=self._notice_queued,
+            on_queued=lambda: self.intake.notice(1),
             wake=self.wake_waiters,
         )
 
@@ -148,7 +149,7 @@ class Producer:
         if self._watch.is_needed:
             loops.append(self._watch.run)
         await self._tasks.__aenter__()
-        self._is_open = True
+        self.intake.is_open = True
         self._loops = [self._tasks.create_task(loop()) for loop in loops]
         return self
 
@@ -181,12 +182,12 @@ class Producer:
         # orjson's results keep 4 KiB of memory alive each (measured with 300-byte events); a copy keeps its own size.
         data = b"".join((data, b""))
         ticket = None if receipt is None else (receipt, token)
-        if not self.try_put(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
+        if not self.intake.try_put(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
             while not await self.offer(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
-                if self._is_open:
+                if self.intake.is_open:
                     await self.wait_for_room()
-        if self.is_busy:
-            await self.give_way()
+        if self.intake.is_busy:
+            await self.intake.give_way()
 
     async def put_all(
         self, datas: Sequence[bytes], partition_keys: Sequence[str], receipt: Receipt, token: Any
@@ -196,11 +197,13 @@ class Producer:
         The data are kept as they are, not copied.
         """
         ticket = (receipt, token)
-        for data, partition_key in zip(datas, partition_keys, strict=True):
-            while not self.try_put(data, partition_key, ticket) and not await self.offer(data, partition_key, ticket):
+        done = 0
+        while (done := done + self.intake.try_put_all(datas[done:], partition_keys[done:], ticket)) < len(datas):
+            while not await self.offer(datas[done], partition_keys[done], ticket):
                 await self.wait_for_room()
-            if self.is_busy:
-                await self.give_way()
+            done += 1
+        if self.intake.is_busy:
+            await self.intake.give_way()
 
     async def offer(
         self,
@@ -212,71 +215,13 @@ class Producer:
         numbering: Numbering | None = None,
     ) -> bool:
         """Accept one record if there is room for it in memory or on disk; its place in line is fixed at the call."""
-        if self.try_put(data, partition_key, ticket, numbering, explicit_hash_key=explicit_hash_key):
+        if self.intake.try_put(data, partition_key, ticket, numbering, explicit_hash_key=explicit_hash_key):
             return True
         if self._spill is None:
             return False
         if numbering is not None:
             data = self._queues.numbered(data, partition_key, numbering)
         return await self._spill.put(data, partition_key, ticket, explicit_hash_key)
-
-    def event_id_of(self, data: bytes, partition_key: str, numbering: Numbering | None) -> str:
-        """Return the id that an event gets, or the one it brings; empty if that is none."""
-        if numbering is None:
-            return event_id_of(orjson.loads(data)) or ""
-        return self._queues.event_id(partition_key, numbering)
-
-    def try_put(
-        self,
-        data: bytes,
-        partition_key: str,
-        ticket: Ticket | None = None,
-        numbering: Numbering | None = None,
-        *,
-        explicit_hash_key: int | None = None,
-    ) -> bool:
-        """Accept one record if there is room; False if not. Errors as in `put`.
-
-        Who holds the `ticket` is told of the outcome; one ticket may serve many records. With `numbering`, the data are
-        an event that gets its id here; else they are kept as they are, not copied. A caller that calls this in a loop
-        has to await something now and then.
-        """
-        if not self._is_open or (self._sender.failure is not None and self._has_failed):
-            raise self.failure or DeliveryFailedError(
-                f"the producer of stream {self.stream} is closed", hint="Put inside `async with Producer(...)`"
-            )
-        queues = self._queues
-        if not queues.accept(data, partition_key, ticket, explicit_hash_key, numbering):
-            return False
-        if queues.fresh:
-            queues.stamp(self._clock.monotonic())
-        if queues.ready_bytes >= self._wake_bytes:
-            self._notice_queued()
-        if not queues.accepted % _RECORDS_PER_TURN:
-            self.is_busy = True
-        return True
-
-    def _listen(self, *, listens: bool) -> None:
-        """Set how much has to be ready to wake the send loop: the first record does, and then a whole request."""
-        is_waiting = self._queues.ready_count and self._batcher.aggregates
-        self._wake_bytes = _NEVER if not listens else self._batch_bytes_max if is_waiting else 1
-
-    def _notice_queued(self) -> None:
-        """Wake the send loop if the record that was just queued is one it listens for."""
-        queues = self._queues
-        if queues.ready_bytes >= self._wake_bytes and (
-            queues.ready_count == 1
-            or queues.ready_bytes >= self._batch_bytes_max
-            or (not self._batcher.aggregates and self._batcher.is_full())
-        ):
-            self._wake_bytes = _NEVER
-            self._wake.set()
-            self.is_busy = True
-
-    async def give_way(self) -> None:
-        """Let senders and receivers run; callers of `try_put` do this when the producer `is_busy`."""
-        self.is_busy = False
-        await asyncio.sleep(0)
 
     async def wait_for_room(self) -> None:
         """Wait until `try_put` is worth another try (or `wake_waiters` is called)."""
@@ -298,16 +243,16 @@ class Producer:
         self._wake.set()
         with suppress(TimeoutError):  # the answer is the number of pending records
             async with asyncio.timeout(deadline_seconds):
-                while self.ledger.pending and not self._has_failed and not self._is_hurried:
+                while self.ledger.pending and not self._sender.has_failed and not self._is_hurried:
                     await self.wait_for_room()
-        self._batcher.is_draining = not self._is_open
+        self._batcher.is_draining = not self.intake.is_open
         return self.ledger.pending
 
     async def close(self, deadline_seconds: float) -> int:
         """Accept nothing more, flush, stop; return how many records are undelivered. A second call only counts."""
-        if not self._is_open:
+        if not self.intake.is_open:
             return self.ledger.pending
-        self._is_open = False
+        self.intake.is_open = False
         pending = await self.flush(deadline_seconds)
         self._progress.set()  # those who wait for room learn that there will be none
         for task in (*self._loops, *self._calls):
@@ -334,16 +279,12 @@ class Producer:
                 call = self._tasks.create_task(self._sender.send(batch))
                 self._calls[call] = None
                 call.add_done_callback(self._forget_call)
-            self._listen(listens=self._may_send() and not self._batcher.is_held_back(now))
+            self.intake.listen(listens=self._may_send() and not self._batcher.is_held_back(now))
             deadline = self._batcher.next_deadline(now) if self._may_send() else None
             await self._wait(self._wake, None if deadline is None else deadline - now)
 
     def _may_send(self) -> bool:
-        return len(self._calls) < self._settings.inflight_requests_max and not self._has_failed
-
-    @property
-    def _has_failed(self) -> bool:
-        return self._sender.fails_fast and self._sender.failure is not None
+        return len(self._calls) < self._settings.inflight_requests_max and not self._sender.has_failed
 
     def _forget_call(self, task: asyncio.Task[None]) -> None:
         del self._calls[task]

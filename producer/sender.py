@@ -53,6 +53,11 @@ class Sender:
         self._on_settled = on_settled
         self._on_failure = on_failure
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the stream has refused, and that is final."""
+        return self.fails_fast and self.failure is not None
+
     async def send(self, batch: Batch) -> None:
         """Make one call, and settle it or take its failure."""
         seconds = self._call_timeout_seconds

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 import orjson
 
 from producer.core.barriers import Barriers, Segment
 from producer.core.csv_line import CsvLineParser
-from producer.core.line import FilteredLine, LineParser, ParsedEvent, RejectedLine
+from producer.core.line import FilteredLine, LineParser, LineResult, ParsedEvent, RejectedLine
 from producer.core.line_format import AutoLineParser, LineFormat
 from producer.core.pacer import Pacer
 from producer.core.record_columns import Ticket
@@ -25,6 +26,8 @@ from shared.event import EventId, event_id_heads, event_id_of
 from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
+
+_PART_LINES: Final = 64  # the events of more would not stay in the processor's cache
 
 
 @dataclass(slots=True)
@@ -213,25 +216,52 @@ class SourceRun:
         lines = chunk.lines
         if self._lines_max is not None:
             lines = lines[: max(0, self._lines_max - summary.lines)]
-        producer, is_paced = self._producer, self._is_paced
-        results = self._parser.parse_all([line for _, line in lines])
+        results = iter(self._parser.parse_all([line for _, line in lines]))
+        for start in range(0, len(lines), _PART_LINES):
+            await self._take_part(lines[start : start + _PART_LINES], list(islice(results, _PART_LINES)))
+        await self._dead_letters.flush()
+        if len(lines) < len(chunk.lines):
+            raise _EndError
+
+    async def _take_part(self, lines: Sequence[tuple[int, bytes]], results: Sequence[LineResult]) -> None:
+        summary, intake, is_paced = self.summary, self._producer.intake, self._is_paced
+        put = 0 if is_paced or self._on_receipt is not None else self._put_ordinary(lines, results)
         for (offset, line), result in zip(lines, results, strict=True):
             if type(result) is ParsedEvent:
-                if not self._try_put(result, offset, line):
+                if put:
+                    put -= 1  # these are the first ones
+                elif not self._try_put(result, offset, line):
                     await self._wait_and_put(result, offset, line)
-                if producer.is_busy:
-                    await producer.give_way()
             elif type(result) is FilteredLine:
                 summary.filtered[result.reason] += 1
             elif type(result) is RejectedLine:
                 summary.rejected += 1
                 self._dead_letters.add(offset, result.error_code, result.message, line)
             summary.lines += 1
+            if intake.is_busy:
+                await intake.give_way()
             if is_paced and type(result) is ParsedEvent:
                 await self._pace()
-        await self._dead_letters.flush()
-        if len(lines) < len(chunk.lines):
-            raise _EndError
+
+    def _put_ordinary(self, lines: Sequence[tuple[int, bytes]], results: Sequence[LineResult]) -> int:
+        """Put as many of the events as need no look of their own; return how many, which are the first ones."""
+        datas: list[bytes] = []
+        keys: list[str] = []
+        offsets: list[int] = []
+        for (offset, _), result in zip(lines, results, strict=True):
+            if type(result) is ParsedEvent:
+                data, key, has_event_id = result
+                if has_event_id:
+                    break
+                datas.append(data)
+                keys.append(key)
+                offsets.append(offset)
+        if not datas:
+            return 0
+        count = self._producer.intake.try_put_all(datas, keys, self._ticket, (self._heads, offsets))
+        self._barriers.current.pending += count
+        self.summary.events += count
+        return count
 
     def _try_put(self, event: ParsedEvent, offset: int, line: bytes) -> bool:
         """Put an event if there is room for it; one that the stream would not take goes to the dead letters."""
@@ -240,9 +270,9 @@ class SourceRun:
         numbering = None if has_event_id else (self._heads, offset)
         try:
             if self._on_receipt is not None:
-                event_id = self._producer.event_id_of(data, key, numbering)
+                event_id = self._producer.intake.event_id_of(data, key, numbering)
                 ticket = (self._take_outcome_and_tell, (ticket[1], event_id, key))
-            if not self._producer.try_put(data, key, ticket, numbering):
+            if not self._producer.intake.try_put(data, key, ticket, numbering):
                 return False
         except RecordRejectedError as error:
             self.summary.rejected += 1

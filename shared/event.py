@@ -170,7 +170,7 @@ def event_id_heads(source_id: str, *, has_lanes: bool) -> tuple[bytes, ...]:
 def with_numbered_id(data: bytes, head: bytes, offset: int) -> bytes:
     """Do what with_event_id does with the id that consists of a head and an offset, in half the time."""
     if data[1] == _QUOTE and data[-1] == _BRACE:  # as there; no event is shorter than `{}`
-        return b'%b,"event_id":"%b%d"}' % (data[:-1], head, offset)
+        return data[:-1] + b',"event_id":"%b%d"}' % (head, offset)  # a third quicker than to format the whole
     return with_event_id(data, f"{head.decode('ascii')}{offset}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final
 
 from producer.core.record_columns import RecordColumns, Ticket
@@ -22,6 +23,7 @@ assert lane_of(HASH_KEY_MAX) == HASH_KEY_MAX >> _LANE_SHIFT == LANES - 1
 
 
 Numbering = tuple[Sequence[bytes], int]  # of an event id: the heads, one per lane, and the number behind them
+Numberings = tuple[Sequence[bytes], Sequence[int]]  # of many event ids: a number for each
 
 
 class Lane:
@@ -120,10 +122,59 @@ class LaneQueues:
             self.ready_bytes += size
             self.ready_count += 1
         if len(records.datas) == 1:
-            self.fresh.append(lane)
-            if not lane.is_blocked:
-                self.ready.append(lane)
+            self._begin(lane)
         return True
+
+    def accept_all(
+        self,
+        datas: Sequence[bytes],
+        partition_keys: Sequence[str],
+        ticket: Ticket | None,
+        numbering: Numberings | None = None,
+    ) -> int:
+        """Queue the first ones of some records, as `accept` does in half the time, and return how many.
+
+        The rest begins with one that has to be looked at by itself, as there is no room for it or an error to raise.
+        """
+        heads, offsets = (None, repeat(0)) if numbering is None else numbering
+        keys, bytes_max, room_max = self._keys, self.record_bytes_max, self._buffer_bytes_max
+        room_taken, ready_bytes, ready_count, accepted = self._room_taken, 0, 0, 0
+        for data, partition_key, offset in zip(datas, partition_keys, offsets, strict=False):
+            known = keys.get(partition_key)
+            if known is None:
+                try:
+                    known = self._learn_key(partition_key)
+                except PartitionKeyError:
+                    break  # `accept` raises it
+            lane, size, _ = known
+            records = lane.records
+            event = data if heads is None else with_numbered_id(data, heads[lane.index], offset)
+            size += len(event)
+            room = room_taken + size
+            if size > bytes_max or room > room_max or lane.spilled or records.hash_keys is not None:
+                break
+            room_taken = room + RECORD_OVERHEAD_BYTES
+            accepted += 1
+            records.datas.append(event)
+            records.keys.append(partition_key)
+            records.tickets.append(ticket)
+            records.size += size
+            if not lane.is_blocked:
+                ready_bytes += size
+                ready_count += 1
+            if len(records.datas) == 1:
+                self._begin(lane)
+        self._room_taken = room_taken
+        self.ready_bytes += ready_bytes
+        self.ready_count += ready_count
+        self.accepted += accepted
+        return accepted
+
+    def _begin(self, lane: Lane) -> None:
+        """Take note of a lane that was empty."""
+        self.fresh.append(lane)
+        if not lane.is_blocked:
+            self.ready.append(lane)
 
     def stamp(self, now: float) -> None:
         """Note since when the fresh lanes wait."""

@@ -51,10 +51,10 @@ async def main():
         # A rejecting stream is asked for long after the buffer is full.
         while calls_when_full is None or kinesis.calls < calls_when_full + 40:
             data = b"%0300d" % count
-            if producer.try_put(data, "session-%d" % chance.getrandbits(20)):
+            if producer.intake.try_put(data, "session-%d" % chance.getrandbits(20)):
                 count += 1
-                if producer.is_busy:
-                    await producer.give_way()
+                if producer.intake.is_busy:
+                    await producer.intake.give_way()
             else:
                 calls_when_full = calls_when_full or kinesis.calls
                 await asyncio.sleep(0.001)

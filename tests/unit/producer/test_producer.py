@@ -212,7 +212,7 @@ async def test_put_waits_while_the_buffer_is_full() -> None:
     world = World(buffer_bytes_max=2 * MIB)
     async with world.producer() as producer:
         count = 0
-        while producer.try_put(b"x" * 10_000, f"key-{count}", (world.receipt, count)):
+        while producer.intake.try_put(b"x" * 10_000, f"key-{count}", (world.receipt, count)):
             count += 1
         assert 150 < count <= 210
         await producer.put(b"x" * 10_000, "one more", world.receipt, count)
