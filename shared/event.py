@@ -163,8 +163,9 @@ def with_event_id(data: bytes, event_id: str) -> bytes:
 
 def event_id_heads(source_id: str, *, has_lanes: bool) -> tuple[bytes, ...]:
     """Return, per lane, the text form of an EventId up to its offset; without lanes, the same one for all."""
-    lanes: list[int | None] = list(range(LANES)) if has_lanes else [None] * LANES
-    return tuple(str(EventId(source_id, lane, 0)).removesuffix("0").encode("ascii") for lane in lanes)
+    assert _SOURCE_ID.fullmatch(source_id), "a source id is 1 to 40 of a-z, 0-9 and -"
+    source = source_id.encode("ascii")
+    return tuple(b"%b.%02x." % (source, lane) for lane in range(LANES)) if has_lanes else (b"%b.-." % source,) * LANES
 
 
 def with_numbered_id(data: bytes, head: bytes, offset: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from shared.errors import AmbiguousCallError, ServiceUnavailableError, ThrottledError
 from tests.simulation.crash_sites import CallBlow
-from tests.simulation.loop import PROCESS, WORLD_CONTEXT, Process, SimulationLoop
+from tests.simulation.loop import PROCESS, WORLD_CONTEXT, Handle, Process, SimulationLoop
 from tests.simulation.story import Story
 
 T = TypeVar("T")
@@ -46,6 +46,7 @@ _RECORD_FAULTS: Final = {
 }
 _IS_ON: Final = 0.5
 _SLOW_DISK: Final = 0.1
+_YIELDING_DISK: Final = 0.4  # a call of the real disk never lets others run; more of these only cost time
 LATE_SECONDS_MAX: Final = 12.0
 # How many blows of a kind fall on one world: one of these, drawn.
 BLOWS: Final = {
@@ -158,10 +159,9 @@ class SimulatedNetwork:
             self._put_off(blow)
             self._after(go_there, request.answer, None, refusal)
             return await self._answered(request, process, blow)
-        timeout = AmbiguousCallError(f"no answer to {operation} after {self._timeout_seconds} s", code="ReadTimeout")
+        request.timer = self._after(self._timeout_seconds, request.give_up, self._timeout_seconds)
         if self.happens("request_lost"):
             self._put_off(blow)
-            self._after(self._timeout_seconds, request.answer, None, timeout)
             return await self._answered(request, process, blow)
         if self.happens("call_slow"):
             go_there += self._chance.uniform(0, 0.9 * self._timeout_seconds)
@@ -172,7 +172,6 @@ class SimulatedNetwork:
         request.is_cut = not request.is_reply_lost and self.happens("connection_cut")
         request.on_landing = (lambda: self._strike(process, blow)) if phase == "landed" else None
         self._after(go_there, request.arrive)
-        self._after(self._timeout_seconds, request.answer, None, timeout)
         if phase == "sent":
             self._after(0, self._strike, process, blow)
         return await self._answered(request, process, blow)
@@ -187,7 +186,9 @@ class SimulatedNetwork:
 
     async def _disk_call(self, land: Callable[[], T], process: Process | None, blow: CallBlow | None) -> T:
         # A system call is made or not made; it has no network to get lost in.
-        await asyncio.sleep(0.001 if self._chance.random() < _SLOW_DISK else 0)
+        fate = self._chance.random()
+        if fate < _YIELDING_DISK:
+            await asyncio.sleep(0.001 if fate < _SLOW_DISK else 0)
         if blow is not None and blow.phase == "sent":
             self._strike(process, blow)
             await asyncio.sleep(0)  # the dead do not come back from here
@@ -231,8 +232,8 @@ class SimulatedNetwork:
         if process is not None and process.alive and blow is not None and self.strike is not None:
             self.strike(process, blow)
 
-    def _after(self, seconds: float, callback: Callable[..., None], *args: Any) -> None:
-        self._loop.call_later(seconds, callback, *args, context=WORLD_CONTEXT)
+    def _after(self, seconds: float, callback: Callable[..., None], *args: Any) -> Handle:
+        return self._loop.call_later(seconds, callback, *args, context=WORLD_CONTEXT)
 
 
 class _Request(Generic[T]):
@@ -245,6 +246,7 @@ class _Request(Generic[T]):
         self.is_reply_lost = False
         self.is_cut = False
         self.on_landing: Callable[[], None] | None = None
+        self.timer: Handle | None = None  # at which the caller gives up
         self._loop = loop
         self._story = story
         self._land = land
@@ -266,8 +268,14 @@ class _Request(Generic[T]):
 
     def answer(self, result: Any, error: Exception | None) -> None:
         """Give the caller its answer, unless it has one or has gone."""
+        if self.timer is not None:
+            self.timer.cancel()
         if not self.future.done():
             if error is not None:
                 self.future.set_exception(error)
             else:
                 self.future.set_result(result)
+
+    def give_up(self, seconds: float) -> None:
+        """Tell the caller that no answer has come; the request may land all the same."""
+        self.answer(None, AmbiguousCallError(f"no answer to {self.operation} after {seconds} s", code="ReadTimeout"))

@@ -66,7 +66,7 @@ WORLD_CONTEXT = Context()  # in which the world outside all processes runs: the 
 class Handle:
     """A callback that is ready or scheduled; what `call_soon`, `call_later` and `call_at` return."""
 
-    __slots__ = ("_args", "_callback", "_context", "_when", "is_cancelled", "process")
+    __slots__ = ("_when", "args", "callback", "context", "is_cancelled", "process")
 
     def __init__(
         self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None, when: float
@@ -76,16 +76,16 @@ class Handle:
             context = copy_context()
         else:
             self.process = context.get(PROCESS)
-        self._callback = callback
-        self._args = args
-        self._context = context
+        self.callback = callback
+        self.args = args
+        self.context = context
         self._when = when
         self.is_cancelled = False
 
     def cancel(self) -> None:
         """Never run it."""
         self.is_cancelled = True
-        self._args = ()
+        self.args = ()
 
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
@@ -95,12 +95,8 @@ class Handle:
         """Return the virtual time at which it is due, seconds."""
         return self._when
 
-    def run(self) -> None:
-        """Run the callback in its context."""
-        self._context.run(self._callback, *self._args)
-
     def __repr__(self) -> str:
-        return f"<Handle {self._callback!r} of {self.process!r}>"
+        return f"<Handle {self.callback!r} of {self.process!r}>"
 
 
 class Future(asyncio.Future[Any]):
@@ -178,7 +174,12 @@ class SimulationLoop(asyncio.AbstractEventLoop):
 
     def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Run the callback after `delay` virtual seconds."""
-        return self.call_at(self._now + max(0.0, delay), callback, *args, context=context)
+        when = self._now + delay if delay > 0 else self._now
+        handle = Handle(callback, args, context, when)
+        if not self._closed:
+            self._serial += 1
+            heapq.heappush(self._timers, (when, self._serial, handle))
+        return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Run the callback at the virtual time `when`."""
@@ -330,7 +331,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
                     f"{self._steps_per_second_max:,} steps inside one virtual second at {self._now:.3f} s: {handle!r}"
                 )
             try:
-                handle.run()
+                handle.context.run(handle.callback, *handle.args)
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:  # noqa: BLE001 - a loop keeps going; the failure is kept and judged

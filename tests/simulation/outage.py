@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ from consumer.core.object_key import GAP_FOLDER
 from shared.aggregation import deaggregate
 from shared.lease import CheckpointKind
 from shared.records import Position
-from tests.simulation.draw import SOURCE
+from tests.simulation.draw import CHAOS_SECONDS, SOURCE
 from tests.simulation.truth import archived_numbers
 from tests.simulation.web_log import number_of
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.6  # of the worlds in which every record has to become an event or a dead letter in the bucket
 _LONG_SHARE: Final = 0.3  # of outages: so long that nothing is left, and that tombstones are deleted
+_LATE_SHARE: Final = 0.3  # of outages: they end when nobody writes any more, so that no later record tells of a gap
+_PATIENCE_SECONDS: Final = 120.0
 _RETENTION_SECONDS: Final = 86_400.0  # the fake's
 _BEFORE: Final = Position(0, -1)
 
@@ -55,7 +58,10 @@ class Outage:
         begin = self._chance.uniform(15, 60)
         for actor in self._world.workers:
             self._world.at(begin + self._chance.uniform(0, 3), actor.leave)
-        self._world.at(begin + self._chance.uniform(4, 25), self._pass_time)
+        end = begin + self._chance.uniform(4, 25)
+        if random.Random(f"late outage {self._world.seed}").random() < _LATE_SHARE:
+            end = CHAOS_SECONDS - self._chance.uniform(0, 5)
+        self._world.at(end, self._pass_time)
 
     def _pass_time(self) -> None:
         """Let a day or more go by while nothing runs at all: only clocks notice."""
@@ -115,6 +121,12 @@ class Outage:
     def excused(self) -> set[int]:
         """The numbers that need not arrive."""
         return {number for each in self._trimmed.values() for number in each.numbers}
+
+    async def settle(self) -> None:
+        """Wait until somebody has taken every shard and told what is missing, for as long as leases may take."""
+        deadline = self._world.loop.time() + _PATIENCE_SECONDS
+        while self._world.loop.time() < deadline and self.violations():
+            await asyncio.sleep(1.0)
 
     def violations(self) -> list[str]:
         """Say which of the events that are not in the bucket lie inside no gap that was recorded."""

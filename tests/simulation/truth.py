@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections.abc import Collection, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -109,10 +110,17 @@ def _archived(kinesis: FakeKinesis, objects: FakeObjects, source: str) -> Iterat
             yield event, place.generation
 
 
-def _events_in(objects: FakeObjects, key: str) -> Iterator[dict[str, Any]]:
-    for event in events_of(key, objects.objects[key].body):
-        # Columns show what an event does not have as null or as nothing.
-        yield {name: value for name, value in event.items() if value is not None and value != ""}
+def _events_in(objects: FakeObjects, key: str) -> Sequence[dict[str, Any]]:
+    return _decoded(key, objects.objects[key].body)
+
+
+@lru_cache(maxsize=2_048)  # each object of a world is looked at three times, and to decode it costs most of that
+def _decoded(key: str, body: bytes) -> Sequence[dict[str, Any]]:
+    # Columns show what an event does not have as null or as nothing.
+    return [
+        {name: value for name, value in event.items() if value is not None and value != ""}
+        for event in events_of(key, body)
+    ]
 
 
 def _misfits(objects: FakeObjects) -> Iterator[tuple[dict[str, Any], int]]:
@@ -137,4 +145,10 @@ def _events(kinesis: FakeKinesis, stream: str) -> Iterator[dict[str, Any]]:
         shard = kinesis.streams[stream].shards[shard_id]
         for record in shard.records:
             for user in deaggregate(record, shard.shard.hash_key_range).records:
-                yield orjson.loads(user.data)
+                yield _loaded(user.data)
+
+
+@lru_cache(maxsize=8_192)
+def _loaded(data: bytes) -> dict[str, Any]:
+    loaded: dict[str, Any] = orjson.loads(data)
+    return loaded

@@ -210,6 +210,7 @@ class World:
         await self.operator.settle()
         if await self._drained():
             await self.fleet.settle()
+            await self.outage.settle()
             await self.hours.settle()
             await self._audit()
 
