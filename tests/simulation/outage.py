@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SHARE: Final = 0.6  # of the worlds in which every record has to become an event or a dead letter in the bucket
 _LONG_SHARE: Final = 0.3  # of outages: so long that nothing is left, and that tombstones are deleted
 _LATE_SHARE: Final = 0.3  # of outages: they end when nobody writes any more, so that no later record tells of a gap
-_PATIENCE_SECONDS: Final = 120.0
+_PATIENCE_SECONDS: Final = 120
 _RETENTION_SECONDS: Final = 86_400.0  # the fake's
 _BEFORE: Final = Position(0, -1)
 
@@ -124,8 +124,9 @@ class Outage:
 
     async def settle(self) -> None:
         """Wait until somebody has taken every shard and told what is missing, for as long as leases may take."""
-        deadline = self._world.loop.time() + _PATIENCE_SECONDS
-        while self._world.loop.time() < deadline and self.violations():
+        for _ in range(_PATIENCE_SECONDS):
+            if not self.violations():
+                return
             await asyncio.sleep(1.0)
 
     def violations(self) -> list[str]:
