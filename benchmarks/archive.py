@@ -40,8 +40,9 @@ _FORMATS: Final = (
 def _lines() -> list[bytes]:
     enricher, timestamp = Enricher(STREAM, "shardId-000000000000"), timestamp_text(time.time()).encode()
     events = make_events(_OBJECT_EVENTS)
-    rows = ((orjson.dumps(event), event, number, 0) for number, event in enumerate(events, 1))
-    return enricher.enrich_all(rows, timestamp)[0]
+    numbers = list(map(str, range(1, len(events) + 1)))
+    columns = (list(map(orjson.dumps, events)), events, numbers, [0] * len(events))
+    return enricher.enrich_all(columns, timestamp)[0].each()
 
 
 def _measure(events: int, write: Callable[[], int]) -> tuple[float, int]:

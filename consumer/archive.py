@@ -184,7 +184,7 @@ class Archive:
             slots = [slot for slot in batch.slots if not slot.startswith(ERROR_MARK)]
             if not self.format.needs_schema or self.format.schema is not None or not slots:
                 return self.format
-            lines = (line for slot in slots for line in bytes(batch.lines_of(slot) or b"").splitlines())
+            lines = (line for slot in slots for block in batch.blocks_of(slot) for line in bytes(block).splitlines())
             inferred = Schema.infer(islice(lines, _INFERRED_LINES_MAX))
             held = Schema.parse(await self.retrier.call("hold_schema", lambda: self.hold_schema(inferred.text)))
             self.telemetry.info("schema_held", columns=len(held.columns), is_ours=held == inferred)

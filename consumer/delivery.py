@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any, NamedTuple, cast
 
 from consumer.budget import Account
@@ -12,7 +13,7 @@ from consumer.core.checkpoint_tracker import CheckpointTracker, Unit
 from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.object_key import STREAM_DELIVERY_FAILED
-from consumer.core.transform import Transform, Transformed, partition_key_of
+from consumer.core.transform import Transform, Transformed, partition_keys_of
 from consumer.status import Counters
 from shared.event import decode_event, event_id_of
 from shared.ports import Clock, Outcome, RecordSink, Telemetry, Undeliverable
@@ -72,14 +73,9 @@ class Delivery:
         found = transform.apply(chunk, timestamp)
         for letter in found.dead_letters:
             self._refuse(letter, batch)
-        routed: defaultdict[str, list[bytes]] = defaultdict(list)
-        for line, slot in zip(found.lines, found.slots, strict=True):
-            routed[slot].append(line)
         if to_streams and self._sinks:
             await self._put(found, unit, batch, chunk)
-        oldest = _oldest(found, chunk)
-        for slot, lines in routed.items():
-            batch.append(slot, lines, oldest[slot])
+        _fill(batch, found, chunk)
         batch.extend(chunk.last, len(chunk), chunk.arrivals[-1])
         held = chunk.size + batch.held_bytes - held_before
         batch.charged += held
@@ -91,17 +87,15 @@ class Delivery:
 
     async def _put(self, found: Transformed, unit: Unit, batch: Batch, chunk: Chunk) -> None:
         """Put the events to their sinks, each in reading order: two destinations may share a stream."""
-        taken: dict[int, tuple[RecordSink, list[bytes], list[str]]] = {}
-        by_destination = {name: taken.setdefault(id(sink), (sink, [], []))[1:] for name, sink in self._sinks.items()}
-        for line, event, destination, index in zip(
-            found.lines, found.events, found.destinations, found.indexes, strict=True
-        ):
-            columns = by_destination.get(destination)
-            if columns is not None:
-                columns[0].append(line)
-                columns[1].append(partition_key_of(event, chunk.keys[index]))
+        all_lines = found.lines.each()
+        all_keys = partition_keys_of(found.events, [chunk.keys[index] for index in found.indexes])
         token = _Token(unit, batch, chunk, found.indexes, found.destinations)
-        for sink, lines, keys in taken.values():
+        for sink in {id(sink): sink for sink in self._sinks.values()}.values():
+            lines, keys = all_lines, all_keys
+            names = {name for name, each in self._sinks.items() if each is sink}
+            if not names.issuperset(found.destinations):
+                is_own = [destination in names for destination in found.destinations]
+                lines, keys = list(compress(lines, is_own)), list(compress(keys, is_own))
             self.tracker.expect(unit, len(lines))
             await sink.put_all(lines, keys, self._receive, token)
 
@@ -149,16 +143,15 @@ class Delivery:
             telemetry.count("events_routed", count, destination=destination)
 
 
-def _oldest(found: Transformed, chunk: Chunk) -> dict[str, float]:
-    """Return the arrival of the oldest record of each slot."""
-    arrivals = (
-        chunk.arrivals if isinstance(found.indexes, range) else [chunk.arrivals[index] for index in found.indexes]
-    )
-    oldest: dict[str, float] = {}
-    for slot, arrival in zip(found.slots, arrivals, strict=True):
-        if arrival < oldest.setdefault(slot, arrival):
-            oldest[slot] = arrival
-    return oldest
+def _fill(batch: Batch, found: Transformed, chunk: Chunk) -> None:
+    """Add events to the objects that they belong to."""
+    if not batch.keeps_lines:
+        return
+    arrivals, indexes = chunk.arrivals, found.indexes
+    if not isinstance(indexes, range):
+        arrivals = [arrivals[index] for index in indexes]
+    for slot, own, text in found.lines.by_slot(found.slots):
+        batch.append(slot, text, len(own), min(map(arrivals.__getitem__, own)))
 
 
 def _index_of(line: bytes, chunk: Chunk) -> int:

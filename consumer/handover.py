@@ -98,6 +98,7 @@ class Handover:
             chunk.dead_letter(index, error_type=PROCESSING_FAILED, error_code=code, error_message=message)
             for index, (code, message) in sorted(chunk.refused.items())
         ]
+        number_of = {text: int(text) for text in dict.fromkeys(chunk.sequence_numbers)}
         records = [
             Record(
                 chunk.datas[index],
@@ -105,7 +106,7 @@ class Handover:
                 event_id_of(event),
                 chunk.keys[index],
                 self._shard_id,
-                chunk.sequence_numbers[index],
+                number_of[chunk.sequence_numbers[index]],
                 chunk.sub_sequence_numbers[index],
                 chunk.arrivals[index],
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Self, overload
 
 from shared.hash_key import FULL_RANGE, HashKeyRange
 
@@ -23,6 +24,53 @@ class StreamRecord(NamedTuple):
     partition_key: str
     sequence_number: int
     arrival_timestamp: float  # seconds since the epoch
+
+
+class StreamRecords(Sequence[StreamRecord]):
+    """Neighbouring stream records in columns: an object per record costs as much as to parse it, so none is kept.
+
+    Equal to any sequence of equal records. `numbers` are the sequence numbers in plain decimal digits, as they come and
+    as they are written again.
+    """
+
+    __slots__ = ("arrivals", "datas", "keys", "numbers")
+
+    def __init__(self, datas: list[bytes], keys: list[str], numbers: list[str], arrivals: list[float]) -> None:
+        self.datas = datas
+        self.keys = keys
+        self.numbers = numbers
+        self.arrivals = arrivals
+
+    @classmethod
+    def of(cls, records: Iterable[StreamRecord]) -> Self:
+        """Return the columns of records."""
+        columns = cls([], [], [], [])
+        for data, key, number, arrival in records:
+            columns.datas.append(data)
+            columns.keys.append(key)
+            columns.numbers.append(str(number))
+            columns.arrivals.append(arrival)
+        return columns
+
+    def __len__(self) -> int:
+        return len(self.datas)
+
+    @overload
+    def __getitem__(self, index: int) -> StreamRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> StreamRecord | Self:
+        if isinstance(index, slice):
+            return type(self)(self.datas[index], self.keys[index], self.numbers[index], self.arrivals[index])
+        return StreamRecord(self.datas[index], self.keys[index], int(self.numbers[index]), self.arrivals[index])
+
+    def __iter__(self) -> Iterator[StreamRecord]:
+        return map(StreamRecord, self.datas, self.keys, map(int, self.numbers), self.arrivals)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
 
 
 class UserRecord(NamedTuple):
@@ -142,7 +190,7 @@ class RecordPage:
     `next_iterator` is None at the end of a closed shard; of an event, it is the continuation sequence number.
     """
 
-    records: tuple[StreamRecord, ...] = ()
+    records: Sequence[StreamRecord] = ()
     next_iterator: str | None = None
     behind_milliseconds: int = 0
     child_shards: tuple[ChildShard, ...] = field(default=())

@@ -2,29 +2,65 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.object_key import error_slot
 from shared.lease import Marks
+from shared.limits import KIB
 from shared.records import Position
 
 # What a slot takes besides its lines: the object, its name, a place in the table, the spare room of its bytes.
 SLOT_OVERHEAD_BYTES: Final = 640
+_BLOCK_BYTES: Final = 32 * KIB
 # Names of objects are pinned in the lease row, twice (the slot and its key, which share long runs with others): what
 # they take there once compressed, estimated from above.
 PINNED_BYTES_PER_SLOT: Final = 16
 
 
 class _Slot:
-    """The lines of one object: one bytearray, because many small kept objects pin whole pages of memory."""
+    """The lines of one object, in blocks: a long text is one, short ones are put together in the last one.
 
-    __slots__ = ("count", "lines", "oldest_arrival")
+    Not each of them by itself, because many small kept objects pin whole pages of memory, nor all in one, which would
+    be moved eight times while it grows beside others.
+    """
+
+    __slots__ = ("blocks", "count", "last", "oldest_arrival", "size")
 
     def __init__(self, arrival: float) -> None:
-        self.lines = bytearray()
+        self.blocks: list[bytes | bytearray] = []
+        self.last = bytearray()
+        self.size = 0
         self.count = 0
         self.oldest_arrival = arrival
+
+    def append(self, lines: bytes) -> None:
+        """Add whole lines."""
+        self.size += len(lines)
+        if len(lines) < _BLOCK_BYTES:
+            self.last += lines
+            if len(self.last) < _BLOCK_BYTES:
+                return
+            self.blocks.append(self.last)
+        else:
+            self.blocks += (self.last, lines)
+        self.last = bytearray()
+
+    def take(self) -> bytearray:
+        """Return all lines, which are forgotten block by block: hardly any is in memory twice."""
+        body, at = bytearray(self.size), 0
+        for block in self._drain():
+            body[at : at + len(block)] = block
+            at += len(block)
+        return body
+
+    def _drain(self) -> Iterator[bytes | bytearray]:
+        blocks = deque[bytes | bytearray]((*self.blocks, self.last))
+        self.blocks, self.last, self.size = [], bytearray(), 0
+        while blocks:
+            yield blocks.popleft()
 
 
 class Batch:
@@ -42,7 +78,7 @@ class Batch:
         self.condemned_after = 0  # attempts at its one record, if that is refused for having killed
         self.pinned_bytes = 0  # at most what the names of its objects take in the lease row
         self.largest: tuple[str, int] = ("", 0)  # the slot with most lines, and their bytes
-        self._keeps_lines = keeps_lines
+        self.keeps_lines = keeps_lines
         self._slots: dict[str, _Slot] = {}
 
     @property
@@ -73,9 +109,9 @@ class Batch:
         self.last_arrival = arrival
         self.records += records
 
-    def append(self, slot: str, lines: list[bytes], oldest_arrival: float) -> None:
-        """Add lines to an object; `oldest_arrival` is that of the oldest of them, seconds since the epoch."""
-        if not self._keeps_lines:
+    def append(self, slot: str, lines: bytes, count: int, oldest_arrival: float) -> None:
+        """Add lines, with their newlines, to an object; `oldest_arrival` is that of the oldest (epoch seconds)."""
+        if not self.keeps_lines:
             return
         found = self._slots.get(slot)
         if found is None:
@@ -83,30 +119,25 @@ class Batch:
             self.pinned_bytes += PINNED_BYTES_PER_SLOT + 2 * len(slot.encode())
         elif oldest_arrival < found.oldest_arrival:
             found.oldest_arrival = oldest_arrival
-        body = found.lines
-        size = len(body)
-        body += b"\n".join(lines)
-        body += b"\n"
-        found.count += len(lines)
-        self.size += len(body) - size
-        if len(body) > self.largest[1]:
-            self.largest = (slot, len(body))
+        found.append(lines)
+        found.count += count
+        self.size += len(lines)
+        if found.size > self.largest[1]:
+            self.largest = (slot, found.size)
 
     def append_dead_letter(self, letter: DeadLetter, shard_id: str, now_wall: float) -> None:
         """Add a dead letter."""
         line = letter.encode(shard_id, now_wall)
-        self.append(error_slot(letter.error_type), [line], letter.arrival_timestamp)
+        self.append(error_slot(letter.error_type), line + b"\n", 1, letter.arrival_timestamp)
 
     def take_lines(self, slot: str) -> bytearray:
         """Return the body of an object, which the batch forgets."""
-        found = self._slots[slot]
-        lines, found.lines = found.lines, bytearray()
-        return lines
+        return self._slots[slot].take()
 
-    def lines_of(self, slot: str) -> bytearray | None:
-        """Return the body of an object; None if the batch has nothing for it."""
+    def blocks_of(self, slot: str) -> Iterator[bytes | bytearray]:
+        """Yield the lines of an object in blocks of whole lines."""
         found = self._slots.get(slot)
-        return found.lines if found else None
+        return iter((*found.blocks, found.last) if found else ())
 
     def oldest_arrival(self, slot: str) -> float:
         """Return the arrival of the oldest record of an object, seconds since the epoch."""

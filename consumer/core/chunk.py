@@ -11,7 +11,7 @@ from consumer.core.dead_letter import DeadLetter
 from shared.aggregation import MAGIC, split
 from shared.hash_key import HashKeyRange
 from shared.limits import KIB
-from shared.records import Position, StreamRecord
+from shared.records import Position, StreamRecord, StreamRecords
 
 # Chunks of 256 stay in the processor's cache; to keep a page's decoded events costs as much again as to parse them.
 CHUNK_RECORDS: Final = 256
@@ -42,7 +42,7 @@ class Chunk:
 
     datas: list[bytes] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
-    sequence_numbers: list[int] = field(default_factory=list)
+    sequence_numbers: list[str] = field(default_factory=list)  # in plain decimal digits
     sub_sequence_numbers: list[int] = field(default_factory=list)
     arrivals: list[float] = field(default_factory=list)  # seconds since the epoch
     refused: dict[int, tuple[str, str]] = field(default_factory=dict)  # by index: error code and message
@@ -67,7 +67,7 @@ class Chunk:
 
     def position(self, index: int) -> Position:
         """Return the place of a record."""
-        return Position(self.sequence_numbers[index], self.sub_sequence_numbers[index])
+        return Position(int(self.sequence_numbers[index]), self.sub_sequence_numbers[index])
 
     def condemn(self, attempts: int) -> None:
         """Refuse the first record, as the process ended at each of the attempts to look at it."""
@@ -106,7 +106,7 @@ class Chunk:
             self.refused[len(self.datas) + count - 1] = members.refused
         self.datas += datas
         self.keys += members.keys[start:stop]
-        self.sequence_numbers += [members.sequence_number] * count
+        self.sequence_numbers += [str(members.sequence_number)] * count
         self.sub_sequence_numbers += range(start, stop)
         self.arrivals += [members.arrival] * count
         self.last = Position(members.sequence_number, max(0, stop - 1))
@@ -136,8 +136,9 @@ def cut(
     position: an aggregate can be empty.
     """
     chunk = Chunk()
-    for at in range(0, len(records), records_max):
-        part = records[at : at + records_max]
+    columns = records if isinstance(records, StreamRecords) else StreamRecords.of(records)
+    for at in range(0, len(columns), records_max):
+        part = columns[at : at + records_max]
         plain = _plain_chunk(part, after, through) if not chunk.last.sequence_number else None
         if plain is not None:
             yield plain
@@ -160,18 +161,18 @@ def cut(
         yield chunk
 
 
-def _plain_chunk(records: Sequence[StreamRecord], after: Position | None, through: Position | None) -> Chunk | None:
+def _plain_chunk(records: StreamRecords, after: Position | None, through: Position | None) -> Chunk | None:
     """Return records as a chunk at once; None if an aggregate or a bound is among them, or too many bytes."""
-    first, last = records[0].sequence_number, records[-1].sequence_number
+    datas, numbers = records.datas, records.numbers
+    first, last = int(numbers[0]), int(numbers[-1])
     if (after is not None and first <= after.sequence_number) or (
         through is not None and last >= through.sequence_number
     ):
         return None
-    datas, keys, numbers, arrivals = map(list, zip(*records, strict=True))
     size = sum(map(len, datas))
-    if size > CHUNK_BYTES_MAX or MAGIC in [data[: len(MAGIC)] for data in datas]:
+    if size > CHUNK_BYTES_MAX or max(datas) >= MAGIC:  # an aggregate begins with it, and JSON with less
         return None
-    return Chunk(datas, keys, numbers, [0] * len(datas), arrivals, last=Position(last), size=size)
+    return Chunk(datas, records.keys, numbers, [0] * len(datas), records.arrivals, last=Position(last), size=size)
 
 
 def _members(

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any, Final
 
 import orjson
 
+from consumer.core.lines import Lines
 from shared.errors import MalformedEventError
 from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, event_id_of
 from shared.limits import BROWSE_HISTORY_ITEMS_MAX
-from shared.records import Position
 
 QUANTITY_MAX: Final = 10**15  # a thousand of them still fit into 64 bits, and a double holds each exactly
 ENRICHMENT_VERSION: Final = 1  # part of the format version of S3 objects
@@ -30,13 +31,16 @@ _FIELDS: Final = frozenset(
     )
 )
 # The new fields, in the pieces that an event's own values come between.
-_QUANTITY: Final = b',"processing_timestamp":"%b","overall_product_quantity":'
-_TOTALS: Final = b'%d,"overall_in_shopping_cart":%d,"total_different_products":%d,"recommendations":[]'
-_ANY_TOTALS: Final = _TOTALS.replace(b"%d", b"%a")  # a sum may have a fraction
+_SPLICE: Final = (
+    b',"processing_timestamp":"%b","overall_product_quantity":',
+    b',"overall_in_shopping_cart":',
+    b',"total_different_products":',
+    b',"recommendations":[]',
+)
 _SUB: Final = b'","sub_sequence_number":'
 _BRACE: Final = ord("}")
-_LINE_FEED: Final = ord("\n")
-_CARRIAGE_RETURN: Final = ord("\r")
+_HISTORIES: Final = (list, tuple)  # JSON makes no tuple: it stands for none
+_last: Final = itemgetter(-1)
 _NEWLINES_TO_SPACES: Final = bytes(0x20 if code in b"\r\n" else code for code in range(256))
 
 
@@ -101,23 +105,35 @@ def _kind(value: object) -> str:
     return {bool: "a boolean", str: "a text", dict: "an object", list: "a list"}.get(type(value), "something else")
 
 
-def _totals_text(event: Mapping[str, Any]) -> bytes:
-    """Return what `totals_of` does as JSON, the fields' names between; reads at once what nearly every event has."""
-    total = in_cart = 0
+def _plain_totals(events: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int], list[int]] | None:
+    """Return the columns of what `totals_of` returns; None if a history is out of the ordinary."""
+    totals: list[int] = []
+    in_carts: list[int] = []
+    products: list[int] = []
     try:
-        history = event["browse_history"]
-        if type(history) is not list or len(history) > BROWSE_HISTORY_ITEMS_MAX:
-            return _ANY_TOTALS % totals_of(event)
-        for item in history:
-            quantity, flag = item["quantity"], item["in_shopping_cart"]
-            if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX or type(flag) is not bool:
-                return _ANY_TOTALS % totals_of(event)
-            total += quantity
-            if flag:
-                in_cart += quantity
+        for event in events:
+            total = in_cart = 0
+            history = event.get("browse_history", ())
+            if type(history) not in _HISTORIES or len(history) > BROWSE_HISTORY_ITEMS_MAX:
+                return None
+            for item in history:
+                quantity, flag = item["quantity"], item["in_shopping_cart"]
+                if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX or type(flag) is not bool:
+                    return None
+                total += quantity
+                if flag:
+                    in_cart += quantity
+            totals.append(total)
+            in_carts.append(in_cart)
+            products.append(len(history))
     except (KeyError, TypeError):  # a field is absent, or an item is no object
-        return _ANY_TOTALS % totals_of(event)
-    return _TOTALS % (total, in_cart, len(history))
+        return None
+    return totals, in_carts, products
+
+
+def _texts(values: Sequence[int]) -> list[bytes]:
+    """Return whole numbers in decimal, in a tenth of the time of one by one."""
+    return orjson.dumps(values)[1:-1].split(b",")
 
 
 def _one_line(data: bytes) -> bytes:
@@ -125,8 +141,9 @@ def _one_line(data: bytes) -> bytes:
     return data.rstrip(JSON_WHITESPACE).translate(_NEWLINES_TO_SPACES)
 
 
-# What enrichment takes of a record: data, the event that `decode_events` made of it, sequence and sub-sequence number.
-Row = tuple[bytes, dict[str, Any], int, int]
+# What enrichment takes of records, in columns: data, the events that `decode_events` made of it, sequence numbers in
+# decimal digits, and sub-sequence numbers.
+Columns = tuple[Sequence[bytes], Sequence[dict[str, Any]], Sequence[str], Sequence[int]]
 
 
 class Enricher:
@@ -141,50 +158,72 @@ class Enricher:
         self._source = b',"source":{%b,"sequence_number":"' % names
         self._new_id = b',"event_id":%b' % orjson.dumps(f"{stream}:{shard_id}:")[:-1]
 
-    def event_id(self, position: Position) -> str:
-        """Return the id of an event that brought none: its place in the source stream."""
-        return f"{self.stream}:{self.shard_id}:{position.sequence_number}:{position.sub_sequence_number}"
-
-    def enrich_all(self, rows: Iterable[Row], timestamp: bytes) -> tuple[list[bytes], dict[int, Exception]]:
-        """Return the enriched events, each one line without a newline; where it fails, no bytes and the error by index.
+    def enrich_all(self, columns: Columns, timestamp: bytes) -> tuple[Lines, dict[int, Exception]]:
+        """Return the enriched events, each one line, and the errors, by index, of those that are left out of them.
 
         The source's bytes stay as they are and the new fields are spliced in before the closing brace. Newlines between
         tokens become spaces (JSON allows none elsewhere), so that a line is an event. Only an event that already
         holds one of the new fields is written anew, with the new values. The sequence number is a string, because it
         has more digits than a double holds.
         """
-        stamp, new_id, source = _QUANTITY % timestamp, self._new_id, self._source
+        together = self._enrich_together(columns, timestamp)
+        if together is not None:
+            return together, {}
         lines: list[bytes] = []
         failures: dict[int, Exception] = {}
-        number, text = -1, b""
-        for data, event, sequence_number, sub_sequence_number in rows:
-            if sequence_number != number:
-                # All members of an aggregate share it, and it takes long to write.
-                number, text = sequence_number, b"%d" % sequence_number
+        for index, (data, event, number, sub) in enumerate(zip(*columns, strict=True)):
             try:
-                if data[-1] != _BRACE or _LINE_FEED in data or _CARRIAGE_RETURN in data:
-                    data = _one_line(data)  # noqa: PLW2901 - it is the same record
-                event_id = event.get(EVENT_ID_FIELD)
-                is_spliced = event and _FIELDS.isdisjoint(event)
-                if is_spliced and event_id and type(event_id) is str:
-                    sums, sub = _totals_text(event), b"%d" % sub_sequence_number
-                    line = b"".join((data[:-1], stamp, sums, source, text, _SUB, sub, b"}}"))
-                elif is_spliced and event_id is None and EVENT_ID_FIELD not in event:
-                    sums, sub = _totals_text(event), b"%d" % sub_sequence_number
-                    line = b"".join(
-                        (data[:-1], stamp, sums, new_id, text, b":", sub, b'"', source, text, _SUB, sub, b"}}")
-                    )
-                else:
-                    line = self._rewrite(event, Position(number, sub_sequence_number), timestamp)
+                lines.append(self._enrich(data, event, number, sub, timestamp))
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - a part of the answer: who asked tells a defect from bad data
-                failures[len(lines)] = error
-                line = b""
-            lines.append(line)
-        return lines, failures
+                failures[index] = error
+        return Lines((lines,), (b"\n",)), failures
 
-    def _rewrite(self, event: dict[str, Any], position: Position, timestamp: bytes) -> bytes:
+    def _enrich_together(self, columns: Columns, timestamp: bytes) -> Lines | None:
+        """Do what `_enrich` does to all events at once; None if one of them is out of the ordinary.
+
+        An event is ordinary if it is one line, is not empty, holds none of the new fields and counts whole quantities;
+        and either each event has an id, or none.
+        """
+        datas, events, numbers, subs = columns
+        text, names = b"".join(datas), set[str]().union(*events)
+        if {*map(_last, datas)} != {_BRACE} or b"\n" in text or b"\r" in text or not _FIELDS.isdisjoint(names):
+            return None
+        has_ids = EVENT_ID_FIELD in names
+        if not all(events):
+            return None
+        if has_ids and not all(type(event.get(EVENT_ID_FIELD)) is str and event[EVENT_ID_FIELD] for event in events):
+            return None
+        totals = _plain_totals(events)
+        if totals is None:
+            return None
+        start, *between, rest = _SPLICE
+        places = ["\n".join(numbers).encode("ascii").split(b"\n"), _texts(list(subs))]
+        heads = [data[:-1] for data in datas]
+        if has_ids:
+            between += [rest + self._source, _SUB, b"}}\n"]
+        else:
+            between += [rest + self._new_id, b":", b'"' + self._source, _SUB, b"}}\n"]
+            places += places
+        return Lines((heads, *map(_texts, totals), *places), (start % timestamp, *between))
+
+    def _enrich(self, data: bytes, event: dict[str, Any], number: str, sub: int, timestamp: bytes) -> bytes:
+        """Return one event's line without a newline; MalformedEventError where a sum would be a guess."""
+        event_id = event.get(EVENT_ID_FIELD)
+        has_id = type(event_id) is str and event_id != ""
+        if not event or not _FIELDS.isdisjoint(event) or not (has_id or EVENT_ID_FIELD not in event):
+            return self._rewrite(event, number, sub, timestamp)
+        place = (number.encode("ascii"), b"%d" % sub)
+        start, in_cart, products, rest = _SPLICE
+        totals = (b"%a" % each for each in totals_of(event))  # a sum may have a fraction
+        sums = b"".join(
+            piece for pair in zip((start % timestamp, in_cart, products), totals, strict=True) for piece in pair
+        )
+        new_id = b"" if has_id else b'%b%b:%b"' % (self._new_id, *place)
+        return b"".join((_one_line(data)[:-1], sums, rest, new_id, self._source, _SUB.join(place), b"}}"))
+
+    def _rewrite(self, event: dict[str, Any], number: str, sub: int, timestamp: bytes) -> bytes:
         """Write the event anew: its own fields in their order, the new ones with their new values at the end."""
         quantity, in_cart, products = totals_of(event)
         enriched = {name: value for name, value in event.items() if name not in _FIELDS}
@@ -194,12 +233,12 @@ class Enricher:
         enriched["total_different_products"] = products
         enriched["recommendations"] = []
         if event_id_of(event) is None:
-            enriched[EVENT_ID_FIELD] = self.event_id(position)
+            enriched[EVENT_ID_FIELD] = f"{self.stream}:{self.shard_id}:{number}:{sub}"
         enriched["source"] = {
             "stream": self.stream,
             "shard_id": self.shard_id,
-            "sequence_number": str(position.sequence_number),
-            "sub_sequence_number": position.sub_sequence_number,
+            "sequence_number": number,
+            "sub_sequence_number": sub,
         }
         # orjson's results keep 4 KiB of memory alive each; a copy keeps its own size.
         return bytes(memoryview(orjson.dumps(enriched)))

@@ -9,6 +9,7 @@ from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher
+from consumer.core.lines import Lines
 from consumer.core.object_key import PROCESSING_FAILED
 from consumer.core.route import Router
 from shared.errors import MalformedEventError
@@ -23,7 +24,7 @@ ValueT = TypeVar("ValueT")
 class Transformed(NamedTuple):
     """What became of a chunk: events ready to be delivered, in columns and in reading order, and the rest of it."""
 
-    lines: list[bytes]  # each one line of JSON without a newline
+    lines: Lines
     events: Sequence[dict[str, Any]]  # what they were made of
     destinations: list[str]
     slots: list[str]  # which object of a flush each belongs to
@@ -48,12 +49,15 @@ class Transform:
         failures: dict[int, Exception] = {**malformed}
         repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events])
         kept = _without(range(len(chunk)), failures.keys() | chunk.refused.keys() | repeated)
-        columns = (chunk.datas, events, chunk.sequence_numbers, chunk.sub_sequence_numbers)
-        rows = zip(*(_pick(column, kept) for column in columns), strict=True)
-        lines, failed = self._enricher.enrich_all(rows, timestamp)
+        columns = (
+            _pick(chunk.datas, kept),
+            _pick(events, kept),
+            _pick(chunk.sequence_numbers, kept),
+            _pick(chunk.sub_sequence_numbers, kept),
+        )
+        lines, failed = self._enricher.enrich_all(columns, timestamp)
         if failed:
             failures.update((kept[at], error) for at, error in failed.items())
-            lines = [line for at, line in enumerate(lines) if at not in failed]
             kept = _without(kept, failures)
         left = _pick(events, kept)
         destinations = self._router.destinations_of(left)
@@ -79,15 +83,17 @@ def _pick(column: Sequence[ValueT], indexes: Sequence[int]) -> Sequence[ValueT]:
     return column if isinstance(indexes, range) else [column[index] for index in indexes]
 
 
-def partition_key_of(event: Mapping[str, Any], key: str) -> str:
-    """Return an event's key in its destination stream: its `session_id`, as in the lab, else the record's own key.
+def partition_keys_of(events: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[str]:
+    """Return events' keys in their destination stream: the `session_id`, as in the lab, else the record's own key.
 
     The key of a member of a foreign aggregate may be one that no stream takes: empty, or too long.
     """
-    session_id = event.get("session_id")
-    if type(session_id) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX:
-        return session_id
-    return key[:PARTITION_KEY_CHARACTERS_MAX] or _NO_KEY
+    return [
+        session_id
+        if type(session_id := event.get("session_id")) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX
+        else key[:PARTITION_KEY_CHARACTERS_MAX] or _NO_KEY
+        for event, key in zip(events, keys, strict=True)
+    ]
 
 
 def _dead_letter(chunk: Chunk, index: int, error: Exception | None, event: dict[str, Any]) -> DeadLetter:

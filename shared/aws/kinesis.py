@@ -8,7 +8,13 @@ from typing import Any
 from shared.aws.direct_call import DirectCall
 from shared.aws.error_map import aws_errors
 from shared.aws.kinesis_wire import checked, parse_put_results, put_records_body, put_results
-from shared.aws.record_page import get_records_body, hash_key_range, parse_record_page, record_page
+from shared.aws.record_page import (
+    get_records_body,
+    hash_key_range,
+    parse_record_page,
+    plain_numbers,
+    record_page,
+)
 from shared.limits import KIB, LIST_SHARDS_COUNT_MAX, RECORD_BYTES_MAX_DEFAULT, RETENTION_HOURS_DEFAULT
 from shared.records import (
     Distribution,
@@ -18,7 +24,7 @@ from shared.records import (
     Shard,
     Start,
     StartKind,
-    StreamRecord,
+    StreamRecords,
     StreamSummary,
 )
 
@@ -123,14 +129,12 @@ def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:
 
 def page_from_wire(answer: Any) -> RecordPage:
     """Return a GetRecords answer, or an event in its form, as botocore parsed it."""
-    records = (
-        StreamRecord(
-            each["Data"],
-            each["PartitionKey"],
-            int(each["SequenceNumber"]),
-            each.get("ApproximateArrivalTimestamp", 0.0),
-        )
-        for each in answer["Records"]
+    wire = answer["Records"]
+    records = StreamRecords(
+        [each["Data"] for each in wire],
+        [each["PartitionKey"] for each in wire],
+        plain_numbers([each["SequenceNumber"] for each in wire]),
+        [each.get("ApproximateArrivalTimestamp", 0.0) for each in wire],
     )
     return record_page(answer, records)
 

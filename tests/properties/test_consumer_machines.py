@@ -252,7 +252,7 @@ def test_no_batch_outgrows_its_bounds(steps: list[tuple[int, float]]) -> None:
     for number, (added, wait) in enumerate(steps, 1):
         if not batch.records:
             batch.open(Position(number), now)
-        batch.append("USA", [b"x" * (added - 1)], now)
+        batch.append("USA", b"x" * added, 1, now)
         batch.extend(Position(number), 1, 1.0)
         assert batch.records <= 5
         assert batch.size - added < 200

@@ -322,10 +322,10 @@ def test_athena_finds_the_archive_where_the_consumer_writes_it(template: dict[st
         "credit_limit": 1,
         "browse_history": [],
     }
-    row = (orjson.dumps(event), event, 1, 0)
-    ((line,), _) = Enricher("s", "shardId-0").enrich_all([row], b"2026-11-21T05:00:00+00:00")
+    columns = ([orjson.dumps(event)], [event], ["1"], [0])
+    lines, _ = Enricher("s", "shardId-0").enrich_all(columns, b"2026-11-21T05:00:00+00:00")
     table = _properties(template, "EventsTable")["TableInput"]
-    assert {each["Name"] for each in table["StorageDescriptor"]["Columns"]} == set(orjson.loads(line))
+    assert {each["Name"] for each in table["StorageDescriptor"]["Columns"]} == set(orjson.loads(lines.each()[0]))
     names = ObjectNames(
         archive_prefix=ConsumerSettings().archive_prefix,
         error_prefix=ConsumerSettings().error_prefix,

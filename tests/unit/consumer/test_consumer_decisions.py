@@ -7,6 +7,8 @@ import tracemalloc
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from consumer.core.batch import Batch
 from consumer.core.checkpoint_tracker import CheckpointTracker
@@ -190,7 +192,7 @@ def batch_of(size: int, records: int) -> Batch:
         batch.open(Position(1), 0.0)
         batch.extend(Position(records), records, 1.0)
     if size:
-        batch.append("USA", [b"x" * (size - 1)], 1.0)
+        batch.append("USA", b"x" * size, 1, 1.0)
     return batch
 
 
@@ -207,7 +209,7 @@ def test_roll_policy_closes_before_the_names_outgrow_the_lease_row() -> None:
     policy = RollPolicy(bytes_max=10**9, records_max=10**9, seconds_max=60)
     batch = batch_of(1, 1)
     while not policy.is_due(batch, now=0):
-        batch.append(f"USA/{len(batch.slots):064}", [b"{}"], 1.0)
+        batch.append(f"USA/{len(batch.slots):064}", b"{}\n", 1, 1.0)
         assert len(batch.slots) < 10_000
     assert len(batch.slots) > 500
 
@@ -341,6 +343,20 @@ def test_marks_forget_the_source_that_was_silent_longest() -> None:
     assert marks.forgotten == 1
 
 
+@given(st.lists(st.integers(1, 70_000), max_size=8))
+def test_a_batch_keeps_long_and_short_texts_in_their_order(sizes: list[int]) -> None:
+    """What an object gets is what was added, whatever the length of its parts; then the batch has forgotten it."""
+    batch = Batch(0.0, keeps_lines=True)
+    texts = [bytes([65 + number]) * (size - 1) + b"\n" for number, size in enumerate(sizes)]
+    for text in [b"first\n", *texts]:
+        batch.append("USA", text, 1, 1.0)
+    expected = b"".join([b"first\n", *texts])
+    assert batch.size == len(expected) == batch.largest[1]
+    assert b"".join(batch.blocks_of("USA")) == expected
+    assert all(bytes(block[-1:]) in {b"\n", b""} for block in batch.blocks_of("USA"))
+    assert (batch.take_lines("USA"), batch.take_lines("USA")) == (expected, b"")
+
+
 def test_a_batch_is_charged_at_least_what_its_partitions_take() -> None:
     """Ten thousand open partitions hold no more memory than the budget is told."""
     gc.collect()
@@ -349,7 +365,7 @@ def test_a_batch_is_charged_at_least_what_its_partitions_take() -> None:
         batch = Batch(0.0, keeps_lines=True)
         for number in range(10_000):
             for _ in range(3):
-                batch.append(f"International/customer-{number}", [b"x" * 300], 1.0)
+                batch.append(f"International/customer-{number}", b"x" * 301, 1, 1.0)
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from consumer.core import enrichment
 from consumer.core.chunk import Chunk
 from consumer.core.duplicate_marks import DuplicateMarks
-from consumer.core.enrichment import Enricher, timestamp_text, totals_of
+from consumer.core.enrichment import QUANTITY_MAX, Columns, Enricher, timestamp_text, totals_of
+from consumer.core.lines import Lines
 from consumer.core.route import Router
-from consumer.core.transform import Transform, partition_key_of
+from consumer.core.transform import Transform, partition_keys_of
 from shared.errors import ConfigurationError, MalformedEventError
 from shared.event import decode_event, decode_events
 from shared.limits import BROWSE_HISTORY_ITEMS_MAX, EVENT_BYTES_MAX
@@ -34,11 +35,17 @@ ADDED = {
 }
 
 
+def columns_of(*datas: bytes) -> Columns:
+    """Return what enrichment takes of records at PLACE and behind it."""
+    numbers, subs = [str(PLACE.sequence_number)] * len(datas), list(range(3, 3 + len(datas)))
+    return datas, [orjson.loads(data) for data in datas], numbers, subs
+
+
 def enrich(data: bytes) -> bytes:
     """Enrich bytes as shard 0 of `src` would."""
-    lines, failures = Enricher("src", "shardId-000000000000").enrich_all([(data, orjson.loads(data), *PLACE)], STAMP)
+    lines, failures = Enricher("src", "shardId-000000000000").enrich_all(columns_of(data), STAMP)
     assert not failures
-    return lines[0]
+    return lines.each()[0]
 
 
 def history(*items: dict[str, Any]) -> dict[str, Any]:
@@ -108,13 +115,66 @@ def test_sums_are_the_same_whether_read_the_quick_way_or_not(value: Any) -> None
         expected: Any = totals_of(event)
     except MalformedEventError as error:
         expected = str(error)
-    lines, failures = Enricher("src", "shard").enrich_all([(orjson.dumps(event), event, 7, 0)], STAMP)
+    lines, failures = Enricher("src", "shard").enrich_all(columns_of(orjson.dumps(event)), STAMP)
     if failures:
         assert expected == str(failures[0])
     else:
-        line = orjson.loads(lines[0])
+        line = orjson.loads(lines.each()[0])
         sums = [line[name] for name in sorted(ADDED) if name.startswith(("overall", "total"))]
         assert [(each, type(each)) for each in sums] == [(expected[at], type(expected[at])) for at in (1, 0, 2)]
+
+
+_EVENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "event_id": st.sampled_from(("web.00.5", "foreign", "", None, 7)),
+        "browse_history": st.lists(_ITEMS, max_size=3) | st.just([{"quantity": 2, "in_shopping_cart": True}]),
+        "source": st.just("own"),
+        "city": st.sampled_from(("Zürich", "two\nlines")),
+    },
+)
+_ORDINARY = st.fixed_dictionaries(
+    {"city": st.just("Ulm")},
+    optional={
+        "browse_history": st.lists(
+            st.fixed_dictionaries({"quantity": st.integers(0, QUANTITY_MAX), "in_shopping_cart": st.booleans()})
+        )
+    },
+)
+
+
+@given(
+    st.lists(_ORDINARY, max_size=5) | st.lists(_ORDINARY | _EVENTS, max_size=5),
+    st.none() | st.just("web.00."),
+    st.sampled_from((b"", b"\n", b" ")),
+)
+def test_events_are_enriched_alike_together_and_one_by_one(
+    events: list[dict[str, Any]], id_head: str | None, behind: bytes
+) -> None:
+    """Which way is taken shows in no byte, and in no refusal."""
+    datas = [
+        orjson.dumps(event if id_head is None else {**event, "event_id": f"{id_head}{number}"}) + behind
+        for number, event in enumerate(events)
+    ]
+    enricher, columns = Enricher("src", "shard"), columns_of(*datas)
+    together, failures = enricher.enrich_all(columns, STAMP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Enricher, "_enrich_together", lambda *_: None)
+        one_by_one, expected = enricher.enrich_all(columns, STAMP)
+    assert together.each() == one_by_one.each()
+    assert {at: str(error) for at, error in failures.items()} == {at: str(error) for at, error in expected.items()}
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=9))
+def test_lines_are_dealt_out_to_slots_in_their_order(slots: list[str]) -> None:
+    """Each line is in the text of its slot, behind those that came before it, and its index says which it is."""
+    numbers = [b"%d" % number for number in range(len(slots))]
+    lines = Lines((numbers, numbers[::-1]), (b"-", b".\n"))
+    each = lines.each()
+    assert each == [b"%b-%b." % pair for pair in zip(numbers, numbers[::-1], strict=True)]
+    found = {slot: (list(own), text) for slot, own, text in lines.by_slot(slots)}
+    expected = {slot: [at for at, other in enumerate(slots) if other == slot] for slot in slots}
+    assert found == {slot: (own, b"".join(each[at] + b"\n" for at in own)) for slot, own in expected.items()}
 
 
 @pytest.mark.parametrize("value", ["[]", {}, 3, [{"quantity": 1}] * (BROWSE_HISTORY_ITEMS_MAX + 1)])
@@ -204,8 +264,9 @@ def test_destinations_that_would_break_keys_are_refused(name: str) -> None:
 def chunk_of(*datas: bytes, key: str = "k") -> Chunk:
     """Return a chunk of records at PLACE and behind it."""
     count = len(datas)
-    numbers, subs = [PLACE.sequence_number] * count, list(range(3, 3 + count))
-    return Chunk(list(datas), [key] * count, numbers, subs, [1.7e9] * count, last=Position(numbers[0], subs[-1]))
+    numbers, subs = [str(PLACE.sequence_number)] * count, list(range(3, 3 + count))
+    last = Position(PLACE.sequence_number, subs[-1])
+    return Chunk(list(datas), [key] * count, numbers, subs, [1.7e9] * count, last=last)
 
 
 def transform() -> Transform:
@@ -219,20 +280,20 @@ def transform() -> Transform:
 )
 def test_partition_key_is_the_session_id(data: bytes, key: str) -> None:
     """The destination's partition key is the session id, or else the key that the record came with."""
-    assert partition_key_of(orjson.loads(data), "k") == key
+    assert partition_keys_of([orjson.loads(data)], ["k"]) == [key]
 
 
 @pytest.mark.parametrize(("key", "expected"), [("", "-"), ("k" * 257, "k" * 256), ("k" * 256, "k" * 256)])
 def test_a_key_that_no_stream_takes_does_not_stop_the_shard(key: str, expected: str) -> None:
     """A member of a foreign aggregate may have any key; equal ones stay equal, so that their order is kept."""
-    assert partition_key_of({"session_id": "s" * 257}, key) == expected
+    assert partition_keys_of([{"session_id": "s" * 257}], [key]) == [expected]
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b"null", b"{", b'{"browse_history":3}', b'{"a":NaN}'])
 def test_bad_input_becomes_a_dead_letter_with_its_bytes(data: bytes) -> None:
     """What is no event is kept with its bytes, its place and a reason that does not repeat the data."""
     found = transform().apply(chunk_of(data), STAMP)
-    assert (found.lines, len(found.dead_letters)) == ([], 1)
+    assert (len(found.lines), len(found.dead_letters)) == (0, 1)
     line = orjson.loads(found.dead_letters[0].encode("shardId-000000000000", 1.7e9 + 1))
     assert base64.b64decode(line["rawData"]) == data
     assert line["sequenceNumber"] == str(PLACE.sequence_number)
@@ -250,8 +311,9 @@ def test_a_defect_of_ours_is_a_dead_letter_too(monkeypatch: pytest.MonkeyPatch) 
         return (0, 0, 0)
 
     monkeypatch.setattr(enrichment, "totals_of", fail)
-    found = transform().apply(chunk_of(*(b'{"event_id":"%b"}' % name for name in (b"a", b"b", b"c"))), STAMP)
-    assert [orjson.loads(line)["event_id"] for line in found.lines] == ["a", "c"]
+    datas = [b'{"event_id":"%b","browse_history":null}' % name for name in (b"a", b"b", b"c")]
+    found = transform().apply(chunk_of(*datas), STAMP)
+    assert [orjson.loads(line)["event_id"] for line in found.lines.each()] == ["a", "c"]
     assert [(each.error_code, each.event_id) for each in found.dead_letters] == [("internal-error", "b")]
     assert found.dead_letters[0].position == (PLACE.sequence_number, 4)
 
@@ -270,7 +332,7 @@ def test_a_chunk_falls_apart_into_events_dead_letters_and_duplicates() -> None:
     )
     chunk.refused[7] = ("bad-explicit-hash-key", "2 members")
     found = transform().apply(chunk, STAMP)
-    assert [orjson.loads(line)["source"]["sub_sequence_number"] for line in found.lines] == [3, 6, 8]
+    assert [orjson.loads(line)["source"]["sub_sequence_number"] for line in found.lines.each()] == [3, 6, 8]
     assert found.destinations == ["USA", "International", "USA"]
     assert [each.get("session_id") for each in found.events] == [None, "s", None]
     assert list(found.indexes) == [0, 3, 5]

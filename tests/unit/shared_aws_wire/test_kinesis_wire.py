@@ -17,7 +17,7 @@ from shared.aws.kinesis_wire import parse_put_results, put_records_body
 from shared.aws.record_page import get_records_body, parse_record_page
 from shared.hash_key import HashKeyRange
 from shared.limits import HASH_KEY_MAX
-from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord
+from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord, StreamRecords
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 _ENTRIES = st.lists(st.builds(PutEntry, st.binary(max_size=60), _TEXT, st.none() | st.integers(0, HASH_KEY_MAX)))
@@ -123,6 +123,20 @@ def test_what_is_no_answer_is_refused_without_being_quoted(answer: bytes) -> Non
         with pytest.raises(ResponseParserError, match=f"{len(answer)} bytes") as caught:
             parse(answer)
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("number", ["007", "0", "+7", " 7", "9" * 65])
+def test_sequence_numbers_are_kept_as_they_are_written_again(number: str) -> None:
+    """Whatever way a number is written in an answer, one text stands for it: it goes into objects and is compared."""
+    wire = {"Data": "e30=", "PartitionKey": "k", "ApproximateArrivalTimestamp": 1.5}
+    page = parse_record_page(orjson.dumps({"Records": [{**wire, "SequenceNumber": each} for each in (number, "8")]}))
+    expected = [StreamRecord(b"{}", "k", int(each), 1.5) for each in (number, "8")]
+    assert page.records == expected
+    assert StreamRecords.of(expected).numbers == StreamRecords.of(page.records).numbers
+    assert page.records[1:] == expected[1:]
+    assert page.records != expected[1:]
+    assert isinstance(page.records, StreamRecords)
+    assert page.records.numbers == [str(int(number)), "8"]
 
 
 @pytest.mark.parametrize("data", ["e", "ä", None, 7])
