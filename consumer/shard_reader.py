@@ -14,7 +14,7 @@ from consumer.retrier import Retrier
 from shared.errors import InvalidRequestError, IteratorExpiredError, ServiceError, ThrottledError
 from shared.lease import CheckpointKind, Lease
 from shared.ports import Clock, Kinesis, Random, Telemetry
-from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind
+from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind, data_bytes
 from shared.retry import Backoff
 
 _CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
@@ -122,7 +122,7 @@ class ShardReader:
             self.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=page.records[-1].sequence_number)
         self._pacer.take_page(
             self._ports.clock.monotonic(),
-            page_bytes=sum(len(record.data) for record in page.records),
+            page_bytes=data_bytes(page.records),
             record_count=len(page.records),
             behind_milliseconds=page.behind_milliseconds,
         )

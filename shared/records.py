@@ -73,6 +73,12 @@ class StreamRecords(Sequence[StreamRecord]):
     __hash__ = None  # type: ignore[assignment]  # as of a list
 
 
+def data_bytes(records: Sequence[StreamRecord]) -> int:
+    """Return how many bytes of data records have together."""
+    columns = records if isinstance(records, StreamRecords) else StreamRecords.of(records)
+    return sum(map(len, columns.datas))
+
+
 class UserRecord(NamedTuple):
     """One record as its producer put it (after de-aggregation)."""
 

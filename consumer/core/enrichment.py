@@ -38,7 +38,12 @@ _SPLICE: Final = (
     b',"recommendations":[]',
 )
 _SUB: Final = b'","sub_sequence_number":'
+_TOTALS: Final = b"%d".join(_SPLICE)
+_ANY_TOTALS: Final = b"%a".join(_SPLICE)  # a sum may have a fraction
+_RUN_EVENTS: Final = 32  # of a chunk with an event that is out of the ordinary: so many are handled like it
 _BRACE: Final = ord("}")
+_LINE_FEED: Final = ord("\n")
+_CARRIAGE_RETURN: Final = ord("\r")
 _HISTORIES: Final = (list, tuple)  # JSON makes no tuple: it stands for none
 _last: Final = itemgetter(-1)
 _NEWLINES_TO_SPACES: Final = bytes(0x20 if code in b"\r\n" else code for code in range(256))
@@ -75,7 +80,9 @@ def totals_of(event: Mapping[str, Any]) -> Totals:
     for item in history:
         if type(item) is not dict:
             raise MalformedEventError("an item of `browse_history` is not an object")
-        quantity = _number(item.get("quantity"))
+        quantity = item.get("quantity")
+        if type(quantity) is not int or not 0 <= quantity <= QUANTITY_MAX:
+            quantity = _number(quantity)
         total += quantity
         flag = item.get("in_shopping_cart")
         if flag is True:
@@ -169,16 +176,29 @@ class Enricher:
         together = self._enrich_together(columns, timestamp)
         if together is not None:
             return together, {}
+        datas, events, numbers, subs = columns
         lines: list[bytes] = []
         failures: dict[int, Exception] = {}
-        for index, (data, event, number, sub) in enumerate(zip(*columns, strict=True)):
+        for at in range(0, len(datas), _RUN_EVENTS):
+            run = slice(at, at + _RUN_EVENTS)
+            part = (datas[run], events[run], numbers[run], subs[run])
+            together = self._enrich_together(part, timestamp)
+            lines += self._enrich_each(part, timestamp, at, failures) if together is None else together.each()
+        return Lines((lines,), (b"\n",)), failures
+
+    def _enrich_each(
+        self, columns: Columns, timestamp: bytes, start: int, failures: dict[int, Exception]
+    ) -> list[bytes]:
+        """Return the lines of events, of which the first has the index `start`, and add to the failures."""
+        lines: list[bytes] = []
+        for index, (data, event, number, sub) in enumerate(zip(*columns, strict=True), start):
             try:
                 lines.append(self._enrich(data, event, number, sub, timestamp))
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - a part of the answer: who asked tells a defect from bad data
                 failures[index] = error
-        return Lines((lines,), (b"\n",)), failures
+        return lines
 
     def _enrich_together(self, columns: Columns, timestamp: bytes) -> Lines | None:
         """Do what `_enrich` does to all events at once; None if one of them is out of the ordinary.
@@ -187,12 +207,15 @@ class Enricher:
         and either each event has an id, or none.
         """
         datas, events, numbers, subs = columns
-        text, names = b"".join(datas), set[str]().union(*events)
-        if {*map(_last, datas)} != {_BRACE} or b"\n" in text or b"\r" in text or not _FIELDS.isdisjoint(names):
+        names = set[str]().union(*events)
+        if not names or not _FIELDS.isdisjoint(names) or not all(events):
+            return None
+        if {*map(_last, datas)} != {_BRACE}:
+            datas = [data.rstrip(JSON_WHITESPACE) for data in datas]
+        text = b"".join(datas)
+        if b"\n" in text or b"\r" in text:
             return None
         has_ids = EVENT_ID_FIELD in names
-        if not all(events):
-            return None
         if has_ids and not all(type(event.get(EVENT_ID_FIELD)) is str and event[EVENT_ID_FIELD] for event in events):
             return None
         totals = _plain_totals(events)
@@ -215,13 +238,13 @@ class Enricher:
         if not event or not _FIELDS.isdisjoint(event) or not (has_id or EVENT_ID_FIELD not in event):
             return self._rewrite(event, number, sub, timestamp)
         place = (number.encode("ascii"), b"%d" % sub)
-        start, in_cart, products, rest = _SPLICE
-        totals = (b"%a" % each for each in totals_of(event))  # a sum may have a fraction
-        sums = b"".join(
-            piece for pair in zip((start % timestamp, in_cart, products), totals, strict=True) for piece in pair
-        )
+        if data[-1] != _BRACE or _LINE_FEED in data or _CARRIAGE_RETURN in data:
+            data = _one_line(data)
+        totals = totals_of(event)
+        is_whole = type(totals[0]) is int and type(totals[1]) is int
+        added = (_TOTALS if is_whole else _ANY_TOTALS) % (timestamp, *totals)
         new_id = b"" if has_id else b'%b%b:%b"' % (self._new_id, *place)
-        return b"".join((_one_line(data)[:-1], sums, rest, new_id, self._source, _SUB.join(place), b"}}"))
+        return b"".join((data[:-1], added, new_id, self._source, _SUB.join(place), b"}}"))
 
     def _rewrite(self, event: dict[str, Any], number: str, sub: int, timestamp: bytes) -> bytes:
         """Write the event anew: its own fields in their order, the new ones with their new values at the end."""

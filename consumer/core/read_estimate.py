@@ -11,7 +11,7 @@ from shared.limits import (
     SHARD_WRITE_BYTES_PER_SECOND,
     SHARD_WRITE_RECORDS_PER_SECOND,
 )
-from shared.records import StreamRecord
+from shared.records import StreamRecord, data_bytes
 
 # Per record, measured: the rest of its text (names, number, arrival, a key of ours), and its objects beside the data.
 _TEXT_BYTES: Final = 192
@@ -69,4 +69,4 @@ def _answer_bytes(records: int, seconds: float | None) -> int:
 
 def page_bytes(records: Sequence[StreamRecord]) -> int:
     """Return what the records of an answer take once its text is gone."""
-    return sum(len(record.data) for record in records) + _OBJECT_BYTES * len(records)
+    return data_bytes(records) + _OBJECT_BYTES * len(records)
