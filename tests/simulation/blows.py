@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from tests.simulation.crash_sites import ENDINGS, PHASES, PROVOKED_BY, SITES, CallBlow
-from tests.simulation.draw import CHAOS_SECONDS, SOURCE
+from tests.simulation.draw import SOURCE
 from tests.simulation.loop import Process
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class Blows:
         for kind, action in actions.items():
             for _ in range(world.plan.blows[kind]):
                 # A quarter of the blows falls early: the first moments of a process are unlike all later ones.
-                when = chance.uniform(0.5, 8) if chance.random() < 0.25 else chance.uniform(2, CHAOS_SECONDS)
+                when = chance.uniform(0.5, 8) if chance.random() < 0.25 else chance.uniform(2, world.chaos_seconds)
                 world.at(when, self._blow, kind, action)
         world.network.strike = self._strike
         for _ in range(world.plan.blows["at_call"]):
-            blow, when = self._call_blow(), chance.uniform(0, 0.8 * CHAOS_SECONDS)
+            blow, when = self._call_blow(), chance.uniform(0, 0.8 * world.chaos_seconds)
             world.at(when, world.network.call_blows.append, blow)
             if blow.call in PROVOKED_BY:
                 kind = PROVOKED_BY[blow.call]

@@ -13,7 +13,7 @@ from shared.records import Distribution
 from shared.settings import Compression, ConsumerSettings, Ordering, ProducerSettings
 
 SOURCE: Final = "source"
-CHAOS_SECONDS: Final = 90.0
+_CHAOS_SECONDS: Final = (90.0, 60.0, 45.0)  # long ones cost most; as many blows in less time meet each other sooner
 _DESTINATIONS: Final[tuple[Mapping[str, str], ...]] = (
     {"USA": "dest-usa", "International": "dest-international"},
     {"USA": "dest-usa", "International": "dest-international"},
@@ -22,6 +22,11 @@ _DESTINATIONS: Final[tuple[Mapping[str, str], ...]] = (
     {"International": "dest-international"},
     {},
 )
+
+
+def chaos_seconds(seed: int) -> float:
+    """Return how long misfortune lasts in a world."""
+    return _CHAOS_SECONDS[seed % len(_CHAOS_SECONDS)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,11 @@ _LOOK_SECONDS: Final = 2.0
 class Fleet:
     """Draws from a chance of its own, so that worlds whose workers stay are as they were."""
 
-    def __init__(self, world: World, chaos_seconds: float) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self._chance = random.Random(f"fleet {world.seed}")
         self.is_there = self._chance.random() < _SHARE
-        self._chaos_seconds = chaos_seconds
+        self._chaos_seconds = world.chaos_seconds
 
     def schedule(self) -> None:
         """Plan who comes and who leaves; the first worker stays."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from shared.settings import ConsumerSettings
-from tests.simulation.draw import CHAOS_SECONDS
+from tests.simulation.draw import chaos_seconds
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -42,7 +42,7 @@ class Hours:
         if chance.random() >= _SHARE:
             return default
         chance.choice([0.0, 1.0, 30.0])
-        return default // _HOUR * _HOUR + _HOUR - chance.uniform(5, CHAOS_SECONDS)
+        return default // _HOUR * _HOUR + _HOUR - chance.uniform(5, chaos_seconds(seed))
 
     def draw(self, settings: ConsumerSettings) -> ConsumerSettings:
         """Return the settings with manifests."""

@@ -28,11 +28,11 @@ _MARK: Final = b'"kills":'
 class Killers:
     """Draws from a chance of its own, so that worlds without killers stay as they were."""
 
-    def __init__(self, world: World, chaos_seconds: float) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self._chance = random.Random(f"killers {world.seed}")
         self.is_there = self._chance.random() < _SHARE and _is_plain(world)
-        self._chaos_seconds = chaos_seconds
+        self._chaos_seconds = world.chaos_seconds
         self._datas: list[bytes] = []
 
     def schedule(self) -> None:

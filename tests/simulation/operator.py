@@ -44,10 +44,10 @@ class _Expectation:
 class Operator:
     """Draws from a chance of its own, so that worlds without an operator stay as they were."""
 
-    def __init__(self, world: World, source: str, chaos_seconds: float) -> None:
+    def __init__(self, world: World, source: str) -> None:
         self._world = world
         self._source = source
-        self._chaos_seconds = chaos_seconds
+        self._chaos_seconds = world.chaos_seconds
         self._chance = random.Random(f"operator {world.seed}")
         self.is_there = self._chance.random() < _SHARE and _is_plain(world.usage)
         self._machine = Machine(world.loop, world.network.epoch, 0.0)

@@ -13,7 +13,7 @@ from consumer.core.object_key import GAP_FOLDER
 from shared.aggregation import deaggregate
 from shared.lease import CheckpointKind
 from shared.records import Position
-from tests.simulation.draw import CHAOS_SECONDS, SOURCE
+from tests.simulation.draw import SOURCE
 from tests.simulation.truth import archived_numbers
 from tests.simulation.web_log import number_of
 
@@ -55,12 +55,13 @@ class Outage:
         """Plan when the workers go, and for how long."""
         if not self.is_there:
             return
-        begin = self._chance.uniform(15, 60)
+        chaos_seconds = self._world.chaos_seconds
+        begin = self._chance.uniform(chaos_seconds / 6, chaos_seconds * 2 / 3)
         for actor in self._world.workers:
             self._world.at(begin + self._chance.uniform(0, 3), actor.leave)
         end = begin + self._chance.uniform(4, 25)
         if random.Random(f"late outage {self._world.seed}").random() < _LATE_SHARE:
-            end = CHAOS_SECONDS - self._chance.uniform(0, 5)
+            end = chaos_seconds - self._chance.uniform(0, 5)
         self._world.at(end, self._pass_time)
 
     def _pass_time(self) -> None:

@@ -77,8 +77,15 @@ class Promises:
             return ""
         if self._world.outage.is_trimmed(shard_id, position):
             return ""
-        is_read = row.checkpoint.kind is CheckpointKind.LATEST or row.checkpoint.position >= position
+        if row.checkpoint.kind is CheckpointKind.LATEST:
+            return f"who begins {shard_id} may have been frozen" if self._is_frozen() else ""
+        is_read = row.checkpoint.position >= position
         return "" if is_read else f"{shard_id} is read up to {row.checkpoint} of {position}"
+
+    def _is_frozen(self) -> bool:
+        """Whether a worker is frozen, or was a moment ago: it may have begun at LATEST and has told nobody where."""
+        since = self._world.loop.time() - _QUIET_SECONDS
+        return any(each.process is not None and each.process.frozen_until > since for each in self._world.workers)
 
     def delivered(self, found: set[int]) -> set[int]:
         """Return the numbers that have to be in S3 and in the streams: what is in the source after the start.

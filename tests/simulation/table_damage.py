@@ -33,9 +33,9 @@ class _Blow:
 class TableDamage:
     """Draws from a chance of its own, so that worlds whose table stays whole are as they were."""
 
-    def __init__(self, world: World, chaos_seconds: float) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._chaos_seconds = chaos_seconds
+        self._chaos_seconds = world.chaos_seconds
         self._chance = random.Random(f"rows {world.seed}")
         self.is_there = self._chance.random() < _SHARE and _is_plain(world)
         self._known: dict[str, int] = {}  # shard -> the epoch at which its owner wrote to the row, and so knows it

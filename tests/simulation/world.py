@@ -23,7 +23,7 @@ from tests.simulation.archive_draws import draw_archive
 from tests.simulation.arrival import SourceIndex
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
-from tests.simulation.draw import CHAOS_SECONDS, SOURCE, Usage, draw_consumer_settings
+from tests.simulation.draw import SOURCE, Usage, chaos_seconds, draw_consumer_settings
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
 from tests.simulation.fleet import Fleet
 from tests.simulation.hours import Hours
@@ -45,7 +45,7 @@ from tests.support.fake_objects import FakeObjects
 
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
-_EVENTS: Final = 160
+_EVENTS_PER_SECOND: Final = 16 / 9
 _FAN_OUT_SHARE: Final = 0.3
 
 
@@ -68,6 +68,7 @@ class World:
 
     def __init__(self, seed: int, *, plant: Callable[[World], None] | None = None, lines_max: int = 400) -> None:
         self.seed = seed
+        self.chaos_seconds = chaos_seconds(seed)
         self.chance = random.Random(seed)
         self.loop = SimulationLoop()
         self.story = Story(self.loop, lines_max=lines_max)
@@ -91,10 +92,10 @@ class World:
         self.violations: list[str] = []
         self.report: AuditReport | None = None
         self._build()
-        self.operator = Operator(self, SOURCE, CHAOS_SECONDS)
-        self.killers = Killers(self, CHAOS_SECONDS)
-        self.fleet = Fleet(self, CHAOS_SECONDS)
-        self.damage = TableDamage(self, CHAOS_SECONDS)
+        self.operator = Operator(self, SOURCE)
+        self.killers = Killers(self)
+        self.fleet = Fleet(self)
+        self.damage = TableDamage(self)
         self.outage = Outage(self)
         if plant is not None:
             plant(self)
@@ -201,7 +202,7 @@ class World:
         self.fleet.schedule()
         self.damage.schedule()
         self.outage.schedule()
-        await asyncio.sleep(CHAOS_SECONDS)
+        await asyncio.sleep(self.chaos_seconds)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
         self.network.call_blows.clear()
@@ -219,8 +220,8 @@ class World:
         self.loop.call_at(when, callback, *args, context=WORLD_CONTEXT)
 
     def _schedule_events(self) -> None:
-        chance = self.chance
-        for number, when in enumerate(sorted(chance.uniform(1, 0.9 * CHAOS_SECONDS) for _ in range(_EVENTS))):
+        chance, count = self.chance, round(self.chaos_seconds * _EVENTS_PER_SECOND)
+        for number, when in enumerate(sorted(chance.uniform(1, 0.9 * self.chaos_seconds) for _ in range(count))):
             log = chance.choice(self.logs)
             self.at(when, log.write, number)
             self.at(when + chance.uniform(0, 1), log.finish_line)
@@ -241,7 +242,7 @@ class World:
                     orjson.dumps(event | {"event_id": f"stranger-{index}", "browse_history": [{"quantity": "x"}]}),
                 ]
             )
-            self.at(chance.uniform(1, CHAOS_SECONDS), self.put_stranger, PutEntry(data, key))
+            self.at(chance.uniform(1, self.chaos_seconds), self.put_stranger, PutEntry(data, key))
 
     def put_stranger(self, entry: PutEntry) -> None:
         """Put a record of nobody's log into the source stream."""
