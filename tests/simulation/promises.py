@@ -73,9 +73,8 @@ class Promises:
         if not is_open:
             return "" if row.checkpoint.is_shard_end else f"{shard_id} is closed and not finished"
         position, arrived_at = self._world.index.last.get(shard_id, (None, 0.0))
-        if position is None or arrived_at < self._usage.start_timestamp:
-            return ""
-        if self._world.outage.is_trimmed(shard_id, position):
+        is_old = position is None or arrived_at < self._usage.start_timestamp
+        if position is None or is_old or self._world.outage.is_trimmed(shard_id, position):
             return ""
         if row.checkpoint.kind is CheckpointKind.LATEST:
             return f"who begins {shard_id} may have been frozen" if self._is_frozen() else ""
