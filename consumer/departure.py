@@ -10,10 +10,11 @@ from consumer.core.lease_planner import LeasePlanner
 from consumer.holding import Holdings, join
 from consumer.lease_table import LeaseTable
 from shared.errors import HeadraceError
-from shared.lease import Presence
+from shared.lease import Presence, TableRows
 from shared.ports import Clock, RecordSink, Telemetry
 
 _LOOK_SECONDS: Final = 0.25
+_FORGET_SECONDS_MAX: Final = 1.0
 _RELEASE_SHARE: Final = 0.1  # of the drain time, what is kept for giving the leases back
 _OFFER_SHARE_MAX: Final = 0.4  # of the drain time, what may pass until others have asked
 
@@ -56,30 +57,36 @@ class Departure:
         attendant.cancel()
         await self._drain(hurry, group, started_at + self._drain_seconds * (1 - _RELEASE_SHARE))
         try:
-            await self._table.forget(self._worker_id)
-        except HeadraceError as error:
+            async with asyncio.timeout(_FORGET_SECONDS_MAX):
+                await self._table.forget(self._worker_id)
+        except (HeadraceError, TimeoutError) as error:
             # It stands still from now on, and whoever looks judges by that.
             self._telemetry.warning("presence_not_removed", error=type(error).__name__)
 
     async def _offer(self, heartbeat: int, group: asyncio.TaskGroup) -> None:
-        """Say that this worker leaves, and hand shards over as others ask for them."""
-        deadline = self._clock.monotonic() + self._offer_seconds
+        """Say that this worker leaves, and hand shards over as others ask for them, for `offer_seconds` at most."""
         try:
-            rows = await self._table.list_rows()
-            if not self._holdings or not self._planner.others(rows, self._clock.monotonic()):
-                return
-            await self._table.announce(Presence(self._worker_id, heartbeat, is_leaving=True))
-            while self._holdings and self._clock.monotonic() < deadline:
-                await asyncio.sleep(_LOOK_SECONDS)
+            # The table's calls are repeated for as long as an outage lasts: this ends them.
+            async with asyncio.timeout(self._offer_seconds):
                 rows = await self._table.list_rows()
-                epochs = {name: each.held.epoch for name, each in self._holdings.items()}
-                plan = self._planner.plan(rows, epochs, self._clock.monotonic())
-                for each in plan.hand_over:
-                    self._holdings.hand_over(self._holdings[each.shard_id], each.successor, group)
-                for row in plan.decline:
-                    await self._table.decline(row)
+                if not self._holdings or not self._planner.others(rows, self._clock.monotonic()):
+                    return
+                await self._table.announce(Presence(self._worker_id, heartbeat, is_leaving=True))
+                while self._holdings:
+                    await asyncio.sleep(_LOOK_SECONDS)
+                    await self._hand_over(await self._table.list_rows(), group)
+        except TimeoutError:
+            return  # what nobody asked for is released below
         except HeadraceError as error:
             self._telemetry.warning("offer_failed", error=type(error).__name__)
+
+    async def _hand_over(self, rows: TableRows, group: asyncio.TaskGroup) -> None:
+        epochs = {name: each.held.epoch for name, each in self._holdings.items()}
+        plan = self._planner.plan(rows, epochs, self._clock.monotonic())
+        for each in plan.hand_over:
+            self._holdings.hand_over(self._holdings[each.shard_id], each.successor, group)
+        for row in plan.decline:
+            await self._table.decline(row)
 
     async def _drain(self, hurry: asyncio.Event, group: asyncio.TaskGroup, deadline: float) -> None:
         """Stop reading, let sinks and batches finish, checkpoint, release; by the deadline what is left is dropped.

@@ -155,9 +155,10 @@ class Worker:
 
         `hurry` cuts the drain short. Errors that a start can't get over (no such stream, no access) are raised.
         """
-        await self._open()
-        self._state = WorkerState.RUNNING
         try:
+            if not await self._open_before(stop):
+                return
+            self._state = WorkerState.RUNNING
             async with asyncio.TaskGroup() as group:
                 renewals = group.create_task(self._renewal.run())
                 succession = self._new_succession(group)
@@ -177,6 +178,16 @@ class Worker:
             self._state = WorkerState.STOPPED
 
     # Start.
+
+    async def _open_before(self, stop: asyncio.Event) -> bool:
+        """Start; False if the stop came first: in an outage a start takes as long as that lasts."""
+        async with asyncio.TaskGroup() as group:
+            opening, stopping = group.create_task(self._open()), group.create_task(stop.wait())
+            await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+            is_open = opening.done()
+            opening.cancel()
+            stopping.cancel()
+        return is_open
 
     async def _open(self) -> None:
         summary = await self._retrier.call("describe_stream", lambda: self._kinesis.describe_stream(self._stream))
