@@ -54,7 +54,9 @@ class Actor:
         self._loop = loop
         self._chance = chance
         self._story = story
+        self.stop_seconds_max = float("inf")  # from SIGTERM to the end, whatever the services do
         self._stop: StopSignal | None = None
+        self._asked_at = 0.0
         self._crashes = 0
 
     def start(self) -> None:
@@ -70,6 +72,12 @@ class Actor:
             self.on_start(process.name)
         self._loop.spawn(process, self._live)
 
+    def look_at_stop(self) -> None:
+        """Take it for a violation if a process that was asked to stop, and was never frozen, has taken too long."""
+        process, seconds = self.process, self._loop.time() - self._asked_at
+        if self.is_stopping and process is not None and not process.frozen_until and seconds > self.stop_seconds_max:
+            self.violations.append(f"{process.name} took {seconds:.0f} s to stop, more than {self.stop_seconds_max:g}")
+
     async def _live(self) -> None:
         process, stop = self.process, self._stop
         assert process is not None
@@ -84,6 +92,7 @@ class Actor:
             self._story.tell(process.name, "ends")
             if not stop.requested.is_set():
                 self.violations.append(f"{process.name} ended without being asked")
+        self.look_at_stop()
         self._loop.kill(process)
 
     def _crash(self, process: Process, group: BaseExceptionGroup[Any], *, is_declared: bool) -> None:
@@ -132,6 +141,8 @@ class Actor:
         if process is None or self._stop is None:
             return False
         self._story.tell(process.name, "is asked to hurry" if self._stop.requested.is_set() else "is asked to stop")
+        if not self._stop.requested.is_set():
+            self._asked_at = self._loop.time()
         self._stop.notify()
         return True
 

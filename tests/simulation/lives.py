@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from producer.producer import Producer
 from producer.run import SourceOptions, run_source
@@ -17,6 +17,9 @@ from tests.simulation.web_log import WebLog
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+
+_SPARE_SECONDS: Final = 10.0  # a call that is under way ends by itself, and a release is tried
 
 
 def _process_name() -> str:
@@ -32,6 +35,7 @@ class ProducerLife:
         self._world = world
         self._log = log
         self._settings = draw_producer_settings(world.chance, world.usage, is_ordered=world.usage.is_ordered)
+        self.stop_seconds_max = self._settings.drain_timeout_seconds + _SPARE_SECONDS
 
     async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""
@@ -60,6 +64,9 @@ class WorkerLife:
         self._settings = world.consumer_settings
         usage = world.usage
         self._producer_settings = draw_producer_settings(chance, usage, is_ordered=usage.keeps_order_in_streams)
+        # The worker drains, and then what it put its events with.
+        both = self._settings.drain_timeout_seconds + self._producer_settings.drain_timeout_seconds
+        self.stop_seconds_max = both + _SPARE_SECONDS
 
     async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""

@@ -46,6 +46,10 @@ class TableDamage:
         """Take the start of a process."""
         if name.startswith("worker"):
             self._newest_at = self._world.loop.time()
+            # A process that goes by its predecessor's id knows nothing of the rows that carry it.
+            rows, owner = self._world.leases.rows, name.partition(".")[0]
+            inherited = {shard_id for shard_id, row in rows.items() if row.owner == owner}
+            self._known = {shard_id: epoch for shard_id, epoch in self._known.items() if shard_id not in inherited}
 
     def lease_written(self, before: Lease, after: Lease) -> None:
         """Take a write to a row: whoever wrote under a lease has its row."""

@@ -123,14 +123,18 @@ class World:
             log = WebLog(disk, "/var/log/web.log", chance, sessions, self.usage.line_format)
             log.create()
             self.logs.append(log)
-            self.producers.append(self._actor(f"producer{number}", ProducerLife(self, log).live, chance))
+            life = ProducerLife(self, log)
+            self.producers.append(self._actor(f"producer{number}", life.live, chance))
+            self.producers[-1].stop_seconds_max = life.stop_seconds_max
         for _ in range(chance.choice([1, 2, 3])):
             self.add_worker(chance)
 
     def add_worker(self, chance: random.Random) -> Actor:
         """Make one more worker, which is not started."""
         name = f"worker{len(self.workers)}"
-        actor = self._actor(name, WorkerLife(self, name, chance).live, chance)
+        life = WorkerLife(self, name, chance)
+        actor = self._actor(name, life.live, chance)
+        actor.stop_seconds_max = life.stop_seconds_max
         self.workers.append(actor)
         return actor
 
@@ -171,6 +175,7 @@ class World:
         finally:
             gc.enable()
         for actor in self.actors:
+            actor.look_at_stop()
             self.violations += actor.violations
         self.violations += self.ledgers.violations
         if self.story.counts["product: shard_halted"]:
