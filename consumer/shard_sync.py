@@ -58,12 +58,16 @@ class ShardSync:
         shards = await self._retrier.call("list_shards", lambda: self._kinesis.list_shards(self._stream))
         listed = {shard.shard_id for shard in shards}
         leases = {row.shard_id: row for row in rows.leases}
-        self._memory.look(rows, listed, self._clock.monotonic())
+        self._memory.look(rows, held, listed, self._clock.monotonic())
         self._audit(shards, leases)
         written = await self._restore(held, leases, set(rows.damaged))
         written += await self._create(shards, leases, set(rows.damaged))
         await self._delete_tombstones(leases, listed)
         return bool(written)
+
+    def note(self, rows: TableRows) -> None:
+        """Take note of rows between two syncs: one that nobody remembers would be begun anew when it is gone."""
+        self._memory.note(rows)
 
     async def _follow_retention(self) -> None:
         if self._clock.monotonic() - self._described_at < _DESCRIBE_SECONDS:

@@ -297,6 +297,8 @@ class Worker:
             if await self._sync.sync(rows, held):
                 rows = await self._table.list_rows()
             self._next_sync_at = now + self._settings.shard_sync_seconds
+        else:
+            self._sync.note(rows)
         if self._hour_closer is not None:
             self._hour_closer.look(rows)
         await self._follow_plan(rows, group, succession)

@@ -21,11 +21,19 @@ class RowMemory:
         self._missing_since: dict[str, float] = {}
         self._damaged_since: dict[str, float] = {}
 
-    def look(self, rows: TableRows, listed: Collection[str], now: float) -> None:
-        """Take note of the rows; of a finished shard that the stream does not list any more nothing is kept."""
+    def note(self, rows: TableRows) -> None:
+        """Take note of the rows that are there; between two looks a row may come and go."""
         for row in rows.leases:
             self._seen[row.shard_id] = row
             self._missing_since.pop(row.shard_id, None)
+
+    def look(self, rows: TableRows, held: Mapping[str, Lease], listed: Collection[str], now: float) -> None:
+        """Take note of what is there and what is missing, and of rows that only their holder has seen so far.
+
+        Of a finished shard that the stream does not list any more nothing is kept.
+        """
+        self._seen = {**held, **self._seen}
+        self.note(rows)
         present = {row.shard_id for row in rows.leases}
         for shard_id in [each for each in self._seen if each not in present]:
             if shard_id not in listed:

@@ -43,6 +43,8 @@ def rows_to_create(
     into the child before it was seen must be read. Only shards without such an ancestor start at `initial`. With
     LATEST these are the open ones; closed ones have nothing that came after now. With AT_TIMESTAMP every row starts
     there: the time is a constant of the application, so that a child of a shard that ended before it has to keep it.
+    A parent that never gets a row holds nobody up: rows of a first look at LATEST may have been made for a part of the
+    open shards only, and the others have been closed since.
     """
     listed = {shard.shard_id: shard for shard in shards}
     created: list[Lease] = []
@@ -54,13 +56,27 @@ def rows_to_create(
             if shard.is_open:
                 created.append(_row(shard, initial, ()))
             continue
-        parents = [parent for parent in shard.parents if parent in listed or parent in leases]
+        parents = [
+            parent
+            for parent in shard.parents
+            if parent in leases or (parent in listed and _gets_row(listed[parent], initial, listed, leases, followed))
+        ]
         rows = [leases[parent] for parent in parents if parent in leases]
         if len(rows) < len(parents) or not all(row.checkpoint.is_shard_end for row in rows):
             continue
         start = initial if initial.kind is CheckpointKind.AT_TIMESTAMP else AT_TRIM_HORIZON
         created.append(_inherit(_row(shard, start, rows), rows))
     return tuple(created)
+
+
+def _gets_row(
+    shard: Shard,
+    initial: Checkpoint,
+    listed: Mapping[str, Shard],
+    leases: Mapping[str, Lease],
+    followed: dict[str, bool],
+) -> bool:
+    return initial != AT_LATEST or shard.is_open or _is_followed(shard, listed, leases, followed)
 
 
 def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:

@@ -99,7 +99,9 @@ class TableDamage:
             return
         seconds = _PATIENCE_LEASES * world.consumer_settings.lease_duration_seconds
         # To a worker that comes just now, a row that is gone was never there.
-        is_secret = blow.is_deleted and world.loop.time() - self._newest_at < _NEWCOMER_SECONDS
+        woken_at = max((each.process.frozen_until for each in world.workers if each.process), default=0.0)
+        newest_at = max(self._newest_at, woken_at)  # it may have been frozen before it read the table
+        is_secret = blow.is_deleted and world.loop.time() - newest_at < _NEWCOMER_SECONDS
         if not is_secret and self._is_awake(blow.holder) and world.loop.time() - blow.at < seconds:
             world.at(world.loop.time() + _LOOK_SECONDS, self._watch, blow)
         else:

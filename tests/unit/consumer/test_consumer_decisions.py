@@ -63,6 +63,9 @@ MERGE = (shard("a", CLOSED), shard("b", CLOSED), shard("c", OPEN, "a", "b"))
         (SPLIT, (), AT_LATEST, [("b", AT_LATEST), ("c", AT_LATEST)]),
         (SPLIT, (row("a", SHARD_END),), AT_LATEST, [("b", AT_TRIM_HORIZON), ("c", AT_TRIM_HORIZON)]),
         (SPLIT, (row("b"),), AT_LATEST, [("c", AT_LATEST)]),
+        # A first look that died after one row: the other parent was closed before it got any, and holds nobody up.
+        (MERGE, (row("a"),), AT_LATEST, []),
+        (MERGE, (row("a", SHARD_END),), AT_LATEST, [("c", AT_TRIM_HORIZON)]),
         # A time is a constant of the application: children keep it.
         (SPLIT, (row("a", SHARD_END),), AT_TIME, [("b", AT_TIME), ("c", AT_TIME)]),
     ],

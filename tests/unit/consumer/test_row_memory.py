@@ -12,8 +12,8 @@ _DAY = 86_400.0
 
 def _memory() -> tuple[RowMemory, Lease]:
     memory, row = RowMemory(patience_seconds=30), Lease("s", owner="w", epoch=4, version=7, successor="v")
-    memory.look(TableRows((row,)), {"s"}, now=0)
-    memory.look(TableRows(), {"s"}, now=10)
+    memory.look(TableRows((row,)), {}, {"s"}, now=0)
+    memory.look(TableRows(), {}, {"s"}, now=10)
     return memory, row
 
 
@@ -23,6 +23,24 @@ def test_who_holds_a_missing_row_restores_it_at_once() -> None:
     held = Lease("s", owner="w", epoch=4, version=9)
     assert memory.to_restore({"s": held}, now=10) == (Lease("s", epoch=5, version=9),)
     assert row.version < held.version
+
+
+def test_a_row_that_only_its_holder_has_seen_is_restored_too() -> None:
+    """Made, taken and deleted between two looks: it is put back as it was, not begun anew."""
+    memory = RowMemory(patience_seconds=30)
+    held = Lease("s", owner="w", epoch=1, version=3)
+    memory.look(TableRows(), {"s": held}, {"s"}, now=10)
+    assert memory.is_left_to_others("s", now=10)
+    assert memory.to_restore({"s": held}, now=10) == (Lease("s", epoch=2, version=3),)
+
+
+def test_a_row_that_was_seen_between_two_looks_is_left_to_its_holder() -> None:
+    """Whoever saw it in a round takes it for missing at the next look, and does not begin the shard anew."""
+    memory = RowMemory(patience_seconds=30)
+    memory.note(TableRows((Lease("s", owner="w", epoch=1, version=3),)))
+    memory.look(TableRows(), {}, {"s"}, now=10)
+    assert memory.is_left_to_others("s", now=10)
+    assert memory.to_restore({}, now=41) == (Lease("s", epoch=2, version=3),)
 
 
 def test_others_leave_a_missing_row_to_its_holder_for_a_while() -> None:
@@ -36,9 +54,9 @@ def test_others_leave_a_missing_row_to_its_holder_for_a_while() -> None:
 def test_a_row_that_came_back_is_not_restored() -> None:
     """Neither a row that is there again nor one of a shard that the stream no longer lists is written."""
     memory, row = _memory()
-    memory.look(TableRows((row,)), {"s"}, now=20)
+    memory.look(TableRows((row,)), {}, {"s"}, now=20)
     assert memory.to_restore({}, now=100) == ()
-    memory.look(TableRows(), set(), now=101)
+    memory.look(TableRows(), {}, set(), now=101)
     assert memory.to_restore({}, now=200) == ()
     assert not memory.is_left_to_others("s", now=200)
 
@@ -46,11 +64,11 @@ def test_a_row_that_came_back_is_not_restored() -> None:
 def test_a_damaged_row_is_left_for_a_while_to_whoever_may_know_it() -> None:
     """A worker that has just come would begin the shard anew, while its holder could put the row back as it was."""
     memory = RowMemory(patience_seconds=30)
-    memory.look(TableRows(damaged=("s",)), {"s"}, now=10)
-    memory.look(TableRows(damaged=("s",)), {"s"}, now=20)
+    memory.look(TableRows(damaged=("s",)), {}, {"s"}, now=10)
+    memory.look(TableRows(damaged=("s",)), {}, {"s"}, now=20)
     assert memory.is_left_to_others("s", now=40)
     assert not memory.is_left_to_others("s", now=41)
-    memory.look(TableRows(), {"s"}, now=42)
+    memory.look(TableRows(), {}, {"s"}, now=42)
     assert not memory.is_left_to_others("s", now=42), "it is gone, as if there had never been one"
 
 
