@@ -33,6 +33,7 @@ class Promises:
         self._world = world
         self._usage = world.usage
         self._anchors: dict[str, Position] = {}  # where a shard that began at LATEST was fixed
+        self.starts_fixed = 0  # so often was one
         self._arrived, self._arrived_at = -1, 0.0  # records in the source stream, and when they became so many
         self._whole: set[str] = set()  # shards that are read from their beginning
 
@@ -42,6 +43,7 @@ class Promises:
             self._whole.add(after.shard_id)
         if before.checkpoint.kind is CheckpointKind.LATEST and after.checkpoint.kind is CheckpointKind.NUMBER:
             self._anchors[after.shard_id] = after.checkpoint.position
+            self.starts_fixed += 1
 
     def missing(self) -> str:
         """Say what has not arrived or been read yet; empty if nothing is left to wait for."""
