@@ -7,7 +7,7 @@ import os
 import time
 from typing import Final
 
-from consumer.status import WorkerStatus
+from consumer.status import WorkerState, WorkerStatus
 from consumer.worker import Worker
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import audit_application
@@ -30,14 +30,18 @@ def point_aws_to(cloud: LocalCloudProcess) -> None:
 
 
 async def wait_until_read(worker: Worker, expected: int, screen: Screen, consuming: asyncio.Task[None]) -> None:
-    """Wait until the worker has seen every acknowledged record, or has made no progress for too long."""
+    """Wait until the worker has seen every acknowledged record, or has made no progress for too long.
+
+    One that has only begun to start has left nothing yet that an audit could go by.
+    """
     seen, seen_at = -1, time.monotonic()
     while not consuming.done():
-        totals = worker.status().totals
+        status = worker.status()
+        totals = status.totals
         # What a producer retried after a lost answer is read twice; it must not hide a record that was not read.
         read = totals.read - totals.duplicates
         screen.advance("consumed", read, expected)
-        if read >= expected:
+        if read >= expected and status.state is not WorkerState.STARTING:
             return
         if read != seen:
             seen, seen_at = read, time.monotonic()

@@ -91,20 +91,32 @@ def _no_page(page: Path, reason: str) -> ConfigurationError:
 
 
 async def _load(options: LoadOptions) -> tuple[LoadResult | None, signal.Signals | None]:
-    """Run everything; the first signal ends the load, the second everything, without a result."""
+    """Run everything; the first signal ends the load, the second everything, without a result.
+
+    Before there is any load, the first does what the second does.
+    """
+    began = asyncio.Event()
     async with stop_on_signals() as stop:
-        running = asyncio.ensure_future(_run(options, stop))
-        asking = asyncio.ensure_future(stop.hurried.wait())
+        running = asyncio.ensure_future(_run(options, stop, began))
+        asking = asyncio.ensure_future(_asked_to_end(stop, began))
         await asyncio.wait((running, asking), return_when=asyncio.FIRST_COMPLETED)
         asking.cancel()
         if running.done():
             return running.result(), stop.cause
         running.cancel()
         await asyncio.wait((running,))
+        what = "nothing was audited" if began.is_set() else "no event was sent"
+        Screen().stage(f"Interrupted: {what}; nothing is left behind, the local cloud was in memory")
         return None, stop.cause
 
 
-async def _run(options: LoadOptions, stop: StopSignal) -> LoadResult:
+async def _asked_to_end(stop: StopSignal, began: asyncio.Event) -> None:
+    await stop.requested.wait()
+    if began.is_set():
+        await stop.hurried.wait()
+
+
+async def _run(options: LoadOptions, stop: StopSignal, began: asyncio.Event) -> LoadResult:
     started_at = time.monotonic()
     screen = Screen()
     screen.stage("Starting the local cloud ...")
@@ -129,6 +141,7 @@ async def _run(options: LoadOptions, stop: StopSignal) -> LoadResult:
                 consuming = tasks.create_task(worker.run(done))
                 tune_collector()
                 seconds = options.steps[-1].end
+                began.set()
                 screen.stage(f"{len(due):,} events in {seconds:g} s, {options.shards} shards ...")
                 with screen.bars():
                     async with _misbehaving(cloud, options.faults):

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from array import array
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from unittest.mock import Mock
 from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.demo_screen import PipelineResult
+from consumer.status import WorkerState
+from infra.demo_screen import PipelineResult, Screen
+from infra.load import command
 from infra.load.core.histogram import Histogram
 from infra.load.core.meter import LoadMeter
 from infra.load.core.schedule import Step, arrivals, ramp
 from infra.load.report import LoadResult, page_of, text_of
 from infra.load.source import ScheduledSource
+from infra.local_run import wait_until_read
 from shared.errors import ConfigurationError
 from shared.event import decode_event
 
@@ -126,6 +134,47 @@ async def test_a_stop_ends_the_wait_for_the_next_event() -> None:
         await asyncio.sleep(0)
         source.stop()
         assert await waiting is None
+
+
+async def test_a_worker_that_only_starts_is_waited_for() -> None:
+    """Where nothing was sent, there is nothing to read, but nothing to audit either before the worker has started."""
+    states = iter([WorkerState.STARTING, WorkerState.STARTING, WorkerState.RUNNING])
+    worker = Mock()
+    worker.status = lambda: Mock(state=next(states), totals=Mock(read=0, duplicates=0))
+    consuming = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    async with asyncio.timeout(20):
+        await wait_until_read(worker, 0, Screen(), consuming)  # type: ignore[arg-type]  # a task that never ends
+    consuming.cancel()
+    assert next(states, None) is None
+
+
+@pytest.mark.parametrize("stage", ["the cloud", "streams and tables"])
+def test_ctrl_c_before_the_load_ends_the_command(
+    stage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whatever is under way before the first event, one Ctrl-C ends it, with its exit code and a word about it."""
+
+    async def interrupt(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        async with asyncio.timeout(20):
+            await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def cloud() -> AsyncIterator[None]:
+        if stage == "the cloud":
+            await interrupt()
+        yield
+
+    monkeypatch.setattr(command, "LocalCloudProcess", cloud)
+    monkeypatch.setattr(command, "point_aws_to", lambda _cloud: None)
+    monkeypatch.setattr(command, "provision", interrupt)
+    page = tmp_path / "page.html"
+    code = command.run_loadtest(
+        rate_min=1, rate_max=1, seconds=1, steps=1, shards=1, faults=None, page=page, as_json=True
+    )
+    told = capsys.readouterr()
+    assert (code, told.out, page.exists()) == (130, "", False)
+    assert "no event was sent" in told.err
 
 
 def result(verdict: str, faults: str) -> LoadResult:
