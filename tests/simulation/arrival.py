@@ -56,6 +56,8 @@ class SourceIndex:
             else:
                 known.last = max(known.last, at)
                 known.is_single = False
+                if at < known.first:  # shards are looked through one after the other
+                    known.shard_id, known.position, known.first = shard_id, each.position, at
                 self._on_repetition(number)
         if users:
             self.last[shard_id] = users[-1].position, at
