@@ -54,8 +54,6 @@ class SourceIndex:
             if known is None:
                 self.numbers[number] = Arrival(shard_id, each.position, at, at)
             else:
-                if at < known.first:  # shards are looked at one after another, and a repetition may lie in another one
-                    known.shard_id, known.position, known.first = shard_id, each.position, at
                 known.last = max(known.last, at)
                 known.is_single = False
                 if at < known.first:  # shards are looked through one after the other
