@@ -74,7 +74,8 @@ class Holdings(Mapping[str, Holding]):
         """
         self._last = {name: each for name, each in self._last.items() if each[1] >= since}
         now = {name: (each.held, each.renewed_at) for name, each in self._holdings.items() if not each.is_released}
-        return {name: held.row for name, (held, renewed_at) in (self._last | now).items() if renewed_at >= since}
+        known = self._last | now
+        return {name: held.row_with_news for name, (held, renewed_at) in known.items() if renewed_at >= since}
 
     def avoided(self, now: float) -> tuple[str, ...]:
         """Return the shards that are not to be taken now, because they failed here a moment ago."""

@@ -60,6 +60,11 @@ class HeldLease:
         """The epoch at which it was taken."""
         return self.row.epoch
 
+    @property
+    def row_with_news(self) -> Lease:
+        """The row as it was written last, and what renewals told since: what is promised can't be taken back."""
+        return self._news().apply(self.row)
+
     async def renew(self) -> None:
         """Move the heartbeat, once, without retries; LeaseLostError if the row is somebody else's."""
         # One more at each attempt: an attempt whose reply was lost must not make the next one invisible.

@@ -17,6 +17,7 @@ from shared.errors import (
     ServiceUnavailableError,
     ThrottledError,
 )
+from shared.lease import Lease
 from shared.records import RecordPage
 from tests.simulation.loop import PROCESS
 from tests.unit.consumer.small_fleet import SmallFleet
@@ -58,6 +59,31 @@ def test_a_row_that_goes_under_its_holder_comes_back(strike: Callable[[SmallFlee
     fleet.cloud.run(story)
     assert fleet.telemetry.count_of("lease_row_restored") == 1
     fleet.check_whole()
+
+
+@pytest.mark.parametrize("strike", [_delete, _damage])
+def test_a_row_that_comes_back_takes_no_promise_back(strike: Callable[[SmallFleet], None]) -> None:
+    """What only renewals told is in it: hours may be complete by it, and nothing of before its time is a gap."""
+    fleet = SmallFleet.make(1)
+
+    async def story() -> tuple[Lease, Lease]:
+        member = fleet.add(manifest_prefix="manifests/", manifest_wait_seconds=0)
+        await fleet.cloud.until(lambda: FIRST in fleet.cloud.leases.rows)
+        await asyncio.sleep(30)  # at an empty tip: no commit ever tells
+        before = fleet.cloud.leases.rows[FIRST]
+        strike(fleet)
+        await fleet.cloud.until(lambda: FIRST in fleet.cloud.leases.rows)
+        after = fleet.cloud.leases.rows[FIRST]
+        await member.leave()
+        return before, after
+
+    before, after = fleet.cloud.run(story)
+    assert before.closed_until is not None
+    assert after.closed_until is not None
+    assert after.closed_until >= before.closed_until
+    assert before.read_through is not None
+    assert after.read_through is not None
+    assert after.read_through >= before.read_through
 
 
 @pytest.mark.parametrize("strike", [_delete, _damage])
