@@ -100,7 +100,9 @@ async def test_object_lands_late(trouble: Trouble) -> None:
     )
     with pytest.raises(ClientError):
         await client.put_object(Bucket="archive", Key="a", Body=b"x")
-    assert await stored(client) == []
+    names = await stored(client)
+    # On a busy machine the delay may be over by now; what is there before it landed would be a landing in time.
+    assert names == [] or (await trouble.control("GET", "faults"))[1]["late_landings"]["landed"]
     while (await trouble.control("GET", "faults"))[1]["late_landings"]["landed"] == 0:
         pass
     while not await stored(client):
