@@ -6,6 +6,8 @@ UV := $(BOOTSTRAP)/bin/uv
 BIN := .venv/bin
 export UV_PYTHON_DOWNLOADS := never
 export UV_PROJECT_ENVIRONMENT := .venv
+# Where a shell or an image sets it, each of the hundreds of processes of a test run would compile all it imports, half of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test check format docs soak-sim clean
 .DEFAULT_GOAL := help
