@@ -149,15 +149,18 @@ class FanOutReader:
         clock = self._ports.clock
         # The service refuses a second one within five seconds, also where the first has ended.
         await asyncio.sleep(max(0.0, self._subscribed_at + RESUBSCRIBE_SECONDS_MIN - clock.monotonic()))
-        arn, wall = await self._registration.consumer_arn(), clock.wall()
+        arn, start = await self._registration.consumer_arn(), self._poller.start
+        past_time = await self._poller.past_time() if start.kind is StartKind.LATEST else None
         try:
-            subscription = await self._registration.port.subscribe_to_shard(arn, self._shard_id, self._poller.start)
+            subscription = await self._registration.port.subscribe_to_shard(arn, self._shard_id, start)
         except InvalidRequestError:
-            if self._poller.latest_at is None or self._poller.start.kind is not StartKind.AT_TIMESTAMP:
+            if self._poller.latest_at is None or start.kind is not StartKind.AT_TIMESTAMP:
                 raise
-            # Our clock jumped: by the service's, the time at which reading began is yet to come.
+            # Whoever stored when reading began had a clock that was fast: by the service's, it is yet to come.
+            past_time = await self._poller.past_time()
             subscription = await self._registration.port.subscribe_to_shard(arn, self._shard_id, LATEST)
-        self._poller.note_latest(wall)
+        if past_time is not None:
+            self._poller.note_latest(past_time)
         self._subscription = subscription
         self._subscribed_at = clock.monotonic()
         self._ports.telemetry.count("subscriptions_opened")

@@ -86,9 +86,14 @@ class Flusher:
         await self._held.write(LeaseChange(checkpoint=Checkpoint.at(position), start_timestamp=None))
 
     async def anchor_time(self, latest_at: float | None) -> None:
-        """Fix when a shard began at LATEST that has brought no record: its next owner must not skip what comes now."""
+        """Fix when a shard began at LATEST that has brought no record: its next owner must not skip what comes now.
+
+        A later time that is stored was yet to come when this owner began.
+        """
         row = self._held.row
-        if latest_at is not None and row.checkpoint.kind is CheckpointKind.LATEST and row.start_timestamp is None:
+        if latest_at is None or row.checkpoint.kind is not CheckpointKind.LATEST:
+            return
+        if row.start_timestamp is None or latest_at < row.start_timestamp:
             await self._held.write(LeaseChange(start_timestamp=latest_at))
 
     async def seek(self) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
+from consumer.bell import Bell
+from consumer.carrier import Carrier, carrier_of
 from consumer.core.batch import Batch
 from consumer.core.chunk import Chunk, cut
 from consumer.core.circuit_breaker import CircuitBreaker
 from consumer.core.duplicate_marks import DuplicateMarks
-from consumer.core.enrichment import Enricher, timestamp_text
+from consumer.core.enrichment import Enricher
 from consumer.core.load_meter import LoadMeter
 from consumer.core.object_key import position_text
-from consumer.core.transform import Transform
 from consumer.delivery import Delivery
 from consumer.failure import first_failure
 from consumer.fan_out_reader import Reader, open_reader
 from consumer.flusher import Flusher
-from consumer.handover import Handover
 from consumer.lease_table import HeldLease
 from consumer.replay import Replay
 from consumer.retention import ShardRetention
@@ -29,8 +29,6 @@ from shared.lease import CheckpointKind, PendingFlush
 from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
-
-Carrier = Callable[[Chunk, Batch], Awaitable[int]]  # takes a chunk into a batch; how many records became dead letters
 
 
 class ShardConsumer:
@@ -46,7 +44,8 @@ class ShardConsumer:
         self._parts = parts
         self._clock = parts.ports.clock
         self._telemetry = parts.ports.telemetry
-        self._account = parts.budget.open(self._wake)
+        self._bell = Bell()
+        self._account = parts.budget.open(self._bell.ring)
         self._marks = DuplicateMarks(held.row.marks)
         self._enricher = Enricher(settings.read.stream, held.shard_id)
         self._breaker = CircuitBreaker(
@@ -74,7 +73,6 @@ class ShardConsumer:
         self._retention = ShardRetention(parts.retention, held)
         self._load = LoadMeter(self._clock.monotonic())
         self._progress_at = self._clock.monotonic()
-        self._changed = asyncio.Event()
         self._open = self._new_batch()
         self._closed: Batch | None = None  # the one being flushed
         self._through: Position | None = None  # the last position that was delivered
@@ -118,7 +116,7 @@ class ShardConsumer:
 
     def _advance(self) -> None:
         self._progress_at = self._clock.monotonic()
-        self._wake()
+        self._bell.ring()
 
     def stop(self) -> None:
         """Stop reading; what was delivered is still flushed and checkpointed, and then `run` returns."""
@@ -127,7 +125,7 @@ class ShardConsumer:
             self.enter(ShardState.DRAINING)
         if self._read_task is not None and not self._is_processing:  # a chunk under way is finished first
             self._read_task.cancel()
-        self._wake()
+        self._bell.ring()
 
     def enter(self, state: ShardState) -> None:
         """Go to another state; HALTED is for whoever saw `run` end with ShardHaltedError."""
@@ -138,7 +136,7 @@ class ShardConsumer:
         if self._is_paused != is_paused:
             self._is_paused = is_paused
             self._telemetry.info("shard_paused" if is_paused else "shard_resumed", shard_id=self._held.shard_id)
-            self._wake()
+            self._bell.ring()
 
     async def run(self) -> None:
         """Live; returns at the end of the shard or after `stop`.
@@ -201,7 +199,7 @@ class ShardConsumer:
         try:
             async with asyncio.TaskGroup() as group:
                 self._read_task = group.create_task(self._read())
-                self._read_task.add_done_callback(lambda _task: self._wake())
+                self._read_task.add_done_callback(lambda _task: self._bell.ring())
                 group.create_task(self._commit_batches())
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from failures
@@ -209,7 +207,14 @@ class ShardConsumer:
     async def _read(self) -> None:
         start = start_of(self._held.row, self._settings.read.start_timestamp)
         reader = self._reader_after(self._through) or self._reader(start)
-        carry = self._carrier()
+        carry = carrier_of(
+            self._held.shard_id,
+            self._parts,
+            delivery=self._delivery,
+            enricher=self._enricher,
+            marks=self._marks,
+            account=self._account,
+        )
         try:
             while not self._is_stopping:
                 try:
@@ -247,12 +252,13 @@ class ShardConsumer:
     async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
         self.enter(ShardState.PAUSED)
-        self._wake()
+        self._bell.ring()
         self._behind_milliseconds = await reader.look()
+        await self._flusher.anchor_time(reader.latest_at)
         self._retention.measure(self._behind_milliseconds)
         deadline = self._clock.monotonic() + _PAUSED_LOOK_SECONDS
         while self._is_paused and (left := deadline - self._clock.monotonic()) > 0:
-            await self._wait(left)
+            await self._bell.wait(left)
         if not self._is_paused:
             self.enter(ShardState.READING)
 
@@ -275,13 +281,13 @@ class ShardConsumer:
             if self._is_stopping:
                 break
         self._is_processing = False
-        self._wake()
+        self._bell.ring()
 
     async def _store_piece(self, records: int) -> None:
         """Commit what was taken before anything else is looked at."""
         await self._close_batch()
         while self._closed is not None:
-            await self._wait()
+            await self._bell.wait()
         self._flusher.attempts.survive(records)
 
     async def _take(self, chunk: Chunk, carry: Carrier) -> None:
@@ -301,13 +307,13 @@ class ShardConsumer:
 
     async def _close_batch(self) -> None:
         while self._closed is not None:
-            await self._wait()
+            await self._bell.wait()
         self._seal_batch()
 
     def _seal_batch(self) -> None:
         self._open.marks = self._marks.snapshot()
         self._closed, self._open = self._open, self._new_batch()
-        self._wake()
+        self._bell.ring()
 
     async def _commit_batches(self) -> None:
         while True:
@@ -337,7 +343,7 @@ class ShardConsumer:
                     break
                 if self._open.records:
                     seconds_max = self._settings.roll.next_deadline(self._open.opened_at) - self._clock.monotonic()
-            await self._wait(seconds_max)
+            await self._bell.wait(seconds_max)
         return self._closed
 
     async def _finish(self, children: tuple[str, ...]) -> None:
@@ -358,15 +364,6 @@ class ShardConsumer:
         self._retention.expect(position)
         return self._reader(Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number))
 
-    def _carrier(self) -> Carrier:
-        """Return what becomes of a chunk: the user's function handles it, or its events are enriched and delivered."""
-        parts, take, now = self._parts, self._delivery.take, self._clock.wall
-        if parts.handling is not None:
-            kept = (self._marks, self._delivery.tracker, self._account)
-            return Handover(self._held.shard_id, parts.handling, *kept, parts.counters, parts.ports).take
-        transform = Transform(self._enricher, parts.router, self._marks)
-        return lambda chunk, batch: take(chunk, batch, transform, timestamp=timestamp_text(now()).encode())
-
     def _cut(self, records: Sequence[StreamRecord], after: Position | None) -> Iterator[Chunk]:
         records_max = min(self._flusher.attempts.policy.records_max, self._settings.chunk_records_max)
         records_max = min(records_max, self._settings.roll.records_max)
@@ -385,16 +382,4 @@ class ShardConsumer:
 
     async def _wait_for_receipts(self, position: Position) -> None:
         while not self._delivery.tracker.covers(position):
-            await self._wait()
-
-    def _wake(self) -> None:
-        self._changed.set()
-
-    async def _wait(self, seconds_max: float | None = None) -> None:
-        """Wait until something changed, at most `seconds_max`; whoever waits looks again at its condition."""
-        self._changed.clear()
-        try:
-            async with asyncio.timeout(seconds_max):
-                await self._changed.wait()
-        except TimeoutError:
-            return
+            await self._bell.wait()

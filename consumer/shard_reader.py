@@ -17,7 +17,8 @@ from shared.ports import Clock, Kinesis, Random, Telemetry
 from shared.records import LATEST, TRIM_HORIZON, RecordPage, Start, StartKind, data_bytes
 from shared.retry import Backoff
 
-_CLOCK_SKEW_SECONDS: Final = 1.0  # a start in the future, by the service's clock, is refused
+_CLOCK_SKEW_SECONDS: Final = 1.0  # by which a clock may be fast without another call
+_CLOCK_SECONDS_MAX: Final = 10 * 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +92,30 @@ class ShardReader:
         """When reading began at LATEST (seconds since the epoch), for as long as no record has come."""
         return self._latest_at
 
-    def note_latest(self, wall: float) -> None:
-        """Take note that reading has begun at LATEST at this time: whoever goes on from there must not skip any.
+    async def past_time(self) -> float:
+        """Return a time that has passed by the service's clock, in seconds since the epoch: a second ago by our own.
 
-        LATEST moves on. A second is for the clocks' sake: a time that is yet to come by the service's is refused.
+        The service refuses a start that is yet to come. Where it does, our clock is fast, and the time goes back, twice
+        as far each time: so it ends up before now by at most about as much as the clock is fast.
         """
-        if self.start.kind is StartKind.LATEST:
-            self._go_on_from(wall - _CLOCK_SKEW_SECONDS)
+        wall, back_seconds = self._ports.clock.wall(), _CLOCK_SKEW_SECONDS
+        while True:
+            start = Start(StartKind.AT_TIMESTAMP, timestamp=wall - back_seconds)
+            try:
+                await self._iterator_at(start)
+            except InvalidRequestError:
+                if back_seconds > _CLOCK_SECONDS_MAX:
+                    raise
+                back_seconds *= 2
+            else:
+                return start.timestamp
+
+    def note_latest(self, past_time: float) -> None:
+        """Take note that reading has begun at LATEST, not before this `past_time`.
+
+        LATEST moves on: whoever goes on from there must not skip any, and so begins at this time.
+        """
+        self._go_on_from(past_time)
 
     def note_records(self) -> None:
         """Take note that a record has come, which makes a position."""
@@ -139,18 +157,19 @@ class ShardReader:
 
     async def look(self) -> int:
         """Return the age of the oldest unread record, in milliseconds, without reading it."""
-        place, now = self.start, self._ports.clock.wall()
-        if place.kind is StartKind.LATEST:
+        if self.start.kind is StartKind.LATEST:
             # LATEST moves on while nobody reads: what comes during a pause belongs to this shard's part, too.
-            place = self.start = Start(StartKind.AT_TIMESTAMP, timestamp=now - _CLOCK_SKEW_SECONDS)
-        elif place.kind is StartKind.AT_SEQUENCE_NUMBER:
-            place = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=place.sequence_number)
-        kept, self.start, self._iterator = self.start, place, None
+            self.note_latest(await self.past_time())
+        begun, self._iterator = self.start, None
+        if begun.kind is StartKind.AT_SEQUENCE_NUMBER:
+            self.start = Start(StartKind.AFTER_SEQUENCE_NUMBER, sequence_number=begun.sequence_number)
         try:
             page = await self._get(1)
         finally:
             self._account.settle()
-            self.start, self._iterator = kept, None
+            self._iterator = None
+            if begun.kind is StartKind.AT_SEQUENCE_NUMBER:
+                self.start = begun
         self._pacer.take_page(self._ports.clock.monotonic(), page_bytes=0, record_count=1, behind_milliseconds=0)
         ages = [int(1000 * (self._ports.clock.wall() - record.arrival_timestamp)) for record in page.records]
         return max(0, page.behind_milliseconds, *ages)
@@ -160,7 +179,7 @@ class ShardReader:
         while True:
             await self._pace()
             if self._iterator is None:
-                self._iterator = await self._ports.retrier.call("get_shard_iterator", self._get_iterator)
+                self._iterator = await self._get_iterator()
             try:
                 return await self._ask(self._iterator, records_max)
             except IteratorExpiredError:
@@ -201,13 +220,20 @@ class ShardReader:
             turn = Turn.IN_ORDER  # it waited for so long that it is at its tip no more
 
     async def _get_iterator(self) -> str:
-        wall, kinesis, stream = self._ports.clock.wall(), self._ports.kinesis, self._settings.stream
-        try:
-            iterator = await kinesis.get_shard_iterator(stream, self._shard_id, self.start)
-        except InvalidRequestError:
-            if self._latest_at is None:
-                raise
-            # Our clock jumped: by the service's, the time at which reading began is yet to come.
-            iterator = await kinesis.get_shard_iterator(stream, self._shard_id, LATEST)
-        self.note_latest(wall)
+        if self.start.kind is not StartKind.LATEST:
+            try:
+                return await self._iterator_at(self.start)
+            except InvalidRequestError:
+                if self._latest_at is None:
+                    raise
+                # Whoever stored when reading began had a clock that was fast: by the service's, it is yet to come.
+        past_time = await self.past_time()
+        iterator = await self._iterator_at(LATEST)
+        self.note_latest(past_time)
         return iterator
+
+    async def _iterator_at(self, start: Start) -> str:
+        kinesis, stream = self._ports.kinesis, self._settings.stream
+        return await self._ports.retrier.call(
+            "get_shard_iterator", lambda: kinesis.get_shard_iterator(stream, self._shard_id, start)
+        )

@@ -44,16 +44,17 @@ DESTINATIONS = {"USA": "usa", "International": "international"}
 class VirtualClock:
     """The clock of everybody: the loop's."""
 
-    def __init__(self, loop: SimulationLoop) -> None:
+    def __init__(self, loop: SimulationLoop, fast_seconds: float = 0.0) -> None:
         self._loop = loop
+        self._fast_seconds = fast_seconds
 
     def monotonic(self) -> float:
         """Return virtual seconds."""
         return self._loop.time()
 
     def wall(self) -> float:
-        """Return virtual seconds after a fixed day."""
-        return WALL + self._loop.time()
+        """Return virtual seconds after a fixed day, as far off as this clock is."""
+        return WALL + self._loop.time() + self._fast_seconds
 
 
 class KillingNetwork(PerfectNetwork):
@@ -166,8 +167,10 @@ class SmallCloud:
         telemetry = SilentTelemetry()
         return cls(loop, network, kinesis, FakeLeases(network), FakeObjects(network), telemetry, sinks)
 
-    def worker(self, *, with_bucket: bool = True, fan_out: FakeFanOut | None = None, **settings: Any) -> Worker:
-        """Make a worker with quick settings."""
+    def worker(
+        self, *, with_bucket: bool = True, fan_out: FakeFanOut | None = None, fast_seconds: float = 0.0, **settings: Any
+    ) -> Worker:
+        """Make a worker with quick settings, whose clock is fast."""
         self.workers += 1
         chosen: dict[str, Any] = {
             "app": "test",
@@ -185,7 +188,7 @@ class SmallCloud:
             leases=self.leases,
             objects=self.objects if with_bucket else None,
             sinks=self.sinks,
-            clock=VirtualClock(self.loop),
+            clock=VirtualClock(self.loop, fast_seconds),
             random=random.Random(self.workers),
             telemetry=self.telemetry,
             fan_out=fan_out,
