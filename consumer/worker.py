@@ -25,6 +25,7 @@ from consumer.shard_parts import ShardParts
 from consumer.shard_sync import ShardSync
 from consumer.status import Counters, ShardState, WorkerState, WorkerStatus
 from consumer.succession import Succession
+from consumer.taker import Taker
 from shared.errors import HeadraceError
 from shared.lease import Lease, Presence, TableRows
 from shared.ports import Clock, FanOut, Kinesis, LeaseStore, ObjectStore, Random, RecordSink, Telemetry
@@ -32,7 +33,6 @@ from shared.retry import Backoff
 from shared.settings import ConsumerSettings
 
 _ROUNDS_PER_LEASE: Final = 3
-_TAKES_MAX: Final = 16  # at a time
 _PATIENCE_LEASES: Final = 2  # lease durations that an owner may take to hand a shard over, or to restore its row
 
 
@@ -68,6 +68,7 @@ class Worker:
         backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._retrier = Retrier(backoff, random, telemetry)
         self._table = LeaseTable(leases, self._retrier, worker_id=self.worker_id, random=random, renewals=renewals)
+        self._taker = Taker(self._table, clock=clock, telemetry=telemetry)
         self._planner = LeasePlanner(self.worker_id, settings.lease_duration_seconds)
         initial, start_timestamp = initial_checkpoint(settings.start_from)
         archive = archive_of(settings, objects, leases=leases, retrier=self._retrier, clock=clock, telemetry=telemetry)
@@ -170,6 +171,7 @@ class Worker:
                 for each in rounds:
                     each.cancel()
                 group.create_task(succession.leave())
+                group.create_task(self._taker.leave())
                 await self._new_departure().run(hurry or asyncio.Event(), group, self._presence + 1)
                 renewals.cancel()
         except BaseExceptionGroup as failures:
@@ -319,34 +321,28 @@ class Worker:
         for each in plan.hand_over:
             if (holding := self._holdings.get(each.shard_id)) is not None:
                 self._holdings.hand_over(holding, each.successor, group)
-        gate = asyncio.Semaphore(_TAKES_MAX)
-        async with asyncio.TaskGroup() as takes:
-            for row in plan.take:
-                takes.create_task(self._take(row, group, succession, gate, is_resting=is_paused(row, leases)))
+
+        def on_taken(row: Lease, held: HeldLease, started_at: float) -> bool:
+            succession.give_up(row.shard_id)
+            return self._start(row, held, started_at, group, is_resting=is_paused(row, leases))
+
+        await self._taker.take(plan.take, group, on_taken)
+        async with asyncio.TaskGroup() as declines:
             for row in plan.decline:
-                takes.create_task(self._decline(row))
+                declines.create_task(self._decline(row))
         await self._show_presence()  # an owner declines whom it can't see
         for row in plan.ask:
             succession.ask(row, group)
 
-    async def _take(
-        self,
-        row: Lease,
-        group: asyncio.TaskGroup,
-        succession: Succession,
-        gate: asyncio.Semaphore,
-        *,
-        is_resting: bool,
-    ) -> None:
-        async with gate:
-            started_at = self._clock.monotonic()
-            held = await self._table.take(row)
-        if held is None:
-            return
-        succession.give_up(row.shard_id)
-        if held.shard_id not in self._holdings:
-            self._telemetry.info("lease_taken", shard_id=row.shard_id, epoch=held.epoch, before=row.owner or "")
-            self._holdings.start(held, started_at, group, is_paused=is_resting)
+    def _start(
+        self, row: Lease, held: HeldLease, started_at: float, group: asyncio.TaskGroup, *, is_resting: bool
+    ) -> bool:
+        """Read a shard that was just taken, unless this worker leaves or still has to do with it."""
+        if self._state is not WorkerState.RUNNING or row.shard_id in self._holdings:
+            return False
+        self._telemetry.info("lease_taken", shard_id=row.shard_id, epoch=held.epoch, before=row.owner or "")
+        self._holdings.start(held, started_at, group, is_paused=is_resting)
+        return True
 
     async def _decline(self, row: Lease) -> None:
         if await self._table.decline(row):

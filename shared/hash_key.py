@@ -34,6 +34,10 @@ class HashKeyRange:
         """How many hash keys lie in the range."""
         return self.end - self.start + 1
 
+    def overlaps(self, other: HashKeyRange) -> bool:
+        """Whether the two ranges have a hash key in common."""
+        return self.start <= other.end and other.start <= self.end
+
     def is_adjacent_to(self, other: HashKeyRange) -> bool:
         """Whether the two ranges touch without overlapping, in either order."""
         return self.end + 1 == other.start or other.end + 1 == self.start

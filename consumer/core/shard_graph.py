@@ -26,11 +26,33 @@ def merge_marks(rows: Iterable[Lease]) -> Marks:
 def may_start(lease: Lease, leases: Mapping[str, Lease]) -> bool:
     """Whether a row may be read now: it is unfinished, and each parent that has a row is at SHARD_END.
 
-    A parent without a row was trimmed before this application saw it.
+    A parent without a row was trimmed before this application saw it; see `parents_of`.
     """
     if lease.checkpoint.is_shard_end:
         return False
     return all(leases[parent].checkpoint.is_shard_end for parent in lease.parents if parent in leases)
+
+
+def parents_of(shard: Shard, listed: Mapping[str, Shard], leases: Mapping[str, Lease]) -> tuple[str, ...]:
+    """Return the shards that have to be read before a shard, and that it inherits from.
+
+    These are its parents, unless one was trimmed that never got a row. In its place stand the last ones before it of
+    the same hash keys that are known, however many reshardings lie between. Ids rise, and ranges of shards that are
+    open at once never overlap, so that such a shard with a lower id is an ancestor.
+    """
+    if all(parent in listed or parent in leases for parent in shard.parents):
+        return shard.parents
+    known: list[Shard | Lease] = [each for each in listed.values() if not each.is_open]
+    known += [row for name, row in leases.items() if name not in listed or not listed[name].is_open]
+    before = {
+        each.shard_id: each.parents
+        for each in known
+        if each.shard_id < shard.shard_id
+        and each.hash_key_range is not None
+        and each.hash_key_range.overlaps(shard.hash_key_range)
+    }
+    nearest = before.keys() - {parent for parents in before.values() for parent in parents}
+    return tuple(sorted({*shard.parents, *nearest}))
 
 
 def rows_to_create(
@@ -58,7 +80,7 @@ def rows_to_create(
             continue
         parents = [
             parent
-            for parent in shard.parents
+            for parent in parents_of(shard, listed, leases)
             if parent in leases or (parent in listed and _gets_row(listed[parent], initial, listed, leases, followed))
         ]
         rows = [leases[parent] for parent in parents if parent in leases]
@@ -123,22 +145,23 @@ def _is_followed(
         if current.shard_id in known:
             path.pop()
             continue
-        if any(parent in leases for parent in current.parents):
+        parents = parents_of(current, listed, leases)
+        if any(parent in leases for parent in parents):
             known[current.shard_id] = True
             continue
-        unknown = [listed[each] for each in current.parents if each in listed and each not in known]
+        unknown = [listed[each] for each in parents if each in listed and each not in known]
         if unknown:
             path.extend(unknown)
             continue
-        known[current.shard_id] = any(known.get(parent, False) for parent in current.parents)
+        known[current.shard_id] = any(known.get(parent, False) for parent in parents)
     return known[shard.shard_id]
 
 
-def _row(shard: Shard, checkpoint: Checkpoint, parents: Iterable[Lease]) -> Lease:
+def _row(shard: Shard, checkpoint: Checkpoint, parents: Sequence[Lease]) -> Lease:
     return Lease(
         shard_id=shard.shard_id,
         checkpoint=checkpoint,
-        parents=shard.parents,
+        parents=tuple(dict.fromkeys((*shard.parents, *(parent.shard_id for parent in parents)))),
         hash_key_range=shard.hash_key_range,
         marks=merge_marks(parents),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from consumer.core.shard_graph import parents_of
 from infra.audit.core.lineage import lineage_order
 from shared.errors import ConfigurationError
 from shared.lease import AT_TRIM_HORIZON, Checkpoint, CheckpointKind, Lease, LeaseChange
@@ -84,14 +85,16 @@ def row_for(shard: Shard, target: SeekTarget, rows: Mapping[str, Lease]) -> Leas
     )
 
 
-def followed_later(shards: Iterable[Shard], rows: Collection[str], moved: Collection[str]) -> frozenset[str]:
+def followed_later(shards: Iterable[Shard], rows: Mapping[str, Lease], moved: Collection[str]) -> frozenset[str]:
     """Return the shards that get their row from a worker: an ancestor has one already, or gets it now.
 
     Their rows inherit where the ancestor was sent. Made by the seek, they could be read before a parent that has no row
-    yet. `rows`: shards that have a row; `moved`: those that a seek would give one or send elsewhere.
+    yet. `rows`: by shard; `moved`: those that a seek would give one or send elsewhere.
     """
     followed: set[str] = set()
-    for shard in sorted(shards, key=lambda each: each.shard_id):  # ids rise: parents come first
-        if any(parent in rows or parent in moved or parent in followed for parent in shard.parents):
+    listed = {shard.shard_id: shard for shard in shards}
+    for shard in sorted(listed.values(), key=lambda each: each.shard_id):  # ids rise: parents come first
+        parents = parents_of(shard, listed, rows)
+        if any(parent in rows or parent in moved or parent in followed for parent in parents):
             followed.add(shard.shard_id)
     return frozenset(followed.difference(rows))

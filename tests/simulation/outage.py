@@ -49,7 +49,6 @@ class Outage:
         self._trimmed: dict[str, _Trimmed] = {}
         self._ends: dict[str, Position] = {}  # shard -> the last position that was trimmed
         self.has_trimmed = False
-        self.has_orphaned = False  # a shard is gone that never had a row: its children don't know its ancestors' marks
 
     def schedule(self) -> None:
         """Plan when the workers go, and for how long."""
@@ -93,7 +92,8 @@ class Outage:
             self._note(shard, count, world.leases.rows.get(shard_id), is_gone=is_gone)
             world.kinesis.trim(SOURCE, shard_id, count)
             if is_gone:
-                self.has_orphaned = self.has_orphaned or shard_id not in world.leases.rows
+                if shard_id not in world.leases.rows:
+                    world.story.count("shard_forgotten_without_a_row")
                 world.kinesis.forget_shard(SOURCE, shard_id)
                 world.story.count("shard_forgotten")
 

@@ -133,7 +133,7 @@ class Promises:
             names.append("out_of_order_in_s3")
         if is_whole and self._usage.streams_keep_order:
             names.append("out_of_order_in_streams")
-        excuses_repetition = self._world.damage.excuses_repetition or self._world.outage.has_orphaned
+        excuses_repetition = self._world.damage.excuses_repetition
         if excuses_repetition:
             names = [each for each in names if not each.startswith("out_of_order")]
         counts = {name: getattr(report, name) for name in names}

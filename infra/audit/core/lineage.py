@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 
 def lineage_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return shard ids so that parents come before their children; ties by id.
+    """Return shard ids so that parents come before their children; of those that may come next, the lowest first.
 
     A session's events lie in one line of descent at a time, so that any such order keeps every session's order.
-    Parents that are not keys themselves (past retention) are ignored. Shards inside a cycle, which no real stream has,
-    come last.
+    Parents that are not keys themselves (past retention) are ignored; as ids rise, their children still come behind
+    what is older. Shards inside a cycle, which no real stream has, come last.
     """
-    waiting = {shard: {each for each in above if each in parents} for shard, above in sorted(parents.items())}
+    waited_for = {shard: len({each for each in above if each in parents}) for shard, above in parents.items()}
+    children: defaultdict[str, list[str]] = defaultdict(list)
+    for shard, above in parents.items():
+        for each in set(above):
+            children[each].append(shard)
+    ready = sorted(shard for shard, count in waited_for.items() if not count)
     ordered: list[str] = []
-    while waiting:
-        ready = [shard for shard, above in waiting.items() if not above]
-        if not ready:
-            return ordered + sorted(waiting)
-        for shard in ready:
-            del waiting[shard]
-        for above in waiting.values():
-            above.difference_update(ready)
-        ordered += ready
-    return ordered
+    while ready:
+        shard = heapq.heappop(ready)
+        ordered.append(shard)
+        for child in children[shard]:
+            waited_for[child] -= 1
+            if not waited_for[child]:
+                heapq.heappush(ready, child)
+    return ordered + sorted(parents.keys() - set(ordered))

@@ -152,6 +152,12 @@ def one_parent_of_a_merge(patch: Patch) -> None:
     patch.setattr(shard_sync, "rows_to_create", rows_to_create)
 
 
+@bug("a shard whose parent is gone without a row inherits from the last ones of its hash keys")
+def orphans_begin_bare(patch: Patch) -> None:
+    """Look at parents only."""
+    patch.setattr(shard_graph, "parents_of", lambda shard, listed, leases: shard.parents)
+
+
 @bug("a child is read from TRIM_HORIZON")
 def child_starts_at_latest(patch: Patch) -> None:
     """Start children at LATEST."""

@@ -191,6 +191,12 @@ def test_parents_come_before_children() -> None:
     assert lineage_order(parents) == ["a", "z", "b", "c", "d", "e"]
 
 
+def test_children_of_a_forgotten_shard_come_behind_what_is_older() -> None:
+    """Between `b` and `d` lies a merge that the stream does not list any more."""
+    parents: dict[str, list[str]] = {"a": [], "b": ["a"], "c": ["a"], "e": ["d"], "f": ["d"]}
+    assert lineage_order(parents) == ["a", "b", "c", "e", "f"]
+
+
 def test_a_cycle_of_parents_ends() -> None:
     """Hostile parents must not hang the audit."""
     assert lineage_order({"a": ["b"], "b": ["a"], "c": []}) == ["c", "a", "b"]
