@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from consumer.core.attempt_policy import AttemptPolicy
 from consumer.core.chunk import Chunk
+from consumer.core.flush_format import FlushFormat
+from consumer.core.object_key import position_text
 from consumer.lease_table import HeldLease
-from shared.lease import LeaseChange
+from shared.errors import ShardHaltedError
+from shared.lease import LeaseChange, PendingFlush
 from shared.ports import Telemetry
+
+# About as many as it takes to find a record that kills. The search for one may have brought the flush up to eight.
+_REPLAY_ATTEMPTS_MAX: Final = 12
 
 
 class Attempts:
@@ -34,6 +42,23 @@ class Attempts:
         if not self._has_begun or self.policy.is_careful:
             self._has_begun = True
             await self._held.write(LeaseChange(attempts=self._held.row.attempts + 1))
+
+    async def begin_replay(self, pending: PendingFlush) -> None:
+        """Say in the row that a prepared flush is finished now; ShardHaltedError if that has ended too many processes.
+
+        Its range is pinned, so that no record can be left out. What was condemned is not looked at, and not counted.
+        """
+        if FlushFormat.parse(pending.format_version).condemned_after:
+            return
+        attempts = self._held.row.attempts
+        if attempts >= _REPLAY_ATTEMPTS_MAX:
+            raise ShardHaltedError(
+                f"{attempts} attempts at the prepared flush of `{self._held.shard_id}` ended with their process, limit "
+                f"{_REPLAY_ATTEMPTS_MAX}: {pending.count:,} lines, {position_text(pending.first)} to "
+                f"{position_text(pending.last)}",
+                hint="Restart with more memory, or with the release that prepared it",
+            )
+        await self._held.write(LeaseChange(attempts=attempts + 1))
 
     def judge(self, chunk: Chunk) -> int:
         """Refuse the one record of a piece if it has killed too often; return the attempts at it, 0 if it is let in."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from consumer.archive import Archive
 from consumer.bell import Bell
 from consumer.carrier import Carrier, carrier_of
 from consumer.core.batch import Batch
@@ -177,6 +178,17 @@ class ShardConsumer:
                 f"Shard `{self._held.shard_id}` has a flush to finish, but no bucket is set",
                 hint="Set --bucket to the bucket that this application wrote to before",
             )
+        attempts, care = self._flusher.attempts, self._parts.care
+        if attempts.policy.is_careful:
+            async with care.alone():
+                await attempts.begin_replay(pending)
+                await self._rebuild(pending, archive)
+        else:
+            await attempts.begin_replay(pending)
+            await care.pass_by()
+            await self._rebuild(pending, archive)
+
+    async def _rebuild(self, pending: PendingFlush, archive: Archive) -> None:
         # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=pending.first.sequence_number)
         replay = Replay(self._reader(start, polls=True), self._delivery, self._enricher, self._marks, self._clock)

@@ -39,7 +39,7 @@ class ShardState(Enum):
 SHARD_TRANSITIONS: Final[Mapping[tuple[ShardState, ShardState], str]] = {
     (ShardState.REPLAYING, ShardState.READING): "a prepared flush is finished, or there was none",
     (ShardState.REPLAYING, ShardState.DRAINING): "the worker leaves, or another asks",
-    (ShardState.REPLAYING, ShardState.HALTED): "too many records failed",
+    (ShardState.REPLAYING, ShardState.HALTED): "too many attempts ended with the process",
     (ShardState.REPLAYING, ShardState.FINISHED): "trimmed as a whole",
     (ShardState.READING, ShardState.PAUSED): "an operator pauses it",
     (ShardState.READING, ShardState.DRAINING): "the worker leaves, or another asks",

@@ -15,6 +15,7 @@ from consumer.core.retention_watch import RetentionWatch
 from consumer.core.roster import Roster
 from consumer.core.row_memory import RowMemory
 from consumer.holding import Holdings
+from consumer.lease_table import HeldLease
 from consumer.retention import Retention, ShardRetention
 from consumer.shard_sync import ShardSync
 from consumer.succession import Succession
@@ -79,7 +80,8 @@ def handed_to_the_absent(patch: Patch) -> None:
 
 @bug(
     "a holding ends with its task, wherever that was cancelled",
-    harmless="a lease that is being given away can't be lost, so that only the note of a halt is cancelled there",
+    harmless="a lease that is being given away can't be lost; what is left is the note of a halt, and no world halts a "
+    "shard: tests/unit/consumer/test_holding_ends.py finds it",
 )
 def lost_holding_kept(patch: Patch) -> None:
     """Keep what was lost while it was released."""
@@ -129,6 +131,12 @@ def rows_restored_from_an_old_look(patch: Patch) -> None:
         return tuple(replace(each, owner=None, successor=None, epoch=each.epoch + 1) for each in seen)
 
     patch.setattr(RowMemory, "to_restore", to_restore)
+
+
+@bug("a row that is restored keeps what renewals promised")
+def renewals_forgotten_by_a_restored_row(patch: Patch) -> None:
+    """Put back what the last data write left."""
+    patch.setattr(HeldLease, "row_with_news", property(lambda self: self.row))
 
 
 @bug("what was trimmed unread is recorded with both bounds")
