@@ -29,10 +29,10 @@ _RECORDS_UNBOUNDED: Final = 1 << 62
 _PARTITIONED_CHUNK_RECORDS: Final = 64
 
 
-def initial_checkpoint(start_from: str) -> tuple[Checkpoint, float]:
+def initial_checkpoint(start_from: str, *, option: str = "start_from") -> tuple[Checkpoint, float]:
     """Return where shards without a row start, and the time if it is one (seconds since the epoch).
 
-    ConfigurationError if `start_from` is neither TRIM_HORIZON nor LATEST nor an ISO 8601 time.
+    ConfigurationError if `start_from` is neither TRIM_HORIZON nor LATEST nor an ISO 8601 time; `option` names it.
     """
     if start_from in {"TRIM_HORIZON", "LATEST"}:
         return (AT_TRIM_HORIZON if start_from == "TRIM_HORIZON" else AT_LATEST), 0.0
@@ -40,7 +40,7 @@ def initial_checkpoint(start_from: str) -> tuple[Checkpoint, float]:
         instant = datetime.fromisoformat(start_from)
     except ValueError as error:
         raise ConfigurationError(
-            f"start_from is `{start_from[:40]}`, neither TRIM_HORIZON nor LATEST nor an ISO 8601 time",
+            f"{option} is `{start_from[:40]}`, neither TRIM_HORIZON nor LATEST nor an ISO 8601 time",
             hint="Write a time like 2026-11-21T08:00:00+00:00",
         ) from error
     moment = instant if instant.tzinfo else instant.replace(tzinfo=UTC)

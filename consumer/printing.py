@@ -27,7 +27,7 @@ def print_stream(stream: str, *, start: str, as_json: bool, limit: int | None) -
         raise ConfigurationError(
             f"`{stream[:128]}` is no stream name", hint="1 to 128 letters, digits, dots, dashes and underscores"
         )
-    initial_checkpoint(start)
+    initial_checkpoint(start, option="--from")
     configure_logging("warning")
     try:
         asyncio.run(_follow(stream, start=start, as_json=as_json, limit=limit))
@@ -40,7 +40,7 @@ def print_stream(stream: str, *, start: str, as_json: bool, limit: int | None) -
 
 async def _follow(stream: str, *, start: str, as_json: bool, limit: int | None) -> None:
     render = render_json if as_json else render_text
-    initial, timestamp = initial_checkpoint(start)
+    initial, timestamp = initial_checkpoint(start, option="--from")
 
     def take(shard_id: str, record: UserRecord) -> None:
         write_data(render(shard_id, record))

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from consumer.retrier import Retrier
-from infra.control.dead_letters import DeadLetterFolder, count_letters, letter_lines
+from infra.control.dead_letters import DeadLetterFolder, check_type, count_letters, letter_lines
 from infra.control.group import open_group
 from infra.control.hot_shards import sample_lines, sample_stream
 from infra.control.kcl import KclPorts, apply_export, apply_import, plan_export, plan_import, row_lines
@@ -109,8 +109,15 @@ def run_pause(app: str | None, *, shards: Sequence[str], is_paused: bool, as_jso
     if as_json:
         write_data(orjson.dumps({"paused" if is_paused else "resumed": changed}).decode())
     else:
-        say(f"{'Paused' if is_paused else 'Resumed'} {changed:,} shards; their owners see it within seconds")
+        say(_changed_text(changed, is_paused=is_paused))
     return int(ExitCode.DONE)
+
+
+def _changed_text(changed: int, *, is_paused: bool) -> str:
+    if not changed:
+        return "Nothing to pause: all are paused" if is_paused else "Nothing to resume: none is paused"
+    shards = "1 shard; its owner sees" if changed == 1 else f"{changed:,} shards; their owners see"
+    return f"{'Paused' if is_paused else 'Resumed'} {shards} it within seconds"
 
 
 def run_list_letters(app: str | None, *, error_type: str | None, lists_keys: bool, as_json: bool) -> int:
@@ -163,6 +170,7 @@ def run_redrive(
     as_json: bool,
 ) -> int:
     """Put dead letters back; exit code 3 if the stream will never take some of them."""
+    check_type(error_type)
 
     async def run() -> Redriven:
         async with open_group(app) as group:

@@ -17,11 +17,13 @@ from consumer.reader import escape
 from infra.audit.object_events import lines_of
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.query.rows import table_lines
-from shared.errors import ConfigurationError, SourceError
+from shared.errors import ConfigurationError, InvalidRequestError, SourceError
+from shared.limits import S3_KEY_BYTES_MAX
 from shared.ports import ObjectStore
 
 _MILLISECONDS_MAX: Final = 253_402_300_800_000  # the year 10000, which datetime can't name
 _OTHER_TYPE: Final = "other"
+_NO_SUCH_KEY_CODE: Final = "NoSuchKey"
 _SHOWN_CHARACTERS_MAX: Final = 4_000  # of one letter's data on a terminal; --output json has all of it
 
 
@@ -88,10 +90,12 @@ class DeadLetterFolder:
             )
         self.objects: ObjectStore = group.objects
         self.prefix = constant_prefix(str(group.application.get("error_prefix") or "errors/"))
+        self._app = group.app
         self._retrier = group.retrier
 
     async def keys(self, error_type: str | None = None) -> list[str]:
-        """Return the keys of all dead-letter objects, or of those of one type."""
+        """Return the keys of all dead-letter objects, or of those of one type; see `check_type`."""
+        check_type(error_type)
         aside = (self.prefix + GAP_FOLDER, self.prefix + REDRIVEN_FOLDER)
         found = await self.list_below(self.prefix)
         return [key for key in found if not key.startswith(aside) and error_type in (None, type_of(key))]
@@ -105,9 +109,28 @@ class DeadLetterFolder:
         return await self._retrier.call("list_objects", walk, attempts_max=ATTEMPTS_MAX)
 
     async def letters(self, key: str) -> list[StoredLetter]:
-        """Read one object."""
-        body = await self._retrier.call("get_object", lambda: self.objects.get_object(key), attempts_max=ATTEMPTS_MAX)
+        """Read one object; ConfigurationError if the bucket has none of this key."""
+        try:
+            body = await self._retrier.call(
+                "get_object", lambda: self.objects.get_object(key), attempts_max=ATTEMPTS_MAX
+            )
+        except InvalidRequestError as error:
+            if error.code != _NO_SUCH_KEY_CODE and 1 <= len(key.encode()) <= S3_KEY_BYTES_MAX:
+                raise
+            raise ConfigurationError(
+                f"The bucket of `{self._app}` has no object `{key[:200]}`",
+                hint="`headrace deadletters list --keys` lists them",
+            ) from error
         return [StoredLetter.parse(line, key) for line in lines_of(key, body)]
+
+
+def check_type(error_type: str | None) -> None:
+    """Raise ConfigurationError for a type that no dead letter has."""
+    if error_type not in (None, _OTHER_TYPE, *ERROR_TYPES):
+        raise ConfigurationError(
+            f"No dead letter is of the type `{error_type[:40]}`",
+            hint=f"Give one of {', '.join(f'`{each}`' for each in (*ERROR_TYPES, _OTHER_TYPE))}",
+        )
 
 
 def type_of(key: str) -> str:

@@ -54,7 +54,7 @@ async def open_group(app: str | None) -> AsyncIterator[Group]:
         if application is None or not isinstance(application.get("source_stream"), str):
             raise ConfigurationError(
                 f"Application `{settings.app}` has no description in its lease table",
-                hint="Has `headrace consume` run with this --app?",
+                hint="Run `headrace consume` with this --app, or name another one",
             )
         yield await _group(aws, settings.app, application, leases)
 

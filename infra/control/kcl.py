@@ -12,7 +12,7 @@ from consumer.retrier import Retrier
 from infra.control.group import ATTEMPTS_MAX
 from infra.control.kcl_item import is_lease, item_from_row, row_from_item
 from infra.query.rows import table_lines
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, TableNotFoundError
 from shared.lease import Lease, LeaseChange
 from shared.ports import Clock, LeaseStore, Random
 from shared.retry import Backoff
@@ -20,6 +20,7 @@ from shared.telemetry import SilentTelemetry
 
 _LOOK_SECONDS: Final = 5.0  # KCL renews a lease every 3.3 s by default
 _OPERATOR: Final = "@kcl-import"
+_TABLE_HINT: Final = "Name the lease table of the KCL application with --table; KCL makes it at its first start"
 
 
 class KclTable(Protocol):
@@ -53,24 +54,31 @@ async def plan_import(ports: KclPorts) -> tuple[Lease, ...]:
     items = await _stopped_leases(ports)
     rows = tuple(row_from_item(each, ports.clock.wall()) for each in items)
     if not rows:
-        raise ConfigurationError("The KCL table holds no lease", hint="Is it the table of the KCL application's name?")
+        raise ConfigurationError("The KCL table holds no lease", hint=_TABLE_HINT)
     _check_stopped(await _our_rows(ports))
     return tuple(sorted(rows, key=lambda row: row.shard_id))
 
 
 async def _stopped_leases(ports: KclPorts) -> list[Mapping[str, Any]]:
     """Read the leases twice, unless nobody owns one: a counter that moves belongs to a worker that runs."""
-    scan = ports.kcl.scan
-    items = [each for each in await ports.retrier.call("scan", scan, attempts_max=ATTEMPTS_MAX) if is_lease(each)]
+    items = await _leases(ports)
     if any("leaseOwner" in each for each in items):
         await asyncio.sleep(_LOOK_SECONDS)
-        again = [each for each in await ports.retrier.call("scan", scan, attempts_max=ATTEMPTS_MAX) if is_lease(each)]
+        again = await _leases(ports)
         if _counters(again) != _counters(items):
             raise ConfigurationError(
                 f"The KCL application runs: its lease counters moved within {_LOOK_SECONDS:g} s",
                 hint="Stop all its workers and wait for them to checkpoint",
             )
     return items
+
+
+async def _leases(ports: KclPorts) -> list[Mapping[str, Any]]:
+    try:
+        items = await ports.retrier.call("scan", ports.kcl.scan, attempts_max=ATTEMPTS_MAX)
+    except TableNotFoundError as error:
+        raise ConfigurationError(str(error), hint=_TABLE_HINT) from error
+    return [each for each in items if is_lease(each)]
 
 
 def _counters(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -132,7 +140,9 @@ async def plan_export(ports: KclPorts) -> tuple[dict[str, Any], ...]:
     """Return the KCL items to be; ConfigurationError while either application runs, or for what KCL can't express."""
     rows = await _our_rows(ports)
     if not rows:
-        raise ConfigurationError("The application has no lease row", hint="Name it with --app")
+        raise ConfigurationError(
+            "The application has no lease row", hint="Run `headrace consume` with this --app, or name another one"
+        )
     _check_stopped(rows)
     await _stopped_leases(ports)
     return tuple(item_from_row(row) for row in rows)

@@ -68,9 +68,11 @@ def parse_target(text: str, now: float) -> SeekTarget:
         return SeekTarget()
     if text == "LATEST":
         return SeekTarget(now)
-    _, timestamp = initial_checkpoint(text)
+    _, timestamp = initial_checkpoint(text, option="--to")
     if timestamp > now:
-        raise ConfigurationError(f"`{text[:40]}` is {timestamp - now:,.0f} s in the future", hint="LATEST is now")
+        raise ConfigurationError(
+            f"`{text[:40]}` is {timestamp - now:,.0f} s in the future", hint="Give a time that has passed, or LATEST"
+        )
     return SeekTarget(timestamp)
 
 
