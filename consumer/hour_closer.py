@@ -17,6 +17,7 @@ from shared.ports import ObjectStore, Telemetry
 _HOURS_PER_LOOK: Final = 48  # that are looked at or completed; the rest waits for the next look at the table
 _LOOK_BACK_SECONDS: Final = 3600.0 * RETENTION_HOURS_MAX  # nothing older can have been read
 _PAUSE_SECONDS: Final = 60.0  # after a refusal
+_STRANGERS_MAX: Final = 1_000  # keys of no hour that are passed over
 
 
 @dataclass(slots=True)
@@ -137,9 +138,21 @@ class HourCloser:
 
     async def _find_oldest(self, until: float) -> float | None:
         """Return when the oldest hour with a manifest begins, at most a year ago; None if there is none."""
-        key = await self._first_key(self._manifests.days)
-        begin = None if key is None else self._manifests.begin_of(key)
+        begin = await self._first_begin()
         return None if begin is None else max(begin, self._manifests.begin(until - _LOOK_BACK_SECONDS))
+
+    async def _first_begin(self) -> float | None:
+        async def look() -> float | None:
+            strangers = 0  # keys of no hour: somebody else's, a folder that S3's console made
+            async with aclosing(self._objects.list_objects(self._manifests.days)) as found:
+                async for each in found:
+                    begin = self._manifests.begin_of(each.key)
+                    if begin is not None or strangers == _STRANGERS_MAX:
+                        return begin
+                    strangers += 1
+            return None
+
+        return await self._retrier.call("list_objects", look)
 
     async def _is_complete(self, begin: float) -> bool:
         hour = self._manifests.hour(begin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -323,12 +323,32 @@ class Tailer:
         """Return the paths of what came after a file, oldest first, the followed one last; None if nobody can tell."""
         names = await self._names()
         present = [self._path] if self._base in names else []
+        rotated: dict[str, FileIdentity] = {}
         for name in names:
             identity = await self._files.identify(posixpath.join(self._folder, name))
-            if name != self._base and identity is not None and newest.is_of(identity):
-                later = rotated_after(self._base, name, names) or await self._seen_later(name, newest, names)
-                return [*(posixpath.join(self._folder, each) for each in later), *present]
-        return None if in_order(self._base, names) else present
+            if name != self._base and identity is not None:
+                rotated[name] = identity
+                if newest.is_of(identity):
+                    later = rotated_after(self._base, name, names) or await self._seen_later(name, newest, names)
+                    return [*(posixpath.join(self._folder, each) for each in later), *present]
+        if not in_order(self._base, names):
+            return present
+        after = self._after_the_last_there(rotated)
+        return None if after is None else [*(posixpath.join(self._folder, each) for each in after), *present]
+
+    def _after_the_last_there(self, rotated: Mapping[str, FileIdentity]) -> list[str] | None:
+        """Return what was rotated after the newest file that is known and still there, without what is held already.
+
+        The file that was looked for was removed while it waited for its turn. None if all others that are known are
+        gone, too: what is left may have been there before them. Open files keep their inodes for themselves.
+        """
+        known = [self._mark, *(each.mark for each in self._held)]
+        for mark in reversed(known):
+            for name in in_order(self._base, rotated):
+                if mark.is_of(rotated[name]):
+                    later = rotated_after(self._base, name, rotated)
+                    return [each for each in later if not any(held.is_of(rotated[each]) for held in known)]
+        return None
 
     async def _seen_later(self, name: str, newest: FileMark, names: list[str]) -> list[str]:
         """Return the rotated files, oldest first, from that on which an earlier run saw later than this one.

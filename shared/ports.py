@@ -212,6 +212,11 @@ class StoredObject:
     key: str
     size: int
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it only stands for a folder, as S3's console makes one for each that somebody adds."""
+        return self.key.endswith("/") and not self.size
+
 
 class ObjectStore(Protocol):
     """One S3 bucket."""

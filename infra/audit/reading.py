@@ -137,8 +137,8 @@ class AuditReader:
             has_destinations=bool(scope.dest_streams),
             source_is_whole=scope.source_is_whole,
         )
-        ranks: dict[str, int] = {}
-        async for shard_id, record in self.read_stream(scope.source_stream, ranks):
+        lineage: dict[str, tuple[str, ...]] = {}
+        async for shard_id, record in self.read_stream(scope.source_stream, lineage):
             auditor.acknowledge(_identify(record, scope.source_stream, shard_id)[0])
         for receipt in scope.receipts:
             auditor.confirm(receipt)
@@ -147,13 +147,14 @@ class AuditReader:
                 event_id, event = _identify(record, stream, shard_id)
                 auditor.deliver(stream, event_id, _session_of(event))
         if objects is not None:
-            await self._read_bucket(objects, scope, ranks, auditor)
+            await self._read_bucket(objects, scope, lineage, auditor)
         return auditor.report()
 
     async def _read_bucket(
-        self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int], auditor: Auditor
+        self, objects: ObjectStore, scope: AuditScope, lineage: Mapping[str, tuple[str, ...]], auditor: Auditor
     ) -> None:
-        check = ManifestCheck((scope.archive_prefix, scope.error_prefix))
+        check = ManifestCheck((scope.archive_prefix, scope.error_prefix), lineage)
+        ranks = {shard_id: rank for rank, shard_id in enumerate(lineage)}
         indexes = await self._read_manifests(objects, scope, check)
         router = Router(scope.dest_streams, scope.partition_fields)
         async for event, generation in self._read_archive(objects, scope, ranks, check):
@@ -191,17 +192,22 @@ class AuditReader:
         body = await self._call(lambda: objects.get_object(key))
         try:
             take(orjson.loads(body))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SourceError(
-                f"object `{key[:200]}` is no manifest: {type(error).__name__}",
+                f"object `{key}` is no manifest: {type(error).__name__}",
                 hint="Is something else written below manifest_prefix?",
             ) from error
 
-    async def read_stream(self, stream: str, ranks: dict[str, int]) -> AsyncIterator[tuple[str, UserRecord]]:
-        """Walk a stream from TRIM_HORIZON to where it ends now, shards in lineage order; `ranks` gets that order."""
+    async def read_stream(
+        self, stream: str, lineage: dict[str, tuple[str, ...]]
+    ) -> AsyncIterator[tuple[str, UserRecord]]:
+        """Walk a stream from TRIM_HORIZON to where it ends now.
+
+        Shards come in lineage order; in it, `lineage` gets each with its parents.
+        """
         shards = {each.shard_id: each for each in await self._call(lambda: self._kinesis.list_shards(stream))}
         for shard_id in lineage_order({name: each.parents for name, each in shards.items()}):
-            ranks[shard_id] = len(ranks)
+            lineage[shard_id] = shards[shard_id].parents
             async for record in self._read_shard(stream, shards[shard_id]):
                 yield shard_id, record
 
@@ -257,14 +263,13 @@ class AuditReader:
             count = 0
             for letter in await self._events(objects, key):
                 count += 1
-                place = ":".join(str(letter[each]) for each in ("shardId", "sequenceNumber", "subSequenceNumber"))
-                yield _Letter(letter.get("eventId") or f"{scope.source_stream}:{place}", of_stream, generation)
+                yield _Letter(_id_of(letter, scope.source_stream, key), of_stream, generation)
             if named is not None:
                 check.take_object(key, count)
 
     async def _keys(self, objects: ObjectStore, prefix: str) -> AsyncIterator[str]:
         async def walk() -> list[str]:
-            return [each.key async for each in objects.list_objects(prefix)]
+            return [each.key async for each in objects.list_objects(prefix) if not each.is_folder]
 
         for key in await self._call(walk):
             yield key
@@ -295,6 +300,20 @@ def _identify(record: UserRecord, stream: str, shard_id: str) -> tuple[str, dict
     return event_id_of(event) or place, event
 
 
+def _id_of(letter: Mapping[str, Any], stream: str, key: str) -> str:
+    """Return the id of a dead letter's event, or the place of its record. SourceError if the letter has neither."""
+    event_id = letter.get("eventId")
+    if isinstance(event_id, str) and event_id:
+        return event_id
+    try:
+        return ":".join([stream, *(str(letter[each]) for each in ("shardId", "sequenceNumber", "subSequenceNumber"))])
+    except KeyError as error:
+        raise SourceError(
+            f"object `{key}` holds a dead letter without {error}",
+            hint="Is something else written below error_prefix?",
+        ) from error
+
+
 def _session_of(event: Mapping[str, Any]) -> str:
     return str(event.get("session_id", ""))
 
@@ -304,7 +323,7 @@ def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:
     match = OBJECT_NAME.search(key)
     if match is None:
         raise SourceError(
-            f"object `{key[:200]}` is not named SHARD-FIRST-LAST", hint="Is something else written below this prefix?"
+            f"object `{key}` is not named SHARD-FIRST-LAST", hint="Is something else written below this prefix?"
         )
     shard_id, sequence_number, sub_sequence_number, generation = match.groups()
     # Ids of shards past retention still rise with age, so that they sort before all that are known.

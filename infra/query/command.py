@@ -55,7 +55,7 @@ def run_query(
 
 def _answer(sql: str, folder: Path, found: Found, output: str) -> None:
     if found.unknown:
-        say(f"{found.unknown:,} objects were left out: their names are none that the archive writes")
+        say(f"Left out because their names are none that the archive writes: {found.unknown:,}")
     with closing(Database(folder)) as database:
         database.show(found.archived, found.dead_letters)
         names, rows = database.run(sql)

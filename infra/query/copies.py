@@ -56,7 +56,7 @@ def select(stored: Sequence[StoredObject], selection: Selection) -> Found:
     unknown = 0
     aside = (selection.error_prefix + GAP_FOLDER, selection.error_prefix + REDRIVEN_FOLDER)
     for each in stored:
-        if each.key.startswith(aside):
+        if each.key.startswith(aside) or each.is_folder:
             continue
         parsed = ArchiveObject.parse(each.key, each.size, selection.zone)
         if parsed is None:
@@ -133,7 +133,7 @@ class Download:
             await asyncio.to_thread(_write, path, body)
         except OSError as error:
             raise SourceError(
-                f"object `{wanted.key[:200]}` can't be kept in `{self._folder}`: {error.strerror}",
+                f"object `{wanted.key}` can't be kept in `{self._folder}`: {error.strerror}",
                 hint="TMPDIR names another folder for the copies",
             ) from error
 

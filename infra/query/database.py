@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.query.archive_object import ArchiveObject
-from infra.query.content import Content, Kind, content_of
+from infra.query.content import HINT, Content, Kind, content_of
 from shared.errors import ConfigurationError, QueryError
 from shared.limits import MIB
 
@@ -68,7 +68,7 @@ class Database:
         for each in archived:
             if each.destination is not None and each.destination not in {EVENTS_VIEW, DEAD_LETTERS_VIEW}:
                 views.setdefault(each.destination, []).append(each)
-        contents = {each.key: content_of(self._folder / each.key) for each in (*archived, *dead_letters)}
+        contents = {each.key: content_of(self._folder / each.key, each.key) for each in (*archived, *dead_letters)}
         try:
             for name, objects in views.items():
                 self._make_view(name, objects, contents)
@@ -77,24 +77,34 @@ class Database:
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
         except self._error as error:
-            raise QueryError(f"The archive can't be read: {_first_line(error)}") from error
+            raise self._unreadable(contents, error) from error
         self.views = tuple(views)
 
     def _make_view(self, name: str, objects: Sequence[ArchiveObject], contents: Mapping[str, Content]) -> None:
-        files: defaultdict[Content, list[str]] = defaultdict(list)
+        files: defaultdict[Content, list[Path]] = defaultdict(list)
         for each in objects:
-            files[contents[each.key]].append("'" + str(self._folder / each.key).replace("'", "''") + "'")
-        parts = [
-            "FROM "
-            + _READERS[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{', '.join(paths)}]", 1)
-            for content, paths in files.items()
-        ]
+            files[contents[each.key]].append(self._folder / each.key)
+        parts = ["FROM " + _reader(content, paths) for content, paths in files.items()]
         if not parts:
             columns = ", ".join(f'NULL::VARCHAR AS "{column}"' for column in _EMPTY_COLUMNS[name])
             parts.append(f"(SELECT {columns} WHERE false)")
         quoted = name.replace('"', '""')
         body = " UNION ALL BY NAME ".join(parts)
         self._connection.execute(f'CREATE VIEW "{quoted}" AS {body}')
+
+    def _unreadable(self, contents: Mapping[str, Content], error: Exception) -> QueryError:
+        """Say which file it is: the first one that can't be read alone; DuckDB does not always name it."""
+        for key, content in contents.items():
+            try:
+                self._connection.execute("CREATE TEMP VIEW probe AS FROM " + _reader(content, [self._folder / key]))
+            except self._error as alone:
+                return QueryError(f"The archive can't be read: object `{key}`: {self._reason(alone)}", hint=HINT)
+            self._connection.execute("DROP VIEW probe")
+        return QueryError(f"The archive can't be read: {self._reason(error)}")
+
+    def _reason(self, error: Exception) -> str:
+        """Return DuckDB's words, with keys in the place of paths of copies, which are gone afterwards."""
+        return _first_line(error).replace(f"{self._folder}/", "")
 
     def run(self, sql: str) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
         """Run a query; return the names of its columns and its rows. QueryError for what SQL or data do not allow."""
@@ -117,7 +127,13 @@ class Database:
 
     def _failed(self, error: Exception) -> QueryError:
         views = ", ".join(f'"{each}"' for each in self.views)
-        return QueryError(f"The query failed: {_first_line(error)}", hint=f"The views are {views}")
+        return QueryError(f"The query failed: {self._reason(error)}", hint=f"The views are {views}")
+
+
+def _reader(content: Content, paths: Sequence[Path]) -> str:
+    """Return the call of DuckDB's that reads files of one kind."""
+    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    return _READERS[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{files}]", 1)
 
 
 def _first_line(error: Exception) -> str:

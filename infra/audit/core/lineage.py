@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 
-def lineage_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
+def lineage_order(parents: Mapping[str, Collection[str]]) -> list[str]:
     """Return shard ids so that parents come before their children; of those that may come next, the lowest first.
 
     A session's events lie in one line of descent at a time, so that any such order keeps every session's order.
@@ -29,3 +29,15 @@ def lineage_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
             if not waited_for[child]:
                 heapq.heappush(ready, child)
     return ordered + sorted(parents.keys() - set(ordered))
+
+
+def ancestors(shard_id: str, parents: Mapping[str, Collection[str]]) -> set[str]:
+    """Return the ids of all shards that a shard descends from, itself excepted."""
+    found: set[str] = set()
+    waiting = [*parents.get(shard_id, ())]
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            waiting += parents.get(each, ())
+    return found - {shard_id}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from consumer.core.manifest import complete_body
 from consumer.core.object_key import OBJECT_NAME
+from infra.audit.core.lineage import ancestors
 
+_NEVER: Final = (10**80, 0)  # a position behind all others
 _Place = tuple[str, int]  # shard and generation
 
 
@@ -28,13 +30,15 @@ class ManifestFindings:
 class ManifestCheck:
     """Feed it with indexes and complete hours, then with objects, then with indexes that came meanwhile.
 
-    Manifests may be switched on at any time: an object that its shard wrote, in its generation, before the first one
-    with an index is in none by rights, and so is one of a shard without any index.
+    Manifests may be switched on at any time: an object that its shard wrote before the first one with an index is in
+    none by rights. Not so where they were on before: an earlier generation of the shard has an index (a seek came
+    between), or an ancestor, which was read to its end first.
     """
 
-    def __init__(self, prefixes: tuple[str, ...]) -> None:
-        """`prefixes`: where objects are read; what an index lists elsewhere is not judged."""
+    def __init__(self, prefixes: tuple[str, ...], parents: Mapping[str, Collection[str]]) -> None:
+        """`prefixes`: where objects are read; what an index lists elsewhere is not judged. `parents`: of each shard."""
         self._prefixes = prefixes
+        self._parents = parents
         self._counts: dict[str, int | None] = {}  # as listed; None: trimmed before it could be written, perhaps
         self._listed: Counter[str] = Counter()
         self._found: dict[str, int] = {}
@@ -42,10 +46,15 @@ class ManifestCheck:
         self._differing: list[str] = []
 
     def take_index(self, key: str, index: Mapping[str, Any], *, is_late: bool = False) -> None:
-        """Take an index; one that `is_late` was written after the objects were looked for. KeyError if it is none."""
+        """Take an index; one that `is_late` was written after the objects were looked for.
+
+        KeyError or TypeError if it is none.
+        """
         place, first = _place_of(key)
         self._since[place] = min(first, self._since.get(place, first))
         for each in (*index["objects"], *index["dead_letters"]):
+            if not isinstance(each["key"], str) or not isinstance(each["records"], int | None):
+                raise TypeError(each)
             self._listed[each["key"]] += 1
             if not is_late:
                 self._counts[each["key"]] = each["records"]
@@ -70,6 +79,7 @@ class ManifestCheck:
         """Judge what was fed so far."""
         judged = {key: count for key, count in self._counts.items() if key.startswith(self._prefixes)}
         missing = [key for key, count in judged.items() if count is not None and key not in self._found]
+        earliest = self._earliest_generations()
         twice = {key for key, times in self._listed.items() if times > 1}
         differing = {
             key for key, count in self._found.items() if judged.get(key) is not None and judged[key] != count
@@ -77,15 +87,27 @@ class ManifestCheck:
         return ManifestFindings(
             listed=len(self._listed),
             missing=tuple(sorted(missing)),
-            unlisted=tuple(sorted(key for key in self._found if self._is_unlisted(key))),
+            unlisted=tuple(sorted(key for key in self._found if self._is_unlisted(key, earliest))),
             differing=(*sorted(differing), *self._differing),
         )
 
-    def _is_unlisted(self, key: str) -> bool:
+    def _earliest_generations(self) -> dict[str, int]:
+        """Return the earliest generation that has an index, by shard."""
+        found: dict[str, int] = {}
+        for shard_id, generation in self._since:
+            found[shard_id] = min(generation, found.get(shard_id, generation))
+        return found
+
+    def _is_unlisted(self, key: str, earliest: Mapping[str, int]) -> bool:
         if key in self._listed:
             return False
         place, first = _place_of(key)
-        return place in self._since and self._since[place] <= first
+        shard_id, generation = place
+        return (
+            self._since.get(place, _NEVER) <= first
+            or earliest.get(shard_id, generation) < generation
+            or any(earliest.get(each, generation + 1) <= generation for each in ancestors(shard_id, self._parents))
+        )
 
 
 def _place_of(key: str) -> tuple[_Place, tuple[int, int]]:

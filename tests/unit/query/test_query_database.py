@@ -21,6 +21,7 @@ from infra.query.copies import Download, Found, Selection, list_folder, select
 from infra.query.database import Database
 from infra.query.rows import TABLE_ROWS_MAX, csv_lines, json_lines, table_lines
 from shared.errors import QueryError, SourceError, ThrottledError
+from shared.ports import StoredObject
 from tests.support.fake_objects import FakeObjects
 
 SELECTION = Selection("archive/", "errors/")
@@ -117,14 +118,38 @@ def test_an_empty_archive_answers_with_no_rows(tmp_path: Path) -> None:
     database.close()
 
 
-def test_an_object_that_is_not_what_it_begins_as_is_an_error_of_one_line(tmp_path: Path) -> None:
-    """Damage is told, not shown as a traceback."""
-    keep(tmp_path, "archive/destination=USA/a.parquet", b"PAR1 and no parquet")
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"PAR1 and no parquet",
+        gzip.compress(lines({"n": 1}) * 1_000, mtime=0)[:-20],
+        gzip.compress(lines({"n": 1}), mtime=0) + b"rubbish behind its end",
+        lines({"n": 1}) + b"{no JSON}\n",
+        b"n,s\r\n1,caf\xe9\r\n",
+    ],
+    ids=["parquet", "cut off", "followed", "no JSON", "Latin-1"],
+)
+def test_an_object_that_is_damaged_is_named_in_one_line(body: bytes, tmp_path: Path) -> None:
+    """Among many objects, the damaged one is told by its key, not by a copy's path that is gone afterwards."""
+    for number in range(3):
+        keep(tmp_path, f"archive/destination=USA/{number}.json", lines({"n": number}))
+    keep(tmp_path, "archive/destination=USA/bad.json", body)
     found = found_in(tmp_path)
     database = Database(tmp_path)
-    with pytest.raises(QueryError, match="The archive can't be read: "):
+    with pytest.raises(QueryError) as failed:
         database.show(found.archived, found.dead_letters)
     database.close()
+    assert str(failed.value).startswith("The archive can't be read: object `archive/destination=USA/bad.json`: ")
+    assert str(tmp_path) not in str(failed.value)
+    assert "--since" in failed.value.hint
+
+
+def test_a_folder_that_a_console_made_is_left_out() -> None:
+    """S3's console makes an empty object with a slash at its end for each folder that somebody adds."""
+    folder = StoredObject("archive/destination=USA/dt=2026-11-21/", 0)
+    assert select([folder], SELECTION) == Found((), (), 0)
+    with pytest.raises(SourceError, match="can't be kept"):
+        select([StoredObject(folder.key, 1)], SELECTION)
 
 
 def test_json_lines_hold_instants_and_large_numbers(database: Database) -> None:

@@ -113,4 +113,4 @@ def test_a_damaged_file_is_named(body: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(body)
     with pytest.raises(SourceError, match=r"a\.json` is not readable as"):
-        content_of(path)
+        content_of(path, "archive/a.json")
