@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import getsizeof
 from typing import Final
 
 from shared.limits import (
@@ -11,11 +12,13 @@ from shared.limits import (
     SHARD_WRITE_BYTES_PER_SECOND,
     SHARD_WRITE_RECORDS_PER_SECOND,
 )
-from shared.records import StreamRecord, data_bytes
+from shared.records import StreamRecord, StreamRecords, data_bytes
 
-# Per record, measured: the rest of its text (names, number, arrival, a key of ours), and its objects beside the data.
-_TEXT_BYTES: Final = 192
-_OBJECT_BYTES: Final = 256
+# Per record, measured: the rest of its text (names, number, arrival, a key like a UUID); the objects of its columns
+# beside the data, without the key; a key like a UUID.
+_TEXT_BYTES: Final = 212
+_COLUMN_BYTES: Final = 200
+_KEY_BYTES: Final = 85
 _TEXT_COPIES: Final = 2  # the text comes in parts, which are joined
 _SLACK_SECONDS: Final = 1.0  # what comes while the call is on its way, or ahead of a limit that is kept by the second
 
@@ -64,9 +67,10 @@ def _answer_bytes(records: int, seconds: float | None) -> int:
         data = min(data, int(seconds * SHARD_WRITE_BYTES_PER_SECOND))
         records = min(records, int(seconds * SHARD_WRITE_RECORDS_PER_SECOND))
     text = 4 * data // 3 + _TEXT_BYTES * records
-    return max(_TEXT_COPIES * text, text + data + _OBJECT_BYTES * records)
+    return max(_TEXT_COPIES * text, text + data + (_COLUMN_BYTES + _KEY_BYTES) * records)
 
 
 def page_bytes(records: Sequence[StreamRecord]) -> int:
     """Return what the records of an answer take once its text is gone."""
-    return data_bytes(records) + _OBJECT_BYTES * len(records)
+    columns = records if isinstance(records, StreamRecords) else StreamRecords.of(records)
+    return data_bytes(columns) + _COLUMN_BYTES * len(columns) + sum(map(getsizeof, columns.keys))

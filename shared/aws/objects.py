@@ -20,7 +20,6 @@ from shared.ports import StoredObject
 _EXISTS: Final = frozenset({"PreconditionFailed", "412"})
 _CALL_TIMEOUT_SECONDS: Final = 10.0
 _UPLOAD_GONE: Final = "NoSuchUpload"  # completed before, with the answer lost, or aborted by the shard's next owner
-_PART_BYTES: Final = 8 * MIB  # S3 wants 5 MiB at least, and at most 10,000 parts
 _BYTES_PER_SECOND_MIN: Final = 1 * MIB  # a put that is slower than this is given up
 
 
@@ -38,6 +37,7 @@ class WriteOptions:
     storage_class: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     multipart_bytes_min: int = 16 * MIB  # an object of at least this size goes up in parts
+    part_bytes: int = 8 * MIB  # S3 wants 5 MiB at least, and at most 10,000 parts
 
     def request(self) -> dict[str, Any]:
         """Return the parameters of PutObject and CreateMultipartUpload."""
@@ -115,8 +115,8 @@ class ObjectAdapter:
         upload_id = created["UploadId"]
         try:
             parts = []
-            for number, start in enumerate(range(0, len(body), _PART_BYTES), 1):
-                part = body[start : start + _PART_BYTES]
+            for number, start in enumerate(range(0, len(body), self._options.part_bytes), 1):
+                part = body[start : start + self._options.part_bytes]
                 upload = {"UploadId": upload_id, "PartNumber": number, "ChecksumAlgorithm": "CRC32"}
                 answer = await self._call("UploadPart", self._client.upload_part, key, part, **upload)
                 sums = {name: answer[name] for name in ("ETag", "ChecksumCRC32") if name in answer}
@@ -155,7 +155,11 @@ class ObjectAdapter:
     async def _abort(self, key: str, upload_id: str) -> None:
         with aws_errors("s3", "AbortMultipartUpload", self._bucket):
             async with asyncio.timeout(self._call_timeout_seconds):
-                await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+                try:
+                    await self._client.abort_multipart_upload(Bucket=self._bucket, Key=key, UploadId=upload_id)
+                except ClientError as error:
+                    if error.response.get("Error", {}).get("Code") != _UPLOAD_GONE:
+                        raise
 
     async def get_object(self, key: str) -> bytes:
         """Read a whole object."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from shared.aws.objects import WriteOptions
 from shared.settings import ArchiveFormat, Compression, ConsumerSettings
 
 _PLAIN = "archive/destination=!{destination}/dt=!{timestamp:yyyy-MM-dd}/hour=!{timestamp:HH}/"
@@ -43,3 +44,17 @@ def draw_archive(seed: int, settings: ConsumerSettings) -> ConsumerSettings:
         # A third of the events has a quantity as text, as some shops send them: no column takes both.
         drawn["breaker_failed_percent"] = 100.0
     return settings.model_copy(update=drawn)
+
+
+_UPLOADS_SHARE: Final = 0.25
+
+
+def draw_uploads(seed: int) -> WriteOptions | None:
+    """Return from which size on objects go up in parts, and in which; None where each goes up in one call."""
+    # By this number none of the seeds that once failed (test_worlds.py) has become another world.
+    chance = random.Random(f"uploads/1707 {seed}")
+    if chance.random() >= _UPLOADS_SHARE:
+        return None
+    return WriteOptions(
+        multipart_bytes_min=chance.choice((1, 300, 1_000)), part_bytes=chance.choice((300, 1_000, 100_000))
+    )

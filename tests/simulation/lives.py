@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from producer.producer import Producer
 from producer.run import SourceOptions, run_source
 from shared.lifecycle import StopSignal
+from shared.ports import ObjectStore
 from tests.simulation.actor import Machine
 from tests.simulation.draw import SOURCE, draw_producer_settings
 from tests.simulation.loop import PROCESS
 from tests.simulation.story import StoryTelemetry
 from tests.simulation.web_log import WebLog
+from tests.support.fake_uploads import UploadingObjects
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -84,7 +86,9 @@ class WorkerLife:
                 for stream in dict.fromkeys(settings.dest_streams.values())
             }
             sinks = {destination: by_stream[stream] for destination, stream in settings.dest_streams.items()}
-            objects = world.objects if settings.bucket else None
+            objects: ObjectStore | None = world.objects if settings.bucket else None
+            if objects is not None and world.write_options is not None:
+                objects = UploadingObjects(world.uploads, world.write_options, settings.call_timeout_seconds)
             worker = Worker(
                 settings, leases=world.leases, objects=objects, sinks=sinks, fan_out=world.fan_out, **shared
             )

@@ -26,6 +26,7 @@ REGRESSIONS: dict[int, str] = {
     1992: "a log cut and grown past the reader's place while reads failed was read on inside a line",
     7001002: "a row that was made, taken and deleted between two syncs was begun anew by its own holder",
     7502916: "a repetition in one shard was taken for the first copy, which another had before it began at LATEST",
+    7002436: "an empty rotated file that was removed before it was read hid the file that was rotated after it",
     7500212: "a worker at LATEST left during the audit; its successor began too early: that one's clock was slow",
 }
 _ROOT = Path(__file__).parents[2]

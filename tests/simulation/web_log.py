@@ -229,9 +229,8 @@ class WebLog:
         return [path for path in self._parts if path not in {self.path, self._writes_to}]
 
     def _is_read(self, part: _Part, arrived: Container[int]) -> bool:
-        """Whether the reader has surely been through a file; of an empty one, nothing that arrived tells."""
-        is_seen = bool(part.numbers) and all(each in arrived for each in part.numbers)
-        return is_seen and not missing_lines(self.disk, part.bad_lines)
+        """Whether nothing of a file is left to read: an empty one may go before its reader has come to it."""
+        return all(each in arrived for each in part.numbers) and not missing_lines(self.disk, part.bad_lines)
 
     def _give_up(self, path: str, arrived: Container[int]) -> None:
         part = self._parts[path]

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import orjson
 
+from consumer.core.manifest import COMPLETE_NAME
+from consumer.core.object_key import GAP_FOLDER
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import AuditReader, AuditScope, partition_fields
 from shared.errors import HeadraceError
@@ -19,7 +21,7 @@ from shared.hash_key import hash_key_of
 from shared.lease import Lease
 from shared.records import PutEntry
 from tests.simulation.actor import Actor
-from tests.simulation.archive_draws import draw_archive
+from tests.simulation.archive_draws import draw_archive, draw_uploads
 from tests.simulation.arrival import SourceIndex
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
@@ -42,6 +44,7 @@ from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_objects import FakeObjects
+from tests.support.fake_uploads import UploadClient
 
 DRAIN_SECONDS_MAX: Final = 900.0
 _LOOK_SECONDS: Final = 2.0
@@ -86,6 +89,8 @@ class World:
         self.fan_out = self._draw_fan_out()
         self.leases = NamedLeases(self.network, self.network.name_call, self._lease_written)
         self.objects = FakeObjects(self.network)
+        self.write_options = draw_uploads(seed)
+        self.uploads = UploadClient(self.objects)
         self.logs: list[WebLog] = []
         self.producers: list[Actor] = []
         self.workers: list[Actor] = []
@@ -319,7 +324,14 @@ class World:
         self.violations += self.hours.violations()
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")
+        self.violations += self._uploads_left()
         self.story.tell("world", f"audit: {report.as_mapping()}")
+
+    def _uploads_left(self) -> list[str]:
+        """Say which uploads of flushes their worker, or the next owner of the shard, could have aborted."""
+        others = (f"/{GAP_FOLDER}", COMPLETE_NAME)
+        left = [key for key in self.uploads.left_open if not any(each in key for each in others)]
+        return [f"an upload to {key} was left open" for key in left if not self.damage.is_there]
 
 
 def run_seed(seed: int, *, plant: Callable[[World], None] | None = None, lines_max: int = 400) -> Outcome:

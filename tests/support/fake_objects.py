@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass
+from typing import Any
 
 from shared.errors import InvalidRequestError, ThrottledError
 from shared.limits import S3_KEY_BYTES_MAX
@@ -39,20 +40,23 @@ class FakeObjects:
     ) -> bool:
         """Write an object, unless it must be absent and is not."""
         _check_key(key)
+        described: dict[str, Any] = {"content_type": content_type, "content_encoding": content_encoding}
+        return await self.network.call(
+            "objects.put", lambda: self.land(key, body, only_if_absent=only_if_absent, **described)
+        )
+
+    def land(self, key: str, body: bytes, *, content_type: str, content_encoding: str, only_if_absent: bool) -> bool:
+        """Do what S3 does with a write that has come; False if it must be absent and is not."""
         written = FakeObject(bytes(body), content_type, content_encoding)
-
-        def land() -> bool:
-            if only_if_absent:
-                if self.network.happens("object_conflict"):
-                    raise ThrottledError(f"a write of `{key}` is under way", code="ConditionalRequestConflict")
-                if key in self.objects:
-                    return False
-            elif key in self.objects and self.objects[key] != written:
-                self.overwritten.append(key)
-            self.objects[key] = written
-            return True
-
-        return await self.network.call("objects.put", land)
+        if only_if_absent:
+            if self.network.happens("object_conflict"):
+                raise ThrottledError(f"a write of `{key}` is under way", code="ConditionalRequestConflict")
+            if key in self.objects:
+                return False
+        elif key in self.objects and self.objects[key] != written:
+            self.overwritten.append(key)
+        self.objects[key] = written
+        return True
 
     async def abort_uploads(self, keys: Collection[str]) -> int:
         """Find none: this bucket takes each object in one call."""

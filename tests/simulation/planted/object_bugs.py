@@ -8,6 +8,7 @@ from typing import Any
 from consumer.archive import Archive
 from consumer.flusher import Flusher
 from consumer.shard_consumer import ShardConsumer
+from shared.aws.objects import ObjectAdapter
 from shared.errors import ServiceError
 from shared.lease import Checkpoint, LeaseChange
 from tests.simulation.planted.registry import Patch, bug
@@ -115,3 +116,24 @@ def first_object_of_a_flush_only(patch: Patch) -> None:
         return int(await self._put_slot(sealed.pending.keys[0], slot, sealed.objects[slot], pinned.format))
 
     patch.setattr(Archive, "put", put)
+
+
+@bug("the call that completes an upload in parts carries the condition")
+def upload_completed_without_condition(patch: Patch) -> None:
+    """Overwrite what is there by an upload in parts only."""
+    original = ObjectAdapter._put_in_parts
+
+    async def put_in_parts(self: Any, key: str, body: bytes, described: Any, condition: Any) -> None:
+        await original(self, key, body, described, {})
+
+    patch.setattr(ObjectAdapter, "_put_in_parts", put_in_parts)
+
+
+@bug("an upload that its worker died in is aborted by the next owner of the shard")
+def uploads_of_the_dead_left(patch: Patch) -> None:
+    """Replay a flush without a look at what was begun."""
+
+    async def abort_uploads(self: Any, pending: Any) -> None:
+        """Do nothing."""
+
+    patch.setattr(Archive, "abort_uploads", abort_uploads)

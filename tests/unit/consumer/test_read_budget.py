@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import tracemalloc
 from collections.abc import Callable, Coroutine
+from sys import getsizeof
 from typing import Any
 
 import orjson
 import pybase64
+import pytest
 
 from consumer.budget import Budget
 from consumer.core.read_estimate import ReadEstimate, page_bytes
@@ -63,11 +66,11 @@ class Stand:
         self.cloud.run(story)
 
 
-def answer(count: int, size: int) -> bytes:
+def answer(count: int, size: int, key: str = "2f1c8d5e-7b44-4a0e-9c57-0b6f1a9d3e21") -> bytes:
     """Return the text of an answer."""
     data = pybase64.b64encode(bytes(size)).decode()
     number = "49590338271490256608559692538361571095921575989136588898"
-    fields = {"Data": data, "PartitionKey": "customer-1234567", "ApproximateArrivalTimestamp": 1763700000.123}
+    fields = {"Data": data, "PartitionKey": key, "ApproximateArrivalTimestamp": 1763700000.123}
     records = [fields | {"SequenceNumber": number} for _ in range(count)]
     return orjson.dumps({"Records": records, "NextShardIterator": "x" * 200, "MillisBehindLatest": 0})
 
@@ -84,6 +87,20 @@ def test_a_full_answer_takes_no_more_than_was_estimated() -> None:
             tracemalloc.stop()
         assert max(2 * len(body), len(body) + peak) <= WORST
         assert kept <= page_bytes(page.records) * 1.03
+
+
+@pytest.mark.parametrize("key", ["k", "2f1c8d5e-7b44-4a0e-9c57-0b6f1a9d3e21", "k" * 256, "\N{GRINNING FACE}" * 256])
+def test_a_page_is_in_the_book_with_its_keys(key: str) -> None:
+    """Keys of others can be long, and take four bytes a character; the book has within 5 % what the page takes."""
+    body = answer(10_000, 20, key)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        page = parse_record_page(body)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert page_bytes(page.records) == pytest.approx(kept, rel=0.05)
 
 
 def test_the_worst_case_is_reserved_while_a_shard_is_behind() -> None:
@@ -111,7 +128,7 @@ def test_a_page_is_in_the_book_until_the_next_call() -> None:
         await reader.read()
         stand.put(bytes(1_000), bytes(2_000))
         page = await reader.read()
-        assert stand.budget.used == page_bytes(page.records) == 3_000 + 2 * 256
+        assert stand.budget.used == page_bytes(page.records) == 3_000 + 2 * (200 + getsizeof("k"))
         task = asyncio.ensure_future(reader.read())
         await asyncio.sleep(0.01)
         assert (stand.budget.used, len(stand.book)) == (0, 2)
