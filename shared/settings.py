@@ -6,8 +6,9 @@ Credentials, regions, profiles and endpoints are not settings of ours: they foll
 
 from __future__ import annotations
 
+import re
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -25,6 +26,8 @@ from shared.limits import (
     S3_SINGLE_PUT_BYTES_MAX,
 )
 
+_TAG_KEY: Final = re.compile(r"(?!aws:)[\w +=.:/@-]{1,128}")
+_TAG_VALUE: Final = re.compile(r"[\w +=.:/@-]{0,256}")
 STREAM_NAME_PATTERN = r"^[a-zA-Z0-9_.-]{1,128}$"
 INTERNATIONAL = "International"
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -295,6 +298,18 @@ class ConsumerSettings(BaseSettings):
             msg = 'not JSON; write it as {"NAME": "VALUE", "OTHER": "VALUE"}'
             raise ValueError(msg) from error
 
+    @field_validator("object_tags")
+    @classmethod
+    def _check_tags(cls, tags: dict[str, str]) -> dict[str, str]:
+        for key, value in tags.items():
+            if not _TAG_KEY.fullmatch(key) or not _TAG_VALUE.fullmatch(value):
+                msg = (
+                    "a tag has 1 to 128 characters, its value up to 256: letters, digits, spaces and + - = . _ : / @;"
+                    " `aws:` is not for users"
+                )
+                raise ValueError(msg)
+        return tags
+
 
 def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
     """Read settings from the environment, overridden by the `given` values that are not None.
@@ -308,4 +323,5 @@ def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         prefix = kind.model_config.get("env_prefix", "")
         message = f"setting `{name}` is not usable: {first['msg'].removeprefix('Value error, ')}"
-        raise ConfigurationError(message, hint=f"Set it by its option or by {prefix}{name.upper()}") from error
+        variable = prefix + name.partition(".")[0].upper()
+        raise ConfigurationError(message, hint=f"Set it by its option or by {variable}") from error

@@ -85,9 +85,13 @@ class _Prefix:
 
     def _add_literal(self, literal: str) -> None:
         if "!{" in literal:
-            raise ConfigurationError(f"{self._setting}: an expression is not closed with `}}`")
+            raise ConfigurationError(
+                f"{self._setting}: an expression is not closed", hint="Put `}` behind it, as in !{destination}"
+            )
         if any(not character.isprintable() for character in literal):
-            raise ConfigurationError(f"{self._setting}: a character that can't be printed is not usable in a key")
+            raise ConfigurationError(
+                f"{self._setting}: a character that can't be printed is not usable in a key", hint="Leave it out"
+            )
         if literal:
             self._parts.append(literal)
 
@@ -107,7 +111,10 @@ class _Prefix:
         if path not in self.fields:
             self.fields.append(path)
         if len(self.fields) > FIELDS_MAX:
-            raise ConfigurationError(f"{self._setting}: events are partitioned by at most {FIELDS_MAX} fields")
+            raise ConfigurationError(
+                f"{self._setting}: events are partitioned by at most {FIELDS_MAX} fields",
+                hint="Leave fields out of the prefix: SQL can select by them all the same",
+            )
         return _Value(1 + self.fields.index(path))
 
     def _refusal(self, expression: str) -> ConfigurationError:
@@ -200,6 +207,13 @@ class ObjectNames:
         longest_values = ["x" * VALUE_CHARACTERS_MAX] * len(self.fields)
         slots = [SLOT_SEPARATOR.join([name, *longest_values]) for name in names]
         prefixes = [self._prefix(slot, 0.0) for slot in [*slots, *(error_slot(each) for each in ERROR_TYPES)]]
+        for prefix in prefixes:
+            if any(part in {"", ".", ".."} for part in prefix.split("/")[:-1]):
+                raise ConfigurationError(
+                    f"archive_prefix or error_prefix: `{prefix}` has nothing, or only dots, between two slashes or"
+                    " before the first one",
+                    hint="Leave out a slash: tools that copy objects to files can't keep such a key",
+                )
         # With fields of events in the prefix, whoever writes the events chooses parts of the key.
         starts = (self._archive.beginning, self._errors.beginning)
         is_mixed = bool(self.fields) and (starts[0].startswith(starts[1]) or starts[1].startswith(starts[0]))
@@ -212,7 +226,8 @@ class ObjectNames:
         if longest + tail > S3_KEY_BYTES_MAX:
             raise ConfigurationError(
                 f"An evaluated prefix can have {longest:,} bytes; with shard and positions a key may have "
-                f"{S3_KEY_BYTES_MAX:,}, which leaves {S3_KEY_BYTES_MAX - tail:,}"
+                f"{S3_KEY_BYTES_MAX:,}, which leaves {S3_KEY_BYTES_MAX - tail:,}",
+                hint="Shorten archive_prefix or error_prefix, or partition by fewer fields",
             )
 
     def keys(self, arrivals: Mapping[str, float], covered: ObjectRange) -> tuple[str, ...]:

@@ -74,7 +74,10 @@ def parse_timestamp_pattern(pattern: str, setting: str) -> Formatter:
     while at < len(pattern):
         match = _TOKEN.match(pattern, at)
         if match is None:
-            raise ConfigurationError(f"{setting}: a quote in timestamp pattern `{pattern[:60]}` is not closed")
+            raise ConfigurationError(
+                f"{setting}: a quote in timestamp pattern `{pattern[:60]}` is not closed",
+                hint="Put text into two single quotes; two of them side by side stand for one",
+            )
         parts.append(_part(match, pattern, setting))
         at = match.end()
     return lambda instant: "".join(part(instant) for part in parts)

@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from consumer.worker import Worker
-from shared.ports import Delivered, Outcome, Receipt
+from shared.aws.objects import WriteOptions
+from shared.ports import Delivered, ObjectStore, Outcome, Receipt
 from shared.records import PutEntry
 from shared.settings import ConsumerSettings
 from shared.telemetry import SilentTelemetry
@@ -22,6 +23,7 @@ from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_leases import FakeLeases
 from tests.support.fake_objects import FakeObjects
+from tests.support.fake_uploads import UploadClient, UploadingObjects
 from tests.support.network import PerfectNetwork
 
 T = TypeVar("T")
@@ -58,7 +60,10 @@ class VirtualClock:
 
 
 class KillingNetwork(PerfectNetwork):
-    """Calls take 3 ms or what `delay` says; the `kill_at`-th of a process kills it, before or after it landed."""
+    """Calls take 3 ms or what `delay` says; the `kill_at`-th of a process kills it, before or after it landed.
+
+    With `freeze_seconds` it only stands still for so long: what had not landed does so when it wakes.
+    """
 
     def __init__(self, loop: SimulationLoop) -> None:
         super().__init__(wall=WALL)
@@ -66,6 +71,7 @@ class KillingNetwork(PerfectNetwork):
         self.delay: Callable[[], float] = lambda: 0.003
         self.kill_at: int | None = None
         self.kills_after_landing = False
+        self.freeze_seconds: float | None = None
         self.counted = 0
         self.killed: str | None = None  # the operation at which it happened
         self.errors: dict[str, list[Exception]] = {}
@@ -87,17 +93,22 @@ class KillingNetwork(PerfectNetwork):
         if process is not None and self.kill_at is not None:
             self.counted += 1
             if self.counted == self.kill_at:
-                if self.kills_after_landing:
-                    land()
-                self.killed = operation
-                self.kill_at = None
-                self._loop.kill(process)
-                await self._loop.create_future()
+                self.killed, self.kill_at = operation, None
+                return await self._strike(process, land)
         queued = self.errors.get(operation)
         await asyncio.sleep(self.delay())
         if queued:
             raise queued.pop(0)
         return land()
+
+    async def _strike(self, process: Process, land: Callable[[], T]) -> T:
+        answer = [land()] if self.kills_after_landing else []
+        if self.freeze_seconds is None:
+            self._loop.kill(process)
+            await self._loop.create_future()
+        self._loop.freeze(process, self.freeze_seconds or 0.0)
+        await asyncio.sleep(self.delay())
+        return answer[0] if answer else land()
 
     def page_length(self, operation: str, length: int) -> int:
         """Return the scripted length, else all."""
@@ -152,6 +163,7 @@ class SmallCloud:
     objects: FakeObjects
     telemetry: SilentTelemetry
     sinks: dict[str, LateSink]
+    uploads: UploadClient
     workers: int = 0
 
     @classmethod
@@ -165,12 +177,19 @@ class SmallCloud:
             kinesis.create_stream(stream)
         sinks = {name: LateSink(kinesis, stream) for name, stream in DESTINATIONS.items()}
         telemetry = SilentTelemetry()
-        return cls(loop, network, kinesis, FakeLeases(network), FakeObjects(network), telemetry, sinks)
+        objects = FakeObjects(network)
+        return cls(loop, network, kinesis, FakeLeases(network), objects, telemetry, sinks, UploadClient(objects))
 
     def worker(
-        self, *, with_bucket: bool = True, fan_out: FakeFanOut | None = None, fast_seconds: float = 0.0, **settings: Any
+        self,
+        *,
+        with_bucket: bool = True,
+        fan_out: FakeFanOut | None = None,
+        fast_seconds: float = 0.0,
+        uploads: WriteOptions | None = None,
+        **settings: Any,
     ) -> Worker:
-        """Make a worker with quick settings, whose clock is fast."""
+        """Make a worker with quick settings, whose clock is fast; with `uploads` objects go up in parts."""
         self.workers += 1
         chosen: dict[str, Any] = {
             "app": "test",
@@ -186,13 +205,16 @@ class SmallCloud:
             ConsumerSettings(**chosen),
             kinesis=self.kinesis,
             leases=self.leases,
-            objects=self.objects if with_bucket else None,
+            objects=self._objects_of(uploads) if with_bucket else None,
             sinks=self.sinks,
             clock=VirtualClock(self.loop, fast_seconds),
             random=random.Random(self.workers),
             telemetry=self.telemetry,
             fan_out=fan_out,
         )
+
+    def _objects_of(self, uploads: WriteOptions | None) -> ObjectStore:
+        return self.objects if uploads is None else UploadingObjects(self.uploads, uploads, 10.0)
 
     def start(self, worker: Worker) -> tuple[asyncio.Event, Any, Process]:
         """Run a worker as a process of its own; return its stop event, its task and the process."""

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from infra.audit.object_events import events_of
+from shared.aws.objects import WriteOptions
 from shared.errors import AmbiguousCallError, ServiceUnavailableError
 from shared.lease import Lease
 from shared.settings import ArchiveFormat, Compression
@@ -24,6 +25,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "zstd": {"compression": Compression.ZSTD},
     "csv": {"archive_format": ArchiveFormat.CSV, "archive_prefix": PARTITIONED},
     "parquet": {"archive_format": ArchiveFormat.PARQUET},
+    "in parts": {"uploads": WriteOptions(multipart_bytes_min=1, part_bytes=150)},
     "declared": {"archive_format": ArchiveFormat.PARQUET, "archive_schema": '{"n": "int64", "session_id": "string"}'},
 }
 
@@ -40,25 +42,30 @@ def stored(cloud: SmallCloud) -> list[int]:
     return sorted(found)
 
 
-def crash(way: dict[str, Any], kill_at: int, *, after_landing: bool) -> SmallCloud:
-    """Kill a worker at one of its calls, let a second one take over, and return what is left."""
+def crash(way: dict[str, Any], kill_at: int, *, after_landing: bool, freeze_seconds: float | None = None) -> SmallCloud:
+    """Kill a worker at one of its calls, or freeze it, let a second one take over, and return what is left."""
     cloud = SmallCloud.make()
     cloud.network.kills_after_landing = after_landing
+    cloud.network.freeze_seconds = freeze_seconds
 
     async def story() -> None:
         events = [{"session_id": f"s{n % 3}", "n": n, "country": "USA" if n % 2 else "Peru"} for n in range(8)]
         await cloud.put(*events)
         cloud.network.kill_at = kill_at
-        _, _, process = cloud.start(cloud.worker(flush_seconds=1, worker_id="victim", **way))
+        leave, victim, process = cloud.start(cloud.worker(flush_seconds=1, worker_id="victim", **way))
         await asyncio.sleep(4)
-        cloud.loop.kill(process)
+        if freeze_seconds is None:
+            cloud.loop.kill(process)
         cloud.network.kill_at = None
         # A name that the first flush did not have, and a number that is none.
         await cloud.put({"session_id": "s0", "n": 8, "late": 1}, {"session_id": "s1", "n": 9, "country": 5})
         stop, task, _ = cloud.start(cloud.worker(flush_seconds=1, **way))
-        await asyncio.sleep(25)
+        await asyncio.sleep(25 + (freeze_seconds or 0.0))
         stop.set()
         await task
+        if freeze_seconds is not None:
+            leave.set()
+            await victim
 
     cloud.run(story)
     return cloud
@@ -73,14 +80,35 @@ def test_a_crash_between_any_two_steps_stores_each_event_once(way: str, after_la
         cloud = crash(WAYS[way], kill_at, after_landing=after_landing)
         assert stored(cloud) == list(range(10)), f"killed at call {kill_at}: {cloud.network.killed}"
         assert all(row.pending is None for row in cloud.leases.rows.values())
-        assert cloud.objects.overwritten == []
+        assert (cloud.objects.overwritten, cloud.uploads.left_open) == ([], [])
         if cloud.network.killed is None:
             break
         killed[cloud.network.killed] += 1
     assert killed["objects.put"] == (6 if "!{event" in str(WAYS[way]) else 2)
+    assert (killed["objects.upload_part"] > 2) == (way == "in parts")
     assert killed["leases.update"] >= 3, "a take, a PREPARE and a COMMIT"
     needs_inference = way in {"csv", "parquet"}
     assert killed["leases.hold_schema"] == needs_inference
+
+
+@pytest.mark.parametrize("after_landing", [False, True])
+@pytest.mark.parametrize("seconds", [5.0, 40.0], ids=["wakes in time", "wakes as a zombie"])
+@pytest.mark.parametrize("way", ["partitioned", "in parts"])
+def test_a_worker_that_stood_still_between_any_two_steps_changes_nothing(
+    way: str, seconds: float, after_landing: bool
+) -> None:
+    """Frozen before or after PREPARE, each PUT and COMMIT, and awake after another one took over: nothing is twice."""
+    frozen: Counter[str] = Counter()
+    for call in range(1, 100):
+        cloud = crash(WAYS[way], call, after_landing=after_landing, freeze_seconds=seconds)
+        assert stored(cloud) == list(range(10)), f"frozen at call {call}: {cloud.network.killed}"
+        assert all(row.pending is None for row in cloud.leases.rows.values())
+        assert (cloud.objects.overwritten, cloud.uploads.left_open) == ([], [])
+        if cloud.network.killed is None:
+            break
+        frozen[cloud.network.killed] += 1
+    assert frozen["objects.put"] >= 2
+    assert frozen["leases.update"] >= 3, "a take, a PREPARE and a COMMIT"
 
 
 @pytest.mark.parametrize("operation", ["leases.update", "objects.put", "leases.hold_schema"])

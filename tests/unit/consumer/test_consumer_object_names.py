@@ -93,12 +93,18 @@ def test_dead_letters_have_their_own_prefix() -> None:
         ("a/!{destination", "not closed"),
         ("a\n/", "can't be printed"),
         ("x" * 1_000, "bytes"),
+        ("/a/", "between two slashes"),
+        ("a//b", "between two slashes"),
+        ("../a/", "between two slashes"),
+        ("a/!{timestamp:}/", "between two slashes"),
+        ("a/./", "between two slashes"),
     ],
 )
 def test_prefixes_that_can_not_work_are_refused(prefix: str, reason: str) -> None:
-    """A prefix is refused at the start, with the reason, and not at the first flush."""
-    with pytest.raises(ConfigurationError, match=reason):
+    """A prefix is refused at the start, with the reason and a remedy, and not at the first flush."""
+    with pytest.raises(ConfigurationError, match=reason) as refused:
         names(prefix)
+    assert refused.value.hint
 
 
 def test_prefixes_that_would_give_two_objects_one_key_are_refused() -> None:

@@ -195,13 +195,18 @@ def test_settings_come_from_the_environment_and_options_win(monkeypatch: pytest.
         ({"http_port": 70_000}, "http_port"),
         ({"flush_seconds": float("nan")}, "flush_seconds"),
         ({"compression": "zip"}, "compression"),
+        ({"object_tags": '{"a": 1}'}, "object_tags"),
+        ({"object_tags": '{"": "b"}'}, "object_tags"),
+        ({"object_tags": '{"aws:a": "b"}'}, "object_tags"),
+        ({"object_tags": {"a": "b" * 257}}, "object_tags"),
+        ({"object_tags": {"a": "b;c"}}, "object_tags"),
     ],
 )
 def test_a_bad_setting_is_named_with_its_variable(given_values: dict[str, object], name: str) -> None:
     """The first unusable setting is named in the message, and the hint has its environment variable."""
-    with pytest.raises(ConfigurationError, match=f"setting `{name}`") as failure:
+    with pytest.raises(ConfigurationError, match=f"setting `{name}[.`]") as failure:
         load_settings(ConsumerSettings, **given_values)
-    assert f"HEADRACE_{name.upper()}" in failure.value.hint
+    assert failure.value.hint.endswith(f" HEADRACE_{name.upper()}")
     assert failure.value.exit_code == 2
 
 
