@@ -32,6 +32,7 @@ from consumer.core.transform import Transform
 from consumer.delivery import Delivery
 from consumer.status import Counters
 from producer.producer import Producer
+from shared.allocator import tune_allocator
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.collector import tune_collector
@@ -100,6 +101,7 @@ async def _headrace(endpoint: str, count: int, *, puts: bool) -> None:
             producer = await stack.enter_async_context(_producer(kinesis))
             sinks = {"USA": producer, "International": producer}
         await kinesis.get_records(STREAM, "A", _PAGE)  # the first call of a process goes the ordinary way
+        tune_allocator()
         tune_collector()
         meter = Meter()
         meter.start()

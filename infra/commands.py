@@ -14,6 +14,7 @@ from infra.audit.core.report import AuditReport
 from infra.audit.reading import audit_application
 from infra.pipeline import check_streams, new_random, open_worker
 from infra.provision import DEST_STREAMS, SOURCE_STREAM, Plan, deprovision, provision
+from shared.allocator import tune_allocator
 from shared.aws.session import open_aws
 from shared.collector import tune_collector
 from shared.errors import AuditFailedError, ConfigurationError, SourceError
@@ -86,6 +87,7 @@ async def _consume(settings: ConsumerSettings) -> int:
     ):
         if server.url:
             say(f"Live page: {server.url}")
+        tune_allocator()
         tune_collector()
         await worker.run(stop.requested, stop.hurried)
         totals = worker.status().totals

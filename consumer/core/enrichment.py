@@ -184,7 +184,7 @@ class Enricher:
             part = (datas[run], events[run], numbers[run], subs[run])
             together = self._enrich_together(part, timestamp)
             lines += self._enrich_each(part, timestamp, at, failures) if together is None else together.each()
-        return Lines((lines,), (b"\n",)), failures
+        return Lines((lines, b"\n")), failures
 
     def _enrich_each(
         self, columns: Columns, timestamp: bytes, start: int, failures: dict[int, Exception]
@@ -221,15 +221,14 @@ class Enricher:
         totals = _plain_totals(events)
         if totals is None:
             return None
-        start, *between, rest = _SPLICE
-        places = ["\n".join(numbers).encode("ascii").split(b"\n"), _texts(list(subs))]
+        quantities, in_carts, products = map(_texts, totals)
+        start, first, second, rest = _SPLICE
+        number = "\n".join(numbers).encode("ascii").split(b"\n")
+        sub = _texts(list(subs)) if any(subs) else b"0"
+        new_id = () if has_ids else (self._new_id, number, b":", sub, b'"')
         heads = [data[:-1] for data in datas]
-        if has_ids:
-            between += [rest + self._source, _SUB, b"}}\n"]
-        else:
-            between += [rest + self._new_id, b":", b'"' + self._source, _SUB, b"}}\n"]
-            places += places
-        return Lines((heads, *map(_texts, totals), *places), (start % timestamp, *between))
+        added = (start % timestamp, quantities, first, in_carts, second, products, rest)
+        return Lines((heads, *added, *new_id, self._source, number, _SUB, sub, b"}}\n"))
 
     def _enrich(self, data: bytes, event: dict[str, Any], number: str, sub: int, timestamp: bytes) -> bytes:
         """Return one event's line without a newline; MalformedEventError where a sum would be a guess."""

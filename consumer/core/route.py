@@ -43,8 +43,11 @@ class Router:
     def destinations_of(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return the destination of each event."""
         by_country = self._by_country
-        countries = [event.get("country") for event in events]
-        return [by_country.get(each, INTERNATIONAL) if type(each) is str else INTERNATIONAL for each in countries]
+        countries: list[Any] = [event.get("country") for event in events]
+        try:
+            return [by_country.get(each, INTERNATIONAL) for each in countries]
+        except TypeError:  # a list or an object
+            return [by_country.get(each, INTERNATIONAL) if type(each) is str else INTERNATIONAL for each in countries]
 
     def slots_of(self, destinations: list[str], events: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return which object of a flush each event belongs to: its destination's, or that of one of its partitions."""

@@ -169,7 +169,7 @@ def test_events_are_enriched_alike_together_and_one_by_one(
 def test_lines_are_dealt_out_to_slots_in_their_order(slots: list[str]) -> None:
     """Each line is in the text of its slot, behind those that came before it, and its index says which it is."""
     numbers = [b"%d" % number for number in range(len(slots))]
-    lines = Lines((numbers, numbers[::-1]), (b"-", b".\n"))
+    lines = Lines((numbers, b"-", numbers[::-1], b".\n"))
     each = lines.each()
     assert each == [b"%b-%b." % pair for pair in zip(numbers, numbers[::-1], strict=True)]
     found = {slot: (list(own), text) for slot, own, text in lines.by_slot(slots)}
