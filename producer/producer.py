@@ -309,7 +309,7 @@ class Producer:
         self._heats.take(settlement)
         for members, delivered in settlement.delivered:
             count += len(members.datas)
-            if len(members.tickets) > 1 or members.tickets[0] is not None:
+            if members.tickets is not None:
                 for (receipt, token), number in members.receipts():
                     receipt(token, delivered, number)
         for ticket, undeliverable in settlement.undeliverable:

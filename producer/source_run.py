@@ -253,7 +253,7 @@ class SourceRun:
                 data, key, has_event_id = result
                 if has_event_id:
                     break
-                datas.append(data)
+                datas.append(data[:-1])  # a parser leaves nothing behind the brace
                 keys.append(key)
                 offsets.append(offset)
         if not datas:

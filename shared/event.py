@@ -36,6 +36,7 @@ _OPENING: Final = frozenset(b"[{")
 _EMPTY_OBJECT: Final = re.compile(rb"\{[ \t\n\r]*\}")
 _EVENT_ID: Final = re.compile(r"([a-z0-9-]{1,40})\.([0-9a-f]{2}|-)\.(0|[1-9][0-9]{0,18})")
 _SOURCE_ID: Final = re.compile(r"[a-z0-9-]{1,40}")
+_ID_OPENING: Final = b',"event_id":"'
 
 
 def decode_event(data: bytes) -> dict[str, Any]:
@@ -162,17 +163,31 @@ def with_event_id(data: bytes, event_id: str) -> bytes:
 
 
 def event_id_heads(source_id: str, *, has_lanes: bool) -> tuple[bytes, ...]:
-    """Return, per lane, the text form of an EventId up to its offset; without lanes, the same one for all."""
+    """Return, per lane, the text form of an EventId up to its offset; without lanes, the same one for all.
+
+    Each follows the opening of its field, as it is written into an event; `id_of_head` takes that off.
+    """
     assert _SOURCE_ID.fullmatch(source_id), "a source id is 1 to 40 of a-z, 0-9 and -"
-    source = source_id.encode("ascii")
-    return tuple(b"%b.%02x." % (source, lane) for lane in range(LANES)) if has_lanes else (b"%b.-." % source,) * LANES
+    opening = _ID_OPENING + source_id.encode("ascii")
+    return tuple(b"%b.%02x." % (opening, lane) for lane in range(LANES)) if has_lanes else (b"%b.-." % opening,) * LANES
+
+
+def id_of_head(head: bytes, offset: int) -> str:
+    """Return the text form of the EventId that consists of a head and an offset."""
+    return f"{head.removeprefix(_ID_OPENING).decode('ascii')}{offset}"
+
+
+def id_tails(offsets: list[int]) -> list[bytes]:
+    """Return what follows the head at the end of an event, for each of one or more offsets."""
+    digits = orjson.dumps(offsets)[1:-1]  # half the time of formatting each
+    return (digits.replace(b",", b'"},') + b'"}').split(b",")
 
 
 def with_numbered_id(data: bytes, head: bytes, offset: int) -> bytes:
     """Do what with_event_id does with the id that consists of a head and an offset, in half the time."""
     if data[1] == _QUOTE and data[-1] == _BRACE:  # as there; no event is shorter than `{}`
-        return data[:-1] + b',"event_id":"%b%d"}' % (head, offset)  # a third quicker than to format the whole
-    return with_event_id(data, f"{head.decode('ascii')}{offset}")
+        return data[:-1] + head + b'%d"}' % offset
+    return with_event_id(data, id_of_head(head, offset))
 
 
 def event_id_of(event: dict[str, Any]) -> str | None:

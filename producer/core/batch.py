@@ -113,7 +113,7 @@ class Group:
 
     def take(self, lane: Lane, count: int) -> None:
         """Move the first `count` records of a lane here."""
-        taken = lane.take_all() if count == len(lane.records.datas) else lane.records.take(count)
+        taken = lane.records.take_all() if count == len(lane.records.datas) else lane.records.take(count)
         self.bytes += bytes_max(taken)
         self.members.extend(taken)
         self.lanes.append(lane)

@@ -267,7 +267,7 @@ class Batcher:
         if found is not None and found.is_aggregate:
             self._regroup(found, alone=True)
         elif found is not None:
-            (data,), (ticket,) = found.members.datas, found.members.tickets
+            data, ticket = found.members.datas[0], found.members.ticket(0)
             self._in_flight -= 1
             self.queues.reject(found.members.size)
             self.queues.release(found.lanes)

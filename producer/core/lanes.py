@@ -10,7 +10,7 @@ from typing import Final
 from producer.core.record_columns import RecordColumns, Ticket
 from producer.core.spill_frame import SpilledRecord
 from shared.errors import PartitionKeyError, RecordTooLargeError
-from shared.event import with_numbered_id
+from shared.event import id_of_head, id_tails, with_numbered_id
 from shared.hash_key import hash_key_of
 from shared.lanes import LANES, lane_of
 from shared.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
@@ -23,7 +23,7 @@ assert lane_of(HASH_KEY_MAX) == HASH_KEY_MAX >> _LANE_SHIFT == LANES - 1
 
 
 Numbering = tuple[Sequence[bytes], int]  # of an event id: the heads, one per lane, and the number behind them
-Numberings = tuple[Sequence[bytes], Sequence[int]]  # of many event ids: a number for each
+Numberings = tuple[Sequence[bytes], list[int]]  # of many event ids: a number for each
 
 
 class Lane:
@@ -38,11 +38,6 @@ class Lane:
         self.is_blocked = False
         self.ready_since = 0.0
         self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
-
-    def take_all(self) -> RecordColumns:
-        """Remove all records and return them."""
-        taken, self.records = self.records, RecordColumns()
-        return taken
 
 
 class LaneQueues:
@@ -66,7 +61,9 @@ class LaneQueues:
         self._settled = 0
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
-        self._keys: dict[str, tuple[Lane, int, int]] = {}  # lane, bytes and hash key of the partition keys seen last
+        self._keys: dict[str, tuple[Lane, int]] = {}  # lane and bytes of the partition keys that were seen last
+        self._places: dict[tuple[int, int], tuple[Lane, int]] = {}  # one for all keys that have it: fewer cache misses
+        self._hash_keys: dict[str, int] = {}  # of the keys that `hash_key` was asked for last
 
     @property
     def queued(self) -> int:
@@ -97,7 +94,7 @@ class LaneQueues:
         if a lane became `fresh`. Raises RecordTooLargeError or PartitionKeyError for a record that no stream takes.
         """
         known = self._keys.get(partition_key)
-        lane, size, _ = self._learn_key(partition_key) if known is None else known
+        lane, size = self._learn_key(partition_key) if known is None else known
         if numbering is not None:
             data = with_numbered_id(data, numbering[0][lane.index], numbering[1])
         size += len(data)
@@ -109,20 +106,19 @@ class LaneQueues:
         if lane.spilled or (room_taken > self._buffer_bytes_max and self._room_taken):
             return False
         records = lane.records
-        if explicit_hash_key is not None or records.hash_keys is not None:
+        if not records.datas:
+            self._begin(lane)
+        if explicit_hash_key is not None or ticket is not None or not records.is_plain:
             records.append(data, partition_key, ticket, explicit_hash_key, size)
         else:  # what `append` does
             records.datas.append(data)
             records.keys.append(partition_key)
-            records.tickets.append(ticket)
             records.size += size
         self._room_taken = room_taken + RECORD_OVERHEAD_BYTES
         self.accepted += 1
         if not lane.is_blocked:
             self.ready_bytes += size
             self.ready_count += 1
-        if len(records.datas) == 1:
-            self._begin(lane)
         return True
 
     def accept_all(
@@ -132,39 +128,43 @@ class LaneQueues:
         ticket: Ticket | None,
         numbering: Numberings | None = None,
     ) -> int:
-        """Queue the first ones of some records, as `accept` does in half the time, and return how many.
+        """Queue the first ones of some records, as `accept` does in a quarter of the time, and return how many.
 
-        The rest begins with one that has to be looked at by itself, as there is no room for it or an error to raise.
+        With `numbering`, the data are events that lack their last brace (and are not empty). The rest begins with one
+        that has to be looked at by itself, as there is no room for it or an error to raise.
         """
-        heads, offsets = (None, repeat(0)) if numbering is None else numbering
-        keys, bytes_max, room_max = self._keys, self.record_bytes_max, self._buffer_bytes_max
-        room_taken, ready_bytes, ready_count, accepted = self._room_taken, 0, 0, 0
-        for data, partition_key, offset in zip(datas, partition_keys, offsets, strict=False):
-            known = keys.get(partition_key)
-            if known is None:
+        heads = None if numbering is None else numbering[0]
+        tails = repeat(b"") if numbering is None else id_tails(numbering[1])
+        bytes_max, room_max, join = self.record_bytes_max, self._buffer_bytes_max, b"".join
+        room, ready_bytes, ready_count, accepted = self._room_taken, 0, 0, 0
+        known = map(self._keys.get, partition_keys)
+        for data, partition_key, tail, found in zip(datas, partition_keys, tails, known, strict=False):
+            if found is None:
                 try:
-                    known = self._learn_key(partition_key)
+                    found = self._learn_key(partition_key)  # noqa: PLW2901 - as if it had been known
                 except PartitionKeyError:
                     break  # `accept` raises it
-            lane, size, _ = known
+            lane, size = found
             records = lane.records
-            event = data if heads is None else with_numbered_id(data, heads[lane.index], offset)
+            event = data if heads is None else join((data, heads[lane.index], tail))
             size += len(event)
-            room = room_taken + size
-            if size > bytes_max or room > room_max or lane.spilled or records.hash_keys is not None:
+            if size > bytes_max or room + size > room_max or lane.spilled or records.hash_keys is not None:
                 break
-            room_taken = room + RECORD_OVERHEAD_BYTES
-            accepted += 1
-            records.datas.append(event)
-            records.keys.append(partition_key)
-            records.tickets.append(ticket)
-            records.size += size
+            if not records.datas:
+                self._begin(lane)
             if not lane.is_blocked:
                 ready_bytes += size
                 ready_count += 1
-            if len(records.datas) == 1:
-                self._begin(lane)
-        self._room_taken = room_taken
+            room += size + RECORD_OVERHEAD_BYTES
+            accepted += 1
+            if records.tickets is not None:
+                records.tickets.append(ticket)
+            elif ticket is not None:
+                records.tickets = [*[None] * len(records.datas), ticket]
+            records.datas.append(event)
+            records.keys.append(partition_key)
+            records.size += size
+        self._room_taken = room
         self.ready_bytes += ready_bytes
         self.ready_count += ready_count
         self.accepted += accepted
@@ -184,7 +184,7 @@ class LaneQueues:
 
     def event_id(self, partition_key: str, numbering: Numbering) -> str:
         """Return the id that an event gets."""
-        return f"{numbering[0][self.lane_of(partition_key).index].decode()}{numbering[1]}"
+        return id_of_head(numbering[0][self.lane_of(partition_key).index], numbering[1])
 
     def numbered(self, data: bytes, partition_key: str, numbering: Numbering) -> bytes:
         """Return an event with its id, as `accept` would queue it."""
@@ -213,31 +213,27 @@ class LaneQueues:
 
     def hash_key(self, partition_key: str) -> int:
         """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""
-        known = self._keys.get(partition_key)
-        return (self._learn_key(partition_key) if known is None else known)[2]
+        known = self._hash_keys.get(partition_key)
+        if known is not None:
+            return known
+        hash_key = _hash_key_of(partition_key)
+        if len(self._hash_keys) >= _KEYS_KEPT_MAX:
+            self._hash_keys.clear()
+        self._hash_keys[partition_key] = hash_key
+        return hash_key
 
     def lane_of(self, partition_key: str) -> Lane:
         """Return the lane of a partition key; errors as in `hash_key`."""
         known = self._keys.get(partition_key)
         return (self._learn_key(partition_key) if known is None else known)[0]
 
-    def _learn_key(self, partition_key: str) -> tuple[Lane, int, int]:
-        if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
-            msg = (
-                f"the partition key has {len(partition_key):,} characters; "
-                f"1 to {PARTITION_KEY_CHARACTERS_MAX} are allowed"
-            )
-            raise PartitionKeyError(msg)
-        try:
-            hash_key = hash_key_of(partition_key)
-        except UnicodeEncodeError:
-            msg = "the partition key holds a lone surrogate, which UTF-8 can't express"
-            raise PartitionKeyError(msg) from None
+    def _learn_key(self, partition_key: str) -> tuple[Lane, int]:
+        lane = self.lanes[_hash_key_of(partition_key) >> _LANE_SHIFT]
+        self._used[lane.index] = lane
+        size = len(partition_key.encode())
         if len(self._keys) >= _KEYS_KEPT_MAX:
             self._keys.clear()
-        lane = self.lanes[hash_key >> _LANE_SHIFT]
-        self._used[lane.index] = lane
-        known = lane, len(partition_key.encode()), hash_key
+        known = self._places.setdefault((lane.index, size), (lane, size))
         self._keys[partition_key] = known
         return known
 
@@ -298,6 +294,17 @@ class LaneQueues:
         """Give back the room of a record of `size` bytes that the stream does not take."""
         self.undeliverable += 1
         self._room_taken -= size + RECORD_OVERHEAD_BYTES
+
+
+def _hash_key_of(partition_key: str) -> int:
+    if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
+        msg = f"the partition key has {len(partition_key):,} characters; 1 to {PARTITION_KEY_CHARACTERS_MAX} are allowed"
+        raise PartitionKeyError(msg)
+    try:
+        return hash_key_of(partition_key)
+    except UnicodeEncodeError:
+        msg = "the partition key holds a lone surrogate, which UTF-8 can't express"
+        raise PartitionKeyError(msg) from None
 
 
 def _check_explicit_hash_key(explicit_hash_key: int) -> None:

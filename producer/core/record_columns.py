@@ -18,7 +18,7 @@ _NONE: Final = repeat(None)
 class RecordColumns:
     """User records in the order in which they were put.
 
-    `size` is the bytes of data and keys. `hash_keys` are the explicit ones; None if no record has one.
+    `size` is the bytes of data and keys. `tickets` is None if no record has one, and so is `hash_keys`, of explicit ones.
     """
 
     __slots__ = ("datas", "hash_keys", "keys", "size", "tickets")
@@ -26,7 +26,7 @@ class RecordColumns:
     def __init__(self) -> None:
         self.datas: list[bytes] = []
         self.keys: list[str] = []
-        self.tickets: list[Ticket | None] = []
+        self.tickets: list[Ticket | None] | None = None
         self.hash_keys: list[int | None] | None = None
         self.size = 0
 
@@ -39,9 +39,12 @@ class RecordColumns:
             self.hash_keys.append(explicit_hash_key)
         elif explicit_hash_key is not None:
             self.hash_keys = [*[None] * len(self.datas), explicit_hash_key]
+        if self.tickets is not None:
+            self.tickets.append(ticket)
+        elif ticket is not None:
+            self.tickets = [*[None] * len(self.datas), ticket]
         self.datas.append(data)
         self.keys.append(key)
-        self.tickets.append(ticket)
         self.size += size
 
     def extend(self, others: RecordColumns) -> None:
@@ -49,10 +52,20 @@ class RecordColumns:
         if self.hash_keys is not None or others.hash_keys is not None:
             own = self.hash_keys or [None] * len(self.datas)
             self.hash_keys = own + (others.hash_keys or [None] * len(others.datas))
+        if self.tickets is not None or others.tickets is not None:
+            held = self.tickets or [None] * len(self.datas)
+            self.tickets = held + (others.tickets or [None] * len(others.datas))
         self.datas += others.datas
         self.keys += others.keys
-        self.tickets += others.tickets
         self.size += others.size
+
+    def take_all(self) -> RecordColumns:
+        """Remove all records and return them."""
+        taken = RecordColumns.__new__(RecordColumns)
+        taken.datas, taken.keys, taken.tickets = self.datas, self.keys, self.tickets
+        taken.hash_keys, taken.size = self.hash_keys, self.size
+        self.datas, self.keys, self.tickets, self.hash_keys, self.size = [], [], None, None, 0
+        return taken
 
     def single(self, index: int) -> RecordColumns:
         """Return a copy of one record."""
@@ -60,8 +73,9 @@ class RecordColumns:
         data, key = self.datas[index], self.keys[index]
         single.datas = [data]
         single.keys = [key]
-        single.tickets = [self.tickets[index]]
-        single.hash_keys = None if self.hash_keys is None or self.hash_keys[index] is None else [self.hash_keys[index]]
+        ticket, explicit = self.ticket(index), self.explicit(index)
+        single.tickets = None if ticket is None else [ticket]
+        single.hash_keys = None if explicit is None else [explicit]
         single.size = len(data) + (len(key) if key.isascii() else len(key.encode()))
         return single
 
@@ -70,7 +84,7 @@ class RecordColumns:
         part = RecordColumns()
         part.datas = self.datas[start:stop]
         part.keys = self.keys[start:stop]
-        part.tickets = self.tickets[start:stop]
+        part.tickets = None if self.tickets is None else self.tickets[start:stop]
         if self.hash_keys is not None:
             explicit = self.hash_keys[start:stop]
             part.hash_keys = None if all(map(is_, explicit, _NONE)) else explicit
@@ -91,16 +105,27 @@ class RecordColumns:
             self._delete(count, self.part(0, count).size)
 
     def _delete(self, count: int, size: int) -> None:
-        del self.datas[:count], self.keys[:count], self.tickets[:count]
+        del self.datas[:count], self.keys[:count]
+        if self.tickets is not None:
+            del self.tickets[:count]
         if self.hash_keys is not None:
             del self.hash_keys[:count]
         if not self.datas:
-            self.hash_keys = None
+            self.tickets = self.hash_keys = None
         self.size -= size
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no record has a ticket or an explicit hash key."""
+        return self.tickets is None and self.hash_keys is None
 
     def explicit(self, index: int) -> int | None:
         """Return the explicit hash key of a record, if it has one."""
         return None if self.hash_keys is None else self.hash_keys[index]
+
+    def ticket(self, index: int) -> Ticket | None:
+        """Return who is told of a record's outcome, if anybody is."""
+        return None if self.tickets is None else self.tickets[index]
 
     def effective_hash_keys(self) -> Iterator[int]:
         """Yield, per record, the hash key that decides on its shard."""
@@ -110,9 +135,10 @@ class RecordColumns:
 
     def receipts(self) -> Iterable[tuple[Ticket, int]]:
         """Return who is to be told, and of how many records; records without a ticket are left out."""
-        first = self.tickets[0]
-        if len(self.tickets) == 1 or all(
-            map(is_, self.tickets, repeat(first))
-        ):  # mostly: nobody asks, or one does for all
-            return () if first is None else ((first, len(self.tickets)),)
-        return ((each, 1) for each in self.tickets if each is not None)
+        tickets = self.tickets
+        if tickets is None:
+            return ()
+        first = tickets[0]
+        if first is not None and all(map(is_, tickets, repeat(first))):  # mostly one serves all
+            return ((first, len(tickets)),)
+        return ((each, 1) for each in tickets if each is not None)
