@@ -14,6 +14,7 @@ from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues, Numbering
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
+from producer.heap import keep_freed_memory
 from producer.intake import Intake
 from producer.report import Report
 from producer.sender import Sender
@@ -26,6 +27,7 @@ from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.retry import Backoff
 from shared.settings import ProducerSettings
 
+_COPIES: Final = 4  # of a request: its body, the same behind its head, and what waits for the socket
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
 
 
@@ -142,6 +144,7 @@ class Producer:
     async def __aenter__(self) -> Self:
         """Look at the stream and start; raises StreamNotFoundError and its kin before anything is accepted."""
         await self._watch.start()
+        keep_freed_memory(_COPIES * self._batch_bytes_max)
         loops = [self._send_loop]
         if self._spill is not None:
             await self._spill.recover()

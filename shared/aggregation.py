@@ -52,6 +52,7 @@ _HEADS_BY_INDEX_BYTES: Final = [
 ]
 _SHORT_KEY_BYTES: Final = 128
 _SHORT_VARINTS: Final = [_varint(value) for value in range(_SHORT_INDEXES)]
+_PARTS_PER_MEMBER: Final = 4
 
 
 def encode_aggregate(
@@ -76,7 +77,7 @@ def encode_aggregate(
     indexes: Sequence[int] = range(len(datas))
     if len(unique) < len(datas):
         places = dict(zip(unique, count(), strict=False))
-        indexes = [places[key] for key in partition_keys]
+        indexes = list(map(places.__getitem__, partition_keys))
     if hash_keys is None:
         _write_plain(parts, indexes, datas)
     else:
@@ -98,14 +99,28 @@ def _key_table(keys: Collection[str]) -> bytes:
     return b"".join(part for key in encoded for part in (b"\x0a", _varint(len(key)), key))
 
 
-def _write_plain(parts: list[bytes], indexes: Iterable[int], datas: Iterable[bytes]) -> None:
-    for index, data in zip(indexes, datas, strict=True):
-        size = len(data)
-        if size < _SHORT_DATA_BYTES and index < _SHORT_INDEXES:
-            heads = _HEADS_BY_INDEX_BYTES[index >= _ONE_BYTE_INDEXES]
-            parts += (heads[size], _SHORT_VARINTS[index], _SHORT_LENGTHS[size], data)
-        else:
+def _write_plain(parts: list[bytes], indexes: Sequence[int], datas: Sequence[bytes]) -> None:
+    sizes = list(map(len, datas))
+    if max(sizes) >= _SHORT_DATA_BYTES or max(indexes) >= _SHORT_INDEXES:
+        for index, data in zip(indexes, datas, strict=True):
             _write_member(parts, index, None, data)
+        return
+    columns: list[bytes] = [b""] * (_PARTS_PER_MEMBER * len(datas))
+    columns[0::4] = _member_heads(indexes, sizes)
+    columns[1::4] = map(_SHORT_VARINTS.__getitem__, indexes)
+    columns[2::4] = map(_SHORT_LENGTHS.__getitem__, sizes)
+    columns[3::4] = datas
+    parts += columns
+
+
+def _member_heads(indexes: Sequence[int], sizes: list[int]) -> Iterable[bytes]:
+    one, two = _HEADS_BY_INDEX_BYTES
+    if isinstance(indexes, range):
+        few, many = sizes[:_ONE_BYTE_INDEXES], sizes[_ONE_BYTE_INDEXES:]
+        return [*map(one.__getitem__, few), *map(two.__getitem__, many)]
+    if max(indexes) < _ONE_BYTE_INDEXES:
+        return map(one.__getitem__, sizes)
+    return [(two if index >= _ONE_BYTE_INDEXES else one)[size] for index, size in zip(indexes, sizes, strict=True)]
 
 
 def _write_mixed(

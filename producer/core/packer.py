@@ -10,7 +10,7 @@ from producer.core.lanes import Lane, LaneQueues
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns
 from producer.core.shard_map import ShardMap
-from shared.aggregation import AGGREGATE_OVERHEAD_BYTES
+from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
@@ -69,10 +69,13 @@ class Packer:
         groups: dict[str, Group] = {}
         untouched: list[Lane] = []
         touched: list[Lane] = []
-        for lane in self._queues.take_ready():
-            if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
-                untouched.append(lane)
+        lanes = self._queues.take_ready()
+        for position, lane in enumerate(lanes):
+            if self._take_whole(batch, groups, lane):
                 continue
+            if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
+                untouched.extend(islice(lanes, position, None))
+                break
             whole = shard_map.predict_lane(lane.index) if shard_map else None
             shard_id = whole
             if whole is None or lane.records.hash_keys is not None:
@@ -89,6 +92,32 @@ class Packer:
             self._close(batch, group)
         for lane in untouched + touched:  # in this order, so that no lane starves
             self._queues.make_ready(lane)
+
+    def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane) -> bool:
+        """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""
+        shard_map, records = self._shard_map, lane.records
+        shard_id = shard_map.predict_lane(lane.index) if shard_map else None
+        if shard_id is None or records.hash_keys is not None or lane.alone:
+            return False
+        group = groups.get(shard_id)
+        if group is None:
+            return False
+        count = len(records.datas)
+        size = records.size + count * MEMBER_OVERHEAD_BYTES
+        if (
+            group.bytes + size > self._aggregate_bytes_max
+            or batch.bytes + size > self._batch_bytes_max
+            or len(group.members.datas) + count > AGGREGATE_RECORDS_MAX
+        ):
+            return False
+        if self.rates.is_on and self._is_held(batch, groups, lane, shard_id, 0):
+            return True
+        group.members.extend(records.take_all())
+        group.lanes.append(lane)
+        group.bytes += size
+        batch.bytes += size
+        lane.is_blocked = self._keeps_order
+        return True
 
     def _is_held(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None, index: int) -> bool:
         """Put a lane aside until the shard of its record `index` has an allowance; False if it has one."""
