@@ -38,7 +38,8 @@ class Intake:
         self._batch_bytes_max = batch_bytes_max
         self._sender = sender
         self._wake = wake
-        self._wake_bytes = _NEVER  # so much that is ready wakes the sender
+        self._listens = False  # whether the sender may be woken
+        self._wake_bytes = _NEVER  # so much that is ready wakes it
         self._turn_ends_at = _RECORDS_PER_TURN
 
     def try_put(
@@ -100,28 +101,37 @@ class Intake:
 
     def listen(self, *, listens: bool) -> None:
         """Set how much has to be ready to wake the sender: the first record does, and then a whole request."""
-        is_waiting = self._queues.ready_count and self._batcher.aggregates
-        self._wake_bytes = _NEVER if not listens else self._batch_bytes_max if is_waiting else 1
+        self._listens = listens
+        self._wake_bytes = _NEVER if not listens else self._batch_bytes_max if self._queues.ready_count else 1
+        self._begin_turn()
 
     def notice(self, count: int) -> None:
         """Wake the sender if it listens for one of the `count` records that became ready just now."""
         queues = self._queues
-        if queues.ready_bytes >= self._wake_bytes and (
-            queues.ready_count <= count
-            or queues.ready_bytes >= self._batch_bytes_max
-            or (not self._batcher.aggregates and self._batcher.is_full())
-        ):
-            self._wake_bytes = _NEVER
-            self._wake.set()
-            self.is_busy = True
+        if queues.ready_bytes >= self._wake_bytes and (queues.ready_count <= count or self._batcher.is_full()):
+            self._call_sender()
+
+    def _call_sender(self) -> None:
+        self._listens = False
+        self._wake_bytes = _NEVER
+        self._wake.set()
+        self.is_busy = True
 
     async def give_way(self) -> None:
         """Let senders and receivers run."""
         self.is_busy = False
         await asyncio.sleep(0)
 
+    def _begin_turn(self) -> None:
+        """Let as many records be put as may be before somebody has to look up, be it for a request that is full."""
+        counts = self._listens and not self._batcher.aggregates
+        count = min(_RECORDS_PER_TURN, self._batcher.missing_count()) if counts else _RECORDS_PER_TURN
+        self._turn_ends_at = self._queues.accepted + count
+
     def _end_turn(self) -> None:
-        self._turn_ends_at = self._queues.accepted + _RECORDS_PER_TURN
+        if self._listens and self._batcher.is_full():
+            self._call_sender()
+        self._begin_turn()
         self.is_busy = True
 
     def _refusal(self) -> HeadraceError:

@@ -198,8 +198,7 @@ class Spill:
         while True:
             self._changed.clear()
             try:
-                if self._queues.spilled:
-                    await self._drain()
+                await self._drain()
                 await self.settle()
             except OSError as error:
                 self._telemetry.error("spill_failed", folder=self._folder, error=error.strerror or str(error))
@@ -232,6 +231,7 @@ class Spill:
             if self._barriers.has_room:
                 self._barriers.cut((file.number, offset))
             await self.settle()
+        self._read_place = (file.number, offset)  # also of a file that a crash left without a whole record
 
     async def _queue(self, record: SpilledRecord) -> None:
         self._read_count += 1

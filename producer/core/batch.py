@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -29,15 +30,26 @@ class FlushReason(Enum):
 
 
 class OutgoingRecord:
-    """One stream record on its way: its entry stays the same however often it is sent."""
+    """One stream record on its way: its entry stays the same however often it is sent.
 
-    __slots__ = ("attempts", "entry", "lanes", "members", "refused_at", "shard_id", "wire_bytes")
+    `columns` are its members. A user record that is sent as it is has none, only a `ticket`: objects per record cost
+    more than to send it.
+    """
+
+    __slots__ = ("attempts", "columns", "entry", "lanes", "refused_at", "shard_id", "ticket", "wire_bytes")
 
     def __init__(
-        self, entry: PutEntry, members: RecordColumns, lanes: list[Lane], shard_id: str | None, wire_bytes: int
+        self,
+        entry: PutEntry,
+        columns: RecordColumns | None,
+        lanes: Sequence[Lane],
+        shard_id: str | None,
+        wire_bytes: int,
+        ticket: Ticket | None = None,
     ) -> None:
         self.entry = entry
-        self.members = members
+        self.columns = columns
+        self.ticket = ticket
         self.lanes = lanes  # those that wait for it; none where order is not kept
         self.shard_id = shard_id  # predicted
         self.wire_bytes = wire_bytes  # data and partition key of the entry
@@ -47,7 +59,22 @@ class OutgoingRecord:
     @property
     def is_aggregate(self) -> bool:
         """Whether it holds more than one user record."""
-        return len(self.members.datas) > 1
+        return self.count > 1
+
+    @property
+    def count(self) -> int:
+        """How many user records it holds."""
+        return 1 if self.columns is None else len(self.columns.datas)
+
+    @property
+    def members(self) -> RecordColumns:
+        """Its user records."""
+        if self.columns is not None:
+            return self.columns
+        data, key, explicit = self.entry
+        alone = RecordColumns()
+        alone.append(data, key, self.ticket, explicit, self.wire_bytes)
+        return alone
 
 
 @dataclass(slots=True)
@@ -89,9 +116,14 @@ def bytes_max(records: RecordColumns) -> int:
     return records.size + len(records.datas) * MEMBER_OVERHEAD_BYTES + explicit * HASH_KEY_OVERHEAD_BYTES
 
 
+def size_of(data: bytes, key: str) -> int:
+    """Return the bytes of a record's data and key."""
+    return len(data) + (len(key) if key.isascii() else len(key.encode()))
+
+
 def member_bytes_max(records: RecordColumns, index: int) -> int:
     """Return what one of some records takes in an aggregate at most."""
-    size = len(records.datas[index]) + len(records.keys[index].encode())
+    size = size_of(records.datas[index], records.keys[index])
     return size + MEMBER_OVERHEAD_BYTES + (0 if records.explicit(index) is None else HASH_KEY_OVERHEAD_BYTES)
 
 

@@ -13,6 +13,7 @@ from producer.core.ledger import Ledger
 from producer.core.packer import Packer
 from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
 from producer.core.rate import ShardRates
+from producer.core.record_columns import RecordColumns
 from producer.core.shard_map import ShardMap
 from shared.ports import Delivered, Random, Undeliverable
 from shared.records import PutResult
@@ -110,11 +111,17 @@ class Batcher:
         queues = self.queues
         if queues.ready_bytes >= self._batch_bytes_max:
             return FlushReason.BYTES
-        if not self.aggregates:
-            count = len(queues.ready) if self._keeps_order else queues.ready_count
-            if count >= self._batch_records_max:
-                return FlushReason.COUNT
+        if not self.aggregates and self._ready_records() >= self._batch_records_max:
+            return FlushReason.COUNT
         return None
+
+    def _ready_records(self) -> int:
+        """Return how many stream records could be made of what is ready, if each holds one record."""
+        return len(self.queues.ready) if self._keeps_order else self.queues.ready_count
+
+    def missing_count(self) -> int:
+        """Return how many more records are needed, at least, until `is_full` by their count."""
+        return max(1, self._batch_records_max - self._ready_records())
 
     def is_held_back(self, now: float) -> bool:
         """Whether nothing may be sent now, because calls have failed."""
@@ -156,7 +163,7 @@ class Batcher:
         """Add what waits in the lanes."""
         before = len(batch.records)
         self._packer.pack(batch, self.shard_map if self.follows_shards else None)
-        self._in_flight += sum(len(record.members.datas) for record in batch.records[before:])
+        self._in_flight += sum(record.count for record in batch.records[before:])
 
     def _take_part(self, batch: Batch, records: list[OutgoingRecord]) -> None:
         """Send a part of a refused request by itself."""
@@ -193,20 +200,21 @@ class Batcher:
         assert len(results) == len(batch.records), "PutRecords answers each entry"
         settlement = Settlement()
         failed: list[OutgoingRecord] = []
+        single: list[tuple[OutgoingRecord, PutResult]] = []
         for record, result in zip(batch.records, results, strict=True):
             if result.error_code:
                 settlement.failed[result.error_code] += 1
                 failed.append(record)
                 if result.error_code in THROTTLE_CODES:
                     self._rates.cut(record.shard_id, batch.taken_at, now)
+            elif record.columns is None:
+                single.append((record, result))
             else:
                 self._place(record, result, settlement, is_final=False)
+        if single:
+            self._settle_singles(single, settlement)
         if len(failed) < len(batch.records):
-            self._succeeded_at = now
-            self._bisection.accept(batch.taken_at)
-            if self._gate.succeed(now):
-                for retry in self._retries:
-                    retry.due_at = min(retry.due_at, now)
+            self._succeed(batch, now)
             if failed:
                 self._retry_later(failed, now, random)
         elif self._is_local(settlement, now):
@@ -216,6 +224,14 @@ class Batcher:
             self._retry_all(batch, now, random)
         assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
         return settlement
+
+    def _succeed(self, batch: Batch, now: float) -> None:
+        """Take note that the stream accepted something: what waited for that is due."""
+        self._succeeded_at = now
+        self._bisection.accept(batch.taken_at)
+        if self._gate.succeed(now):
+            for retry in self._retries:
+                retry.due_at = min(retry.due_at, now)
 
     def _is_local(self, settlement: Settlement, now: float) -> bool:
         """Whether a request that failed whole met a hot shard only, so that the others need not slow down."""
@@ -227,8 +243,7 @@ class Batcher:
         hash_keys = record.members.effective_hash_keys() if record.is_aggregate else None
         verdict = judge(result, record.shard_id, hash_keys, self.shard_map)
         if record.shard_id is not None and result.shard_id != record.shard_id and not is_final:
-            self.shard_map = self.shard_map.without(record.shard_id)
-            self.needs_shard_map = True
+            self._forget_shard(record.shard_id)
         if verdict is Verdict.UNKNOWN_SHARD and not is_final:
             self._unverified.append((record, result))
         elif verdict is Verdict.DELIVERED:
@@ -243,9 +258,40 @@ class Batcher:
             settlement.misplaced += 1
             self._regroup(record)
 
+    def _settle_singles(self, settled: list[tuple[OutgoingRecord, PutResult]], settlement: Settlement) -> None:
+        """Take user records that landed as they are: good wherever that is. Who waits for none is told with others."""
+        unasked: dict[str, tuple[RecordColumns, Delivered]] = {}
+        size = 0
+        for record, result in settled:
+            shard_id = result.shard_id
+            if shard_id != record.shard_id and record.shard_id is not None:
+                self._forget_shard(record.shard_id)
+            size += record.wire_bytes
+            if record.lanes:
+                self.queues.release(record.lanes)
+            data, key, explicit = record.entry
+            if record.ticket is not None or explicit is not None:
+                settlement.delivered.append((record.members, _new_tuple(Delivered, result[:2])))
+                continue
+            if shard_id not in unasked:
+                unasked[shard_id] = RecordColumns(), _new_tuple(Delivered, result[:2])
+            columns = unasked[shard_id][0]
+            columns.datas.append(data)
+            columns.keys.append(key)
+            columns.size += record.wire_bytes
+        settlement.delivered += unasked.values()
+        self._in_flight -= len(settled)
+        self._acknowledged += len(settled)
+        self.queues.settle(len(settled), size)
+
+    def _forget_shard(self, shard_id: str) -> None:
+        """Predict a shard no longer: a record meant for it has landed elsewhere."""
+        self.shard_map = self.shard_map.without(shard_id)
+        self.needs_shard_map = True
+
     def _regroup(self, record: OutgoingRecord, *, alone: bool = False) -> None:
         """Put the members back to the front of their lanes, to be grouped anew or, with `alone`, sent unwrapped."""
-        self._in_flight -= len(record.members.datas)
+        self._in_flight -= record.count
         self.queues.return_to_front(record.members, alone=alone)
         self.queues.release(record.lanes)
 
@@ -267,11 +313,11 @@ class Batcher:
         if found is not None and found.is_aggregate:
             self._regroup(found, alone=True)
         elif found is not None:
-            data, ticket = found.members.datas[0], found.members.ticket(0)
+            alone = found.members
             self._in_flight -= 1
-            self.queues.reject(found.members.size)
+            self.queues.reject(alone.size)
             self.queues.release(found.lanes)
-            settlement.undeliverable.append((ticket, Undeliverable(*reason, data)))
+            settlement.undeliverable.append((alone.ticket(0), Undeliverable(*reason, alone.datas[0])))
         assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
         return settlement
 

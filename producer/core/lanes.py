@@ -298,7 +298,9 @@ class LaneQueues:
 
 def _hash_key_of(partition_key: str) -> int:
     if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
-        msg = f"the partition key has {len(partition_key):,} characters; 1 to {PARTITION_KEY_CHARACTERS_MAX} are allowed"
+        msg = (
+            f"the partition key has {len(partition_key):,} characters; 1 to {PARTITION_KEY_CHARACTERS_MAX} are allowed"
+        )
         raise PartitionKeyError(msg)
     try:
         return hash_key_of(partition_key)

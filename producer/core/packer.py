@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from itertools import islice, repeat
-from typing import Final
+from typing import Any, Final
 
-from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
+from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max, size_of
 from producer.core.lanes import Lane, LaneQueues
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns
 from producer.core.shard_map import ShardMap
-from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
+from shared.aggregation import MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
 _NO_HASH_KEYS: Final = repeat(None)
+_new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
 class Packer:
@@ -71,7 +72,7 @@ class Packer:
         touched: list[Lane] = []
         lanes = self._queues.take_ready()
         for position, lane in enumerate(lanes):
-            if self._take_whole(batch, groups, lane):
+            if groups and self._take_whole(batch, groups, lane):
                 continue
             if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
                 untouched.extend(islice(lanes, position, None))
@@ -83,7 +84,7 @@ class Packer:
             if self._is_held(batch, groups, lane, shard_id, 0):
                 continue
             if shard_id is None or not self._aggregates or lane.alone:
-                self._take_single(batch, len(groups), lane, shard_id)
+                self._take_singles(batch, len(groups), lane, shard_id, whole)
             else:
                 self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
             if not lane.is_blocked:
@@ -127,7 +128,7 @@ class Packer:
             group = groups.get(shard_id)
             size = min(lane.records.size, self._aggregate_bytes_max) + (group.bytes if group else 0)
         else:
-            size = len(lane.records.datas[index]) + len(lane.records.keys[index])
+            size = size_of(lane.records.datas[index], lane.records.keys[index])
         ready_at = self.rates.ready_at(shard_id, size, batch.taken_at)
         if ready_at <= batch.taken_at:
             return False
@@ -135,23 +136,23 @@ class Packer:
         self.held.append((ready_at, lane))
         return True
 
-    def _take_single(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None) -> None:
-        """Send records unwrapped: one where order is kept, as many as fit where it is not."""
+    def _take_singles(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None, whole: str | None) -> None:
+        """Send records unwrapped: one where order is kept, as many as fit where it is not.
+
+        `shard_id` is the shard of the first one, `whole` that of all without an explicit hash key, if it is one.
+        """
         records, count = lane.records, 0
-        count_max = 1 if self._keeps_order else len(records)
-        while count < count_max:
-            member = records.single(count)
-            if not self.has_room(batch, groups, AGGREGATE_OVERHEAD_BYTES + bytes_max(member)):
+        lanes = (lane,) if self._keeps_order else ()
+        for data, key in islice(zip(records.datas, records.keys, strict=True), 1 if self._keeps_order else None):
+            size, explicit = size_of(data, key), records.explicit(count)
+            if not self.has_room(batch, groups, head_bytes_max(records, count)):
                 break
             if count and shard_id is not None:
-                shard_id = self._predict(records, count)
+                shard_id = self._predict(records, count) if whole is None or explicit is not None else whole
                 if self._is_held(batch, {}, lane, shard_id, count):
                     break
-            explicit = None if member.hash_keys is None else member.hash_keys[0]
-            entry = PutEntry(member.datas[0], member.keys[0], explicit)
-            self._launch(
-                batch, OutgoingRecord(entry, member, [lane] if self._keeps_order else [], shard_id, member.size)
-            )
+            entry = _new_tuple(PutEntry, (data, key, explicit))
+            self._launch(batch, OutgoingRecord(entry, None, lanes, shard_id, size, records.ticket(count)))
             count += 1
         records.drop(count)
         lane.alone = max(0, lane.alone - count)

@@ -18,7 +18,8 @@ _NONE: Final = repeat(None)
 class RecordColumns:
     """User records in the order in which they were put.
 
-    `size` is the bytes of data and keys. `tickets` is None if no record has one, and so is `hash_keys`, of explicit ones.
+    `size` is the bytes of data and keys. `hash_keys` are the explicit ones. They and `tickets` are None if no record
+    has one.
     """
 
     __slots__ = ("datas", "hash_keys", "keys", "size", "tickets")
