@@ -9,15 +9,15 @@ from contextlib import AsyncExitStack
 from itertools import islice
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NoReturn, Self, cast
 
 import orjson
 
 from producer.core.hot_keys import ShardHeat
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
-from producer.intake import Intake
 from producer.producer import Producer
+from producer.stage import Stage
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.disk import LocalFiles
@@ -73,9 +73,7 @@ class EventProducer:
         self._telemetry = telemetry
         self._stack = AsyncExitStack()
         self._inner: Producer | None = None
-        self._intake: Intake | None = None
-        self._heads: tuple[bytes, ...] = ()
-        self._count = 0
+        self._stage: Stage | None = None
         self._waiting: dict[asyncio.Future[Delivered], None] = {}
 
     async def __aenter__(self) -> Self:
@@ -83,7 +81,7 @@ class EventProducer:
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
         source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
-        self._heads = event_id_heads(source_id, has_lanes=settings.ordering is Ordering.LANE)
+        heads = event_id_heads(source_id, has_lanes=settings.ordering is Ordering.LANE)
         async with AsyncExitStack() as stack:
             kinesis = self._kinesis
             if kinesis is None:
@@ -99,7 +97,7 @@ class EventProducer:
                 files=self._files or LocalFiles(),
             )
             self._inner = await stack.enter_async_context(inner)
-            self._intake = inner.intake
+            self._stage = inner.stage(heads)
             self._stack = stack.pop_all()
         return self
 
@@ -108,6 +106,7 @@ class EventProducer:
     ) -> None:
         """Deliver what is pending, and end every `put_and_wait` that is left with DeliveryFailedError."""
         try:
+            self._open_stage.clear()
             await self._stack.__aexit__(kind, error, trace)
         finally:
             for future in self._waiting:
@@ -118,13 +117,19 @@ class EventProducer:
 
     @property
     def _producer(self) -> Producer:
+        """The producer within, with everything that was put in its queues."""
         if self._inner is None:
-            raise self._unopened()
+            self._unopened()
+        self._open_stage.clear()
         return self._inner
 
-    def _unopened(self) -> DeliveryFailedError:
+    @property
+    def _open_stage(self) -> Stage:
+        return self._stage or self._unopened()
+
+    def _unopened(self) -> NoReturn:
         message = f"the producer of stream {self.stream} is not open"
-        return DeliveryFailedError(message, hint="Put inside `async with Producer(...)`")
+        raise DeliveryFailedError(message, hint="Put inside `async with Producer(...)`")
 
     @property
     def ledger(self) -> Ledger:
@@ -146,15 +151,12 @@ class EventProducer:
         The partition key is the event's `session_id` unless given. Raises MalformedEventError, RecordTooLargeError or
         PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed.
         """
-        intake = self._intake
-        if intake is None:
-            raise self._unopened()
-        data, key, has_id = _encode(event, partition_key)
-        self._count += 1
-        if has_id or not intake.try_put(data, key, None, (self._heads, self._count)):
-            await self._put_slowly(data, key, None, has_id=has_id)
-        if intake.is_busy:
-            await intake.give_way()
+        stage = self._stage or self._open_stage
+        ordinary = _ordinary(event, partition_key)
+        if ordinary is None or not stage.add(*ordinary):
+            await self._put_slowly(event, partition_key, None)
+        if stage.intake.is_busy:
+            await stage.intake.give_way()
 
     async def put_all(self, events: Iterable[Mapping[str, Any] | bytes]) -> None:
         """Accept events in their order, each as `put` does, in half the time.
@@ -172,26 +174,24 @@ class EventProducer:
 
     async def _put_encoded(self, datas: list[bytes], keys: list[str]) -> None:
         """Accept events that lack their last brace."""
-        intake = self._producer.intake
+        stage = self._open_stage
         done = 0
         while done < len(datas):
-            numbers = list(range(self._count + 1, self._count + 1 + len(datas) - done))
-            accepted = intake.try_put_all(datas[done:], keys[done:], None, (self._heads, numbers))
-            self._count += accepted
-            done += accepted
+            stage.clear()
+            stage.intake.check_open()
+            done += stage.put_all(datas[done:], keys[done:])
             if done < len(datas):
-                await self._put_slowly(datas[done] + b"}", keys[done], None, has_id=False)
+                await self._offer(datas[done] + b"}", keys[done], None, has_id=False)
                 done += 1
-        if intake.is_busy:
-            await intake.give_way()
+        if stage.intake.is_busy:
+            await stage.intake.give_way()
 
     async def put_and_wait(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> Delivered:
         """Put an event and wait until Kinesis has it; return its shard and sequence number. Errors as in `put`."""
         future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self._waiting[future] = None
         try:
-            data, key, has_id = _encode(event, partition_key)
-            await self._put_slowly(data, key, (_resolve, future), has_id=has_id)
+            await self._put_slowly(event, partition_key, (_resolve, future))
             return await future
         finally:
             del self._waiting[future]
@@ -200,14 +200,18 @@ class EventProducer:
         """Send what is queued at once; return how many events are still pending at the deadline."""
         return await self._producer.flush(deadline_seconds)
 
-    async def _put_slowly(self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool) -> None:
+    async def _put_slowly(
+        self, event: Mapping[str, Any] | bytes, partition_key: str | None, ticket: Ticket | None
+    ) -> None:
+        """Look at an event closely and accept it."""
+        data, key, has_id = _encode(event, partition_key)
+        await self._offer(data, key, ticket, has_id=has_id)
+
+    async def _offer(self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool) -> None:
         """Accept an event, waiting for room, in memory or on disk."""
-        producer = self._producer
         while True:
-            # Numbered in the step in which it is queued: readers take one that comes after a higher one of its lane for
-            # a duplicate.
-            self._count += 1
-            if await producer.offer(data, key, ticket, numbering=None if has_id else (self._heads, self._count)):
+            producer = self._producer  # with nothing older on the stage
+            if await producer.offer(data, key, ticket, numbering=None if has_id else self._open_stage.number()):
                 return
             await producer.wait_for_room()
 
@@ -240,6 +244,22 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> tuple[list[bytes
     return datas, keys
 
 
+def _ordinary(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str] | None:
+    """Return an event's bytes without the last brace, and its partition key; None if it needs a look of its own."""
+    if type(event) is not dict or not event or EVENT_ID_FIELD in event:
+        return None
+    key = event.get(_KEY_FIELD) if partition_key is None else partition_key
+    if type(key) is not str:
+        return None
+    try:
+        data = orjson.dumps(event)
+    except orjson.JSONEncodeError:
+        return None  # `_encode` raises it
+    if len(data) > _SHORT_BYTES or opening_count(data) > EVENT_DEPTH_MAX:
+        return None
+    return data[:-1], key  # a reader will decode it: orjson writes nothing else that would be refused
+
+
 def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, bool]:
     """Return an event's bytes, its partition key, and whether it brings an id."""
     if isinstance(event, bytes):
@@ -250,14 +270,6 @@ def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tupl
             data = orjson.dumps(event if isinstance(event, dict) else dict(event))
         except orjson.JSONEncodeError as error:
             raise MalformedEventError(f"the event can't be written as JSON: {error}") from None
-        key = event.get(_KEY_FIELD) if partition_key is None else partition_key
-        if (
-            type(key) is str
-            and EVENT_ID_FIELD not in event
-            and len(data) <= _SHORT_BYTES
-            and opening_count(data) <= EVENT_DEPTH_MAX
-        ):
-            return data, key, False  # a reader will decode it: orjson writes nothing else that would be refused
         fields = decode_event(data)
         data = b"".join((data, b""))
     key = fields.get(_KEY_FIELD) if partition_key is None else partition_key

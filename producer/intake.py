@@ -12,7 +12,7 @@ from producer.core.batcher import Batcher
 from producer.core.lanes import Numbering, Numberings
 from producer.core.record_columns import Ticket
 from producer.sender import Sender
-from shared.errors import DeliveryFailedError, HeadraceError
+from shared.errors import DeliveryFailedError
 from shared.event import event_id_of
 from shared.ports import Clock
 
@@ -56,8 +56,18 @@ class Intake:
         Who holds the `ticket` is told of the outcome; one ticket may serve many records. With `numbering`, the data are
         an event that gets its id here; else they are kept as they are, not copied.
         """
-        if not self.is_open or (self._sender.failure is not None and self._sender.has_failed):
-            raise self._refusal()
+        self.check_open()
+        return self.take(data, partition_key, ticket, numbering, explicit_hash_key)
+
+    def take(
+        self,
+        data: bytes,
+        partition_key: str,
+        ticket: Ticket | None,
+        numbering: Numbering | None,
+        explicit_hash_key: int | None = None,
+    ) -> bool:
+        """Do what `try_put` does, whether the producer is open or not."""
         queues = self._queues
         if not queues.accept(data, partition_key, ticket, explicit_hash_key, numbering):
             return False
@@ -80,8 +90,17 @@ class Intake:
 
         If there are more, the next one has to be put by itself: there is no room for it, or an error to raise.
         """
-        if not self.is_open or (self._sender.failure is not None and self._sender.has_failed):
-            raise self._refusal()
+        self.check_open()
+        return self.take_all(datas, partition_keys, ticket, numbering)
+
+    def take_all(
+        self,
+        datas: Sequence[bytes],
+        partition_keys: Sequence[str],
+        ticket: Ticket | None,
+        numbering: Numberings | None,
+    ) -> int:
+        """Do what `try_put_all` does, whether the producer is open or not."""
         queues = self._queues
         ready = queues.ready_count
         accepted = queues.accept_all(datas, partition_keys, ticket, numbering)
@@ -134,7 +153,9 @@ class Intake:
         self._begin_turn()
         self.is_busy = True
 
-    def _refusal(self) -> HeadraceError:
-        return self._sender.failure or DeliveryFailedError(
-            f"the producer of stream {self._stream} is closed", hint="Put inside `async with Producer(...)`"
-        )
+    def check_open(self) -> None:
+        """Raise the `failure` that is final, or DeliveryFailedError if the producer is closed."""
+        if not self.is_open or (self._sender.failure is not None and self._sender.has_failed):
+            raise self._sender.failure or DeliveryFailedError(
+                f"the producer of stream {self._stream} is closed", hint="Put inside `async with Producer(...)`"
+            )

@@ -20,6 +20,7 @@ from producer.report import Report
 from producer.sender import Sender
 from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
+from producer.stage import Stage
 from producer.stream_watch import StreamWatch
 from shared.errors import HeadraceError
 from shared.limits import PUT_RECORDS_BYTES_MAX
@@ -225,6 +226,10 @@ class Producer:
         if numbering is not None:
             data = self._queues.numbered(data, partition_key, numbering)
         return await self._spill.put(data, partition_key, ticket, explicit_hash_key)
+
+    def stage(self, heads: tuple[bytes, ...]) -> Stage:
+        """Return a stage for events whose ids have these heads."""
+        return Stage(self.intake, self._queues, heads)
 
     async def wait_for_room(self) -> None:
         """Wait until `try_put` is worth another try (or `wake_waiters` is called)."""

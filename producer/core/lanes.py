@@ -121,6 +121,24 @@ class LaneQueues:
             self.ready_count += 1
         return True
 
+    def reserve(self, partition_key: str, size: int) -> int:
+        """Take room for a record of `size` bytes; return its size with the key, or 0 if it can't be queued at once.
+
+        Raises PartitionKeyError. `unreserve` has to follow, before records are accepted that are older than this one.
+        """
+        known = self._keys.get(partition_key)
+        lane, key_bytes = self._learn_key(partition_key) if known is None else known
+        size += key_bytes
+        room_taken = self._room_taken + size
+        if size > self.record_bytes_max or room_taken > self._buffer_bytes_max or lane.spilled:
+            return 0
+        self._room_taken = room_taken + RECORD_OVERHEAD_BYTES
+        return size
+
+    def unreserve(self, count: int, size: int) -> None:
+        """Give back the room of `count` records, of `size` bytes together, that are accepted in the same step."""
+        self._room_taken -= size + count * RECORD_OVERHEAD_BYTES
+
     def accept_all(
         self,
         datas: Sequence[bytes],

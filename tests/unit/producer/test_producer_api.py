@@ -202,6 +202,48 @@ async def test_many_events_wait_for_room() -> None:
     assert [each["n"] for each in cloud.events()] == list(range(2_000))
 
 
+async def test_all_ways_of_putting_keep_one_order() -> None:
+    """Events put one by one, together, as bytes and with a wait arrive in the order of their calls, booked at once."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        for start in range(0, 200, 5):
+            await producer.put({"session_id": "a", "n": start})
+            await producer.put({"session_id": "a", "n": start + 1})
+            assert producer.ledger.accepted == start + 2
+            assert producer.ledger.balances
+            await producer.put({"n": start + 2}, partition_key="a")
+            await producer.put(b'{"session_id": "a", "n": %d}' % (start + 3))
+            if start % 2:
+                await producer.put_and_wait({"session_id": "a", "n": start + 4})
+            else:
+                await producer.put_all([{"session_id": "a", "n": start + 4}])
+    landed = cloud.events()
+    assert [each["n"] for each in landed] == list(range(200))
+    offsets = [EventId.parse(each["event_id"]).offset for each in landed]  # type: ignore[union-attr] # ours parse
+    assert offsets == sorted(set(offsets))
+
+
+async def test_single_events_are_sent_without_a_flush() -> None:
+    """An event that was put by itself is delivered although nothing else is ever put."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        await producer.put({"session_id": "a", "n": 1})
+        async with asyncio.timeout(10):
+            while not cloud.events():
+                await asyncio.sleep(0)
+        assert producer.ledger.accepted == 1
+
+
+async def test_single_events_wait_for_room() -> None:
+    """One by one, too, events beyond the buffer are taken as it empties; the buffer's bound holds, and order."""
+    cloud = Cloud()
+    async with cloud.producer(buffer_bytes_max=2 * MIB) as producer:
+        for number in range(2_000):
+            await producer.put({"session_id": "a", "n": number, "fill": "x" * 3_000})
+            assert producer._producer.pending_bytes <= 2 * MIB
+    assert [each["n"] for each in cloud.events()] == list(range(2_000))
+
+
 async def test_who_waits_at_the_end_is_told() -> None:
     """A delivery that does not come before the close ends with an error; so does a put after it or before it."""
     cloud = Cloud()
