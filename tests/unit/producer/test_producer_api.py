@@ -228,10 +228,9 @@ async def test_single_events_are_sent_without_a_flush() -> None:
     cloud = Cloud()
     async with cloud.producer() as producer:
         await producer.put({"session_id": "a", "n": 1})
-        async with asyncio.timeout(10):
-            while not cloud.events():
-                await asyncio.sleep(0)
-        assert producer.ledger.accepted == 1
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+        assert [each["n"] for each in cloud.events()] == [1]
 
 
 async def test_single_events_wait_for_room() -> None:
