@@ -8,7 +8,7 @@ import importlib
 import io
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
@@ -36,9 +36,9 @@ class Rejected(NamedTuple):
 class Encoded:
     """The bytes of an object, of how many events, and those left out; without any event there is no object."""
 
-    body: bytes
+    body: bytes = field(repr=False)  # asyncio shows results of tasks in its messages
     count: int
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[Rejected, ...] = field(default=(), repr=False)
 
 
 class _Compressor(Protocol):

@@ -92,6 +92,13 @@ async def test_parquet_rejects_values_of_another_type(bad: dict[str, Any]) -> No
     assert list(events_of("k", found.body)) == EVENTS[:2]
 
 
+async def test_an_object_does_not_show_its_events() -> None:
+    """The messages of asyncio show what tasks return: neither an event nor megabytes of them belong there."""
+    schema = Schema.declare('{"n": "int64"}')
+    found = await encode(lines_of([{"n": 71}, {"n": "secret"}]), ObjectFormat(FormatKind.PARQUET, Codec.NONE, schema))
+    assert (repr(found), len(found.rejected)) == ("Encoded(count=1)", 1)
+
+
 async def test_nothing_that_fits_makes_no_object() -> None:
     """An object without events is not counted as one."""
     schema = Schema.declare('{"n": "int64"}')
