@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from consumer.budget import Account
 from consumer.core.batch import Batch
@@ -99,20 +99,10 @@ class Delivery:
             self.tracker.expect(unit, len(lines))
             await sink.put_all(lines, keys, self._receive, token)
 
-    def _receive(self, token: Any, outcome: Outcome, count: int = 1, /) -> None:
-        unit, batch, chunk, indexes, destinations = cast("_Token", token)
+    def _receive(self, token: _Token, outcome: Outcome, count: int = 1, /) -> None:
         if isinstance(outcome, Undeliverable):
-            index = _index_of(outcome.data, chunk)
-            letter = chunk.dead_letter(
-                index,
-                error_type=STREAM_DELIVERY_FAILED,
-                error_code=outcome.error_code,
-                error_message=outcome.error_message,
-                event_id=event_id_of(decode_event(chunk.datas[index])),
-                destination=destinations[indexes.index(index)],
-            )
-            self._refuse(letter, batch)
-        if self.tracker.acknowledge(unit, count):
+            self._refuse(_letter_of(outcome, token), token.batch)
+        if self.tracker.acknowledge(token.unit, count):
             self._on_progress()
 
     def _refuse(self, letter: DeadLetter, batch: Batch) -> None:
@@ -152,6 +142,19 @@ def _fill(batch: Batch, found: Transformed, chunk: Chunk) -> None:
         arrivals = [arrivals[index] for index in indexes]
     for slot, own, text in found.lines.by_slot(found.slots):
         batch.append(slot, text, len(own), min(map(arrivals.__getitem__, own)))
+
+
+def _letter_of(outcome: Undeliverable, token: _Token) -> DeadLetter:
+    chunk = token.chunk
+    index = _index_of(outcome.data, chunk)
+    return chunk.dead_letter(
+        index,
+        error_type=STREAM_DELIVERY_FAILED,
+        error_code=outcome.error_code,
+        error_message=outcome.error_message,
+        event_id=event_id_of(decode_event(chunk.datas[index])),
+        destination=token.destinations[token.indexes.index(index)],
+    )
 
 
 def _index_of(line: bytes, chunk: Chunk) -> int:

@@ -45,7 +45,7 @@ class StoredLetter:
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
             raise SourceError(
                 f"A line of `{key[:200]}` is no dead letter: {type(error).__name__}",
-                hint="Is something else written below the error prefix?",
+                hint="Move what is no dead letter out of the folder of dead letters",
             ) from error
         return cls(data, partition_key if isinstance(partition_key, str) else "", fields)
 
