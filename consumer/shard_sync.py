@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from consumer.core.retention_watch import RetentionGap
 from consumer.core.row_memory import RowMemory, tombstones_to_delete
 from consumer.core.shard_graph import rows_to_create
 from consumer.lease_table import LeaseTable
@@ -14,7 +15,7 @@ from consumer.retrier import Retrier
 from shared.hash_key import FULL_RANGE, holes
 from shared.lease import AT_TRIM_HORIZON, Checkpoint, Lease, TableRows
 from shared.ports import Clock, Kinesis, Telemetry
-from shared.records import Shard
+from shared.records import Position, Shard
 
 _DESCRIBE_SECONDS: Final = 300.0  # how soon a new retention period is known
 _CREATIONS_MAX: Final = 16  # at a time: a stream of 1,000 shards starts in seconds, a small table isn't throttled
@@ -98,6 +99,7 @@ class ShardSync:
             new += [row for row in rows_to_create(shards, leases, AT_TRIM_HORIZON) if row.shard_id in damaged]
         now = self._clock.monotonic()
         new = [row for row in new if not self._memory.is_left_to_others(row.shard_id, now)]
+        await self._tell_lost_parents([row for row in new if row.shard_id not in damaged], shards, leases)
         gate = asyncio.Semaphore(_CREATIONS_MAX)
 
         async def create(row: Lease) -> None:
@@ -116,6 +118,19 @@ class ShardSync:
             for row in new:
                 group.create_task(create(row))
         return len(new)
+
+    async def _tell_lost_parents(
+        self, new: Sequence[Lease], shards: Sequence[Shard], leases: Mapping[str, Lease]
+    ) -> None:
+        """Record a gap for each parent that was trimmed before it had a row, where this group has read its ancestors.
+
+        Before the row is made, as nobody looks again after that.
+        """
+        known = leases.keys() | {shard.shard_id for shard in shards}
+        followed = [row for row in new if any(parent in leases for parent in row.parents)]
+        lost = {parent: row.generation for row in followed for parent in row.parents if parent not in known}
+        for parent, generation in lost.items():
+            await self._retention.record(RetentionGap(parent, Position(0), None, None, None), generation)
 
     async def _write(self, row: Lease, damaged: set[str]) -> bool:
         if row.shard_id in damaged:

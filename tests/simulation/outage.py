@@ -84,6 +84,7 @@ class Outage:
     def _trim(self, horizon: float) -> None:
         world = self._world
         stream = world.kinesis.streams[SOURCE]
+        orphaned: list[FakeShard] = []
         for shard_id, shard in list(stream.shards.items()):
             count = sum(record.arrival_timestamp < horizon for record in shard.records)
             # The tip of a shard moves on, and records arrive in the order of their numbers.
@@ -94,8 +95,17 @@ class Outage:
             if is_gone:
                 if shard_id not in world.leases.rows:
                     world.story.count("shard_forgotten_without_a_row")
+                    orphaned.append(shard)
                 world.kinesis.forget_shard(SOURCE, shard_id)
                 world.story.count("shard_forgotten")
+
+        for shard in orphaned:
+            # A child that is left tells, if this group has read what was before.
+            name, keys = shard.shard.shard_id, shard.shard.hash_key_range
+            rows = [row.hash_key_range for row in world.leases.rows.values() if row.shard_id < name]
+            is_followed = any(each is not None and each.overlaps(keys) for each in rows)
+            has_child = any(name in each.shard.parents for each in stream.shards.values())
+            self._trimmed[name].is_told = is_followed and has_child
 
     def _note(self, shard: FakeShard, count: int, row: Lease | None, *, is_gone: bool) -> None:
         """Take note of the events that are trimmed and lie behind the checkpoint."""

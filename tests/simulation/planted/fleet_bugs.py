@@ -170,6 +170,16 @@ def trimmed_flush_not_told(patch: Patch) -> None:
     patch.setattr(ShardRetention, "take_rebuilt", take_rebuilt)
 
 
+@bug("a shard that was trimmed before it had a row is recorded as a gap")
+def lost_parents_not_told(patch: Patch) -> None:
+    """Begin its children without a word."""
+
+    async def tell(self: Any, new: Any, shards: Any, leases: Any) -> None:
+        """Record nothing."""
+
+    patch.setattr(ShardSync, "_tell_lost_parents", tell)
+
+
 @bug("a tombstone stays for as long as a listed child has no row")
 def tombstone_deleted_before_its_children(patch: Patch) -> None:
     """Look at its age only."""

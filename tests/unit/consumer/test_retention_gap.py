@@ -115,6 +115,31 @@ def test_a_crash_behind_the_gap_does_not_record_it_twice() -> None:
     assert cloud.telemetry.counters["retention_gaps",] == 1
 
 
+@pytest.mark.parametrize("is_followed", [True, False])
+def test_a_shard_that_was_trimmed_before_it_had_a_row_is_a_gap(is_followed: bool) -> None:
+    """Its child tells of it, once, if the group has read what was before it; to a new group it is nothing."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        if is_followed:
+            await cloud.put_numbered(0, 5)
+            await live(cloud)
+        parent, _ = cloud.kinesis.split_shard(SOURCE, FIRST)
+        await cloud.put_numbered(5, 15)
+        cloud.kinesis.split_shard(SOURCE, parent)
+        await cloud.put_numbered(15, 25)
+        for name in (FIRST, parent):
+            cloud.kinesis.forget_shard(SOURCE, name)
+        for _ in range(2):
+            await live(cloud, 20)
+
+    cloud.run(story)
+    told = [gap for gap in gaps_of(cloud).values() if gap["shardId"] != FIRST]
+    assert [(gap["shardId"], gap["firstAvailableSequenceNumber"]) for gap in told] == (
+        [("shardId-000000000001", None)] if is_followed else []
+    )
+
+
 def test_a_group_that_followed_a_quiet_shard_reports_nothing() -> None:
     """The last record of a quiet shard is trimmed at last: whoever was at the tip knows that nothing was lost."""
     cloud = SmallCloud.make()
