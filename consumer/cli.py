@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from shared.terminal import run_command
-
 app = typer.Typer(
     name="consumer_from_cli",
     add_completion=False,
@@ -46,8 +44,3 @@ def consume(
     from consumer.printing import print_stream  # noqa: PLC0415
 
     return print_stream(stream, start=start, as_json=output is Output.JSON, limit=limit)
-
-
-def main() -> None:
-    """Run the command to its exit code."""
-    run_command(app)

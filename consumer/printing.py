@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import secrets
@@ -14,7 +13,7 @@ from consumer.reader import StreamFollower, render_json, render_text
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
-from shared.lifecycle import ExitCode, stop_on_signals
+from shared.lifecycle import ExitCode, run_work, stop_on_signals
 from shared.records import UserRecord
 from shared.settings import STREAM_NAME_PATTERN
 from shared.telemetry import StructlogTelemetry, configure_logging
@@ -30,7 +29,7 @@ def print_stream(stream: str, *, start: str, as_json: bool, limit: int | None) -
     initial_checkpoint(start, option="--from")
     configure_logging("warning")
     try:
-        asyncio.run(_follow(stream, start=start, as_json=as_json, limit=limit))
+        run_work(_follow(stream, start=start, as_json=as_json, limit=limit))
     except BrokenPipeError:
         # `| head` is how pipes end. The option parser would make exit code 1 of it, and Python would complain once
         # more at its own exit about what is still buffered.

@@ -12,7 +12,6 @@ import typer
 
 from infra.control.cli import add_control
 from infra.options import AppOption, Output, OutputOption, setting
-from shared.terminal import run_command
 
 app = typer.Typer(
     name="headrace",
@@ -329,12 +328,3 @@ def query(
 
 
 add_control(app)
-
-
-def main() -> None:
-    """Run the command and exit with its code."""
-    run_command(app)
-
-
-if __name__ == "__main__":
-    main()

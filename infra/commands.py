@@ -18,7 +18,7 @@ from shared.allocator import tune_allocator
 from shared.aws.session import open_aws
 from shared.collector import tune_collector
 from shared.errors import AuditFailedError, ConfigurationError, SourceError
-from shared.lifecycle import ExitCode, stop_on_signals
+from shared.lifecycle import ExitCode, run_work, stop_on_signals
 from shared.limits import MIB
 from shared.settings import ConsumerSettings, load_settings
 from shared.telemetry import StructlogTelemetry, configure_logging
@@ -53,11 +53,11 @@ def run_provision(
         has_delivery=firehose,
     )
     if delete:
-        removed = asyncio.run(deprovision(plan, force=force))
+        removed = run_work(deprovision(plan, force=force))
         if as_json:
             write_data(orjson.dumps(removed.as_json()).decode())
         return int(ExitCode.DONE)
-    made = asyncio.run(provision(plan))
+    made = run_work(provision(plan))
     if as_json:
         write_data(orjson.dumps(made.as_json()).decode())
     else:
@@ -74,7 +74,7 @@ def run_consume(**given: Any) -> int:
     settings = load_settings(ConsumerSettings, **given)
     check_streams(settings)
     configure_logging()
-    return asyncio.run(_consume(settings))
+    return run_work(_consume(settings))
 
 
 async def _consume(settings: ConsumerSettings) -> int:
@@ -102,7 +102,7 @@ def run_audit(*, app: str | None, receipts: Path | None, as_json: bool) -> int:
     """Audit an application; exit code 1 (AuditFailedError) if anything is lost, doubled in S3 or out of order."""
     settings = load_settings(ConsumerSettings, app=app)
     ids = list(_receipts(receipts)) if receipts is not None else []
-    report = asyncio.run(_audit(settings, ids))
+    report = run_work(_audit(settings, ids))
     if as_json:
         write_data(orjson.dumps(report.as_mapping()).decode())
     else:

@@ -29,7 +29,7 @@ from shared.aws.session import Aws, open_aws
 from shared.clock import SystemClock
 from shared.disk import LocalFiles
 from shared.errors import SourceError
-from shared.lifecycle import ExitCode, stop_on_signals
+from shared.lifecycle import ExitCode, run_work, stop_on_signals
 from shared.limits import MIB
 from shared.ports import Telemetry
 from shared.settings import ConsumerSettings, ProducerSettings, load_settings
@@ -67,7 +67,7 @@ def run_demo(
         lines_max=lines_max,
         opens_browser=opens_browser and sys.stderr.isatty() and "CI" not in os.environ,
     )
-    result = asyncio.run(_demo(options))
+    result = run_work(_demo(options))
     if result is None:
         return int(ExitCode.DONE)
     show(result, as_json=as_json)

@@ -10,8 +10,6 @@ from typing import Annotated
 
 import typer
 
-from shared.terminal import run_command
-
 app = typer.Typer(
     name="producer_from_cli",
     add_completion=False,
@@ -169,12 +167,3 @@ def _one_path(source: str | None, file: str | None, *, has_json: bool, follow: b
     if follow and path in {None, "-"}:
         raise typer.BadParameter("--follow needs --file PATH")
     return "-" if path is None else path
-
-
-def main() -> None:
-    """Run the command to its exit code."""
-    run_command(app)
-
-
-if __name__ == "__main__":
-    main()

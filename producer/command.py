@@ -29,7 +29,7 @@ from shared.errors import (
     ThrottledError,
 )
 from shared.event import decode_event
-from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
+from shared.lifecycle import ExitCode, StopSignal, run_work, stop_on_signals
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 from shared.ports import Delivered, Kinesis, Random
 from shared.records import PutEntry, PutResult
@@ -73,10 +73,10 @@ def run_produce(given: Given) -> int:
         ProducerSettings, ordering=given.ordering, aggregate=given.aggregate, state_dir=given.state_dir
     )
     if given.json_string is not None:
-        return asyncio.run(_put_one(given, given.json_string, settings))
+        return run_work(_put_one(given, given.json_string, settings))
     if given.follow:
         given = replace(given, path=str(Path(given.path).absolute()))
-    return asyncio.run(_put_lines(given, settings))
+    return run_work(_put_lines(given, settings))
 
 
 async def _put_one(given: Given, json_string: str, settings: ProducerSettings) -> int:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from typing import Any, TypeVar
+
+from shared.startup import interrupt_as_usual
+
+T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
@@ -35,6 +40,12 @@ class StopSignal:
         else:
             self.cause = cause
         self.requested.set()
+
+
+def run_work(work: Coroutine[Any, Any, T]) -> T:
+    """Run the work of a command, for which everything is imported, to its end; Ctrl-C cancels it from now on."""
+    interrupt_as_usual()
+    return asyncio.run(work)
 
 
 @asynccontextmanager

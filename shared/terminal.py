@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from shared.errors import HeadraceError
 from shared.lifecycle import ExitCode
+from shared.startup import INTERRUPTED
 
 
 def normalise_options(arguments: Sequence[str]) -> list[str]:
@@ -101,7 +102,7 @@ def _report_foreign(error: Exception) -> int:
 
 def _report_interrupt() -> int:
     """Report a Ctrl-C where no drain was under way, e.g., during start-up: what was asked for was not done."""
-    say("error: Interrupted before it was done\n\nhint: What was made stays; run the same command again to go on")
+    say(INTERRUPTED)
     return int(ExitCode.INTERRUPTED)
 
 

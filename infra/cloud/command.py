@@ -14,7 +14,7 @@ from typing import Final
 from infra.cloud.fault_files import load_faults
 from infra.cloud.moto_bridge import INSTALL_HINT
 from infra.cloud.server import LocalCloud
-from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
+from shared.lifecycle import ExitCode, StopSignal, run_work, stop_on_signals
 from shared.telemetry import configure_logging
 from shared.terminal import run_command, say, write_data
 
@@ -51,7 +51,7 @@ def run(
         faults=None if faults is None else load_faults(faults),
         tls_port=tls_port,
     )
-    return asyncio.run(_serve(cloud, ends_with_stdin=ends_with_stdin))
+    return run_work(_serve(cloud, ends_with_stdin=ends_with_stdin))
 
 
 async def _serve(cloud: LocalCloud, *, ends_with_stdin: bool) -> int:

@@ -25,7 +25,7 @@ from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
 from shared.lease import Lease
-from shared.lifecycle import ExitCode, stop_on_signals
+from shared.lifecycle import ExitCode, run_work, stop_on_signals
 from shared.retry import Backoff
 from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, load_settings
 from shared.telemetry import SilentTelemetry
@@ -50,7 +50,7 @@ def run_status(app: str | None, *, is_quick: bool, watch_seconds: float | None, 
 
             await _show(look, watch_seconds, as_json=as_json)
 
-    asyncio.run(run())
+    run_work(run())
     return int(ExitCode.DONE)
 
 
@@ -74,7 +74,7 @@ def run_hot_shards(stream: str, *, watch_seconds: float | None, as_json: bool) -
 
             await _show(look, watch_seconds, as_json=as_json)
 
-    asyncio.run(run())
+    run_work(run())
     return int(ExitCode.DONE)
 
 
@@ -95,7 +95,7 @@ def run_seek(app: str | None, *, to: str, shards: Sequence[str], is_dry: bool, i
                 write_data(orjson.dumps({**plan.as_mapping(), "applied": is_done}).decode())
             return is_done or not is_wanted
 
-    return int(ExitCode.DONE if asyncio.run(run()) else ExitCode.FAILED)
+    return int(ExitCode.DONE if run_work(run()) else ExitCode.FAILED)
 
 
 def run_pause(app: str | None, *, shards: Sequence[str], is_paused: bool, as_json: bool) -> int:
@@ -105,7 +105,7 @@ def run_pause(app: str | None, *, shards: Sequence[str], is_paused: bool, as_jso
         async with open_group(app) as group:
             return await set_pause(group, shards, is_paused=is_paused)
 
-    changed = asyncio.run(run())
+    changed = run_work(run())
     if as_json:
         write_data(orjson.dumps({"paused" if is_paused else "resumed": changed}).decode())
     else:
@@ -136,7 +136,7 @@ def run_list_letters(app: str | None, *, error_type: str | None, lists_keys: boo
             for line in lines:
                 write_data(line)
 
-    asyncio.run(run())
+    run_work(run())
     return int(ExitCode.DONE)
 
 
@@ -154,7 +154,7 @@ def run_show_letters(app: str | None, *, key: str, limit: int, as_json: bool) ->
             if len(letters) > limit:
                 say(f"{len(letters) - limit:,} more; --limit {len(letters)} shows all")
 
-    asyncio.run(run())
+    run_work(run())
     return int(ExitCode.DONE)
 
 
@@ -178,7 +178,7 @@ def run_redrive(
                 return Redriven()
             return await Redrive(group, rate=rate, again=again).run(keys, error_type=error_type, is_dry=is_dry)
 
-    done = asyncio.run(run())
+    done = run_work(run())
     if as_json:
         write_data(orjson.dumps({**done.as_mapping(), "dry_run": is_dry}).decode())
     verb = "Would put back" if is_dry else "Put back"
@@ -207,7 +207,7 @@ def run_kcl(app: str | None, *, table: str, is_import: bool, is_dry: bool, as_js
             rows = tuple(row_from_item(item, 0.0) for item in items)
             return rows, 0 if is_dry else await apply_export(ports, items)
 
-    rows, written = asyncio.run(run())
+    rows, written = run_work(run())
     if as_json:
         shards = [{"shard_id": row.shard_id, "checkpoint": row.checkpoint.text} for row in rows]
         write_data(orjson.dumps({"shards": shards, "written": written}).decode())

@@ -36,7 +36,7 @@ from shared.collector import tune_collector
 from shared.disk import LocalFiles
 from shared.errors import ConfigurationError
 from shared.event import EventId, decode_event, event_id_of
-from shared.lifecycle import ExitCode, StopSignal, stop_on_signals
+from shared.lifecycle import ExitCode, StopSignal, run_work, stop_on_signals
 from shared.ports import Delivered
 from shared.settings import ConsumerSettings, ProducerSettings, load_settings
 from shared.telemetry import SilentTelemetry
@@ -72,7 +72,7 @@ def run_loadtest(
         load_faults(faults)  # a mistake in them is told before anything is started
     if not page.parent.is_dir() or page.is_dir():
         raise _no_page(page, "its folder is not there, or it is one")
-    result, cause = asyncio.run(_load(options))
+    result, cause = run_work(_load(options))
     if result is None:
         return ExitCode.INTERRUPTED
     write_data(orjson.dumps(result.as_mapping()).decode() if as_json else text_of(result))

@@ -19,7 +19,7 @@ from infra.query.database import Database
 from infra.query.rows import Rows, csv_lines, json_lines, table_lines
 from shared.aws.session import open_aws
 from shared.errors import ConfigurationError
-from shared.lifecycle import ExitCode
+from shared.lifecycle import ExitCode, run_work
 from shared.settings import ConsumerSettings, load_settings
 from shared.terminal import say, shows_progress, write_data
 
@@ -48,7 +48,7 @@ def run_query(
         _answer(sql, folder.resolve(), found, output)
     else:
         with TemporaryDirectory(prefix="headrace-query-") as copies:
-            found = asyncio.run(_fetch(settings, instants, bytes_max, Path(copies)))
+            found = run_work(_fetch(settings, instants, bytes_max, Path(copies)))
             _answer(sql, Path(copies), found, output)
     return int(ExitCode.DONE)
 

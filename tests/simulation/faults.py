@@ -53,7 +53,7 @@ BLOWS: Final = {
     "reshard": (0, 1, 2, 4),
     "kill_worker": (0, 1, 1, 2),
     "kill_producer": (0, 1, 1, 2),
-    "at_call": (2, 5, 8, 11, 14),
+    "at_call": (3, 7, 11, 15, 19),
     "stop_worker": (0, 0, 1, 2),
     "stop_producer": (0, 1, 2, 2),
     "freeze_worker": (0, 1, 1, 2),

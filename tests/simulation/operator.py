@@ -41,6 +41,14 @@ class _Expectation:
     keys_before: frozenset[str]
 
 
+@dataclass(slots=True)
+class _Seek:
+    """A seek that has begun; one that was killed counts as under way for ever: what it moved, nobody knows."""
+
+    numbers: frozenset[int]
+    has_ended: bool = False
+
+
 class Operator:
     """Draws from a chance of its own, so that worlds without an operator stay as they were."""
 
@@ -52,6 +60,7 @@ class Operator:
         self.is_there = self._chance.random() < _SHARE and _is_plain(world.usage)
         self._machine = Machine(world.loop, world.network.epoch, 0.0)
         self._expectations: list[_Expectation] = []
+        self._seeks: list[_Seek] = []
 
     def schedule(self) -> None:
         """Plan the commands of a whole life."""
@@ -106,10 +115,15 @@ class Operator:
         # What has arrived by now and is of the target's time has to come once more.
         numbers = self._numbers_since(target)
         keys = frozenset(world.objects.objects)
-        await apply_seek(group, plan)
-        world.story.count("operator_sought")
         # What an earlier seek wanted again may not have been read yet, and this one goes elsewhere.
         self._expectations = [replace(each, numbers=each.numbers & numbers) for each in self._expectations]
+        others, place = [each for each in self._seeks if not each.has_ended], len(self._seeks)
+        self._seeks.append(_Seek(numbers))
+        await apply_seek(group, plan)
+        world.story.count("operator_sought")
+        self._seeks[place].has_ended = True
+        # Of two at a time, each row has the place of the one that wrote it last: only what both want is sure to come.
+        numbers = numbers.intersection(*(each.numbers for each in (*others, *self._seeks[place + 1 :])))
         self._expectations.append(_Expectation(numbers, keys))
 
     def _oldest_unread(self) -> float:

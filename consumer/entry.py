@@ -1,0 +1,16 @@
+"""Where the `consumer_from_cli` script begins: before anything is imported that takes its time."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from shared.startup import end_at_once_on_interrupt
+
+
+def main() -> NoReturn:
+    """Run the command to its exit code."""
+    end_at_once_on_interrupt()
+    from consumer.cli import app  # noqa: PLC0415 - see above
+    from shared.terminal import run_command  # noqa: PLC0415
+
+    run_command(app)

@@ -1,0 +1,33 @@
+"""The start of a command: until its own work begins, Ctrl-C ends the process at once, whatever is being imported."""
+
+from __future__ import annotations
+
+# Only what Python has loaded anyhow: everything imported here runs before the handler is in place.
+import os
+import signal
+from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = "error: Interrupted before it was done\n\nhint: What was made stays; run the same command again to go on"
+
+
+def end_at_once_on_interrupt() -> None:
+    """Let SIGINT end this process with exit code 130 from now on.
+
+    A KeyboardInterrupt in the middle of an import is a traceback before `main` is reached, and later may leave a
+    module half made, which then fails elsewhere under another name. Nothing is under way yet that needs an end.
+    """
+    signal.signal(signal.SIGINT, _end)
+
+
+def interrupt_as_usual() -> None:
+    """Let SIGINT raise KeyboardInterrupt again: from now on there is work that has to end properly."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(signum: int, _frame: FrameType | None) -> NoReturn:
+    try:
+        os.write(2, INTERRUPTED.encode() + b"\n")
+    finally:
+        os._exit(128 + signum)
