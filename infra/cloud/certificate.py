@@ -22,7 +22,7 @@ def server_context() -> ssl.SSLContext:
     """Make a key and a certificate for this machine's loopback names, valid from an hour ago for 30 days.
 
     Nobody has signed it: clients have to switch verification off. Both are forgotten when the process ends. Raises
-    ConfigurationError without the extra `local`, of which moto brings the library.
+    ConfigurationError without the extra `local`.
     """
     if importlib.util.find_spec("cryptography") is None:
         raise ConfigurationError("TLS needs the module cryptography, which is not installed", hint=INSTALL_HINT)
