@@ -18,6 +18,7 @@ from producer.core.record_columns import Ticket
 from producer.core.spill_frame import (
     FILE_HEAD_BYTES,
     FRAME_BYTES_MAX,
+    FileHead,
     SpilledRecord,
     decode_head,
     decode_records,
@@ -148,7 +149,7 @@ class Spill:
                 await self._files.append(file.path, b"".join(each.frame for each in taken), durable=True)
                 file.size += size
         except BaseException as error:
-            # A part of it may be there: nothing may follow that in this file, nor may it be read in this life.
+            # A part of it, or all, may be there: nothing may follow that in this file, whose end the next one tells.
             self._is_appendable = False
             self._refuse(taken)
             if not isinstance(error, OSError):
@@ -182,7 +183,9 @@ class Spill:
         path = next(path for path in self._paths() if path not in taken)
         file = _SpillFile(path, self._next_number)
         self._next_number += 1
-        await self._files.write_atomically(path, encode_head(file.number))
+        before = self._live[-1] if self._live else None
+        head = FileHead(file.number) if before is None else FileHead(file.number, before.number, before.size)
+        await self._files.write_atomically(path, encode_head(head))
         self._live.append(file)
         self._is_appendable = True
         return file
@@ -315,22 +318,31 @@ class Spill:
     async def _recover(self) -> None:
         self._mark = self._reached = self._read_place = await self._load_mark()
         self._next_number = self._mark[0] + 1
-        found: list[_SpillFile] = []
-        for path in self._paths():
-            identity = await self._files.identify(path)
-            if identity is None or not identity.size:
-                continue
-            handle = await self._files.open(path)
-            try:
-                number = decode_head(await _read_whole(handle, 0, FILE_HEAD_BYTES))
-                if number is not None and number >= self._mark[0]:
-                    found.append(await self._scan(_SpillFile(path, number), handle, identity.size))
-            finally:
-                await handle.close()
-        for file in sorted(found, key=lambda each: each.number):
-            self._live.append(file)
-            self._next_number = file.number + 1
+        found = [spilled for path in self._paths() if (spilled := await self._find(path)) is not None]
+        ends = {head.before: head.before_bytes for _, head in found}
+        for file, head in sorted(found, key=lambda each: each[1].number):
+            file.size = min(file.size, ends.get(head.number, file.size))
+            if head.number >= self._mark[0]:
+                handle = await self._files.open(file.path)
+                try:
+                    await self._scan(file, handle)
+                finally:
+                    await handle.close()
+                self._live.append(file)
+                self._next_number = head.number + 1
         self._written_count = self._queues.spilled
+
+    async def _find(self, path: str) -> tuple[_SpillFile, FileHead] | None:
+        """Return a spill file and its head, not scanned yet; None where there is none."""
+        identity = await self._files.identify(path)
+        if identity is None or not identity.size:
+            return None
+        handle = await self._files.open(path)
+        try:
+            head = decode_head(await _read_whole(handle, 0, FILE_HEAD_BYTES))
+        finally:
+            await handle.close()
+        return None if head is None else (_SpillFile(path, head.number, identity.size), head)
 
     async def _load_mark(self) -> _Place:
         stored = await self._files.read_all(self._mark_path, _MARK_BYTES_MAX)
@@ -346,8 +358,9 @@ class Spill:
             f"{self._mark_path} is damaged", hint="Delete it: all records in the spill files are then sent again"
         )
 
-    async def _scan(self, file: _SpillFile, handle: ReadableFile, size: int) -> _SpillFile:
+    async def _scan(self, file: _SpillFile, handle: ReadableFile) -> None:
         """Count the records behind the mark; what follows the last whole frame was never accepted."""
+        size = file.size
         offset = max(FILE_HEAD_BYTES, self._mark[1] if file.number == self._mark[0] else 0)
         while offset < size:
             records, is_broken = await _read_records(handle, offset, size)
@@ -359,7 +372,6 @@ class Spill:
             if is_broken or not records:
                 break
         file.size = offset
-        return file
 
 
 async def _read_whole(handle: ReadableFile, offset: int, size: int) -> bytes:

@@ -15,8 +15,8 @@ _HASH_KEY_BYTES: Final = 16
 _KEY_BYTES_MAX: Final = 4 * PARTITION_KEY_CHARACTERS_MAX
 FRAME_BYTES_MAX: Final = _HEAD.size + _HASH_KEY_BYTES + _KEY_BYTES_MAX + PUT_RECORDS_BYTES_MAX
 
-_FILE_HEAD: Final = struct.Struct(">8sQI")
-_MAGIC: Final = b"hrspill1"
+_FILE_HEAD: Final = struct.Struct(">8sQQQI")
+_MAGIC: Final = b"hrspill2"
 FILE_HEAD_BYTES: Final = _FILE_HEAD.size
 
 assert HASH_KEY_MAX.bit_length() == 8 * _HASH_KEY_BYTES
@@ -29,6 +29,18 @@ class SpilledRecord(NamedTuple):
     partition_key: str
     explicit_hash_key: int | None
     end: int
+
+
+class FileHead(NamedTuple):
+    """The beginning of a spill file; files are read in the order of their numbers, which are above 0.
+
+    What the file with the number `before` has behind its first `before_bytes` bytes was never accepted: an append that
+    failed may leave whole frames there, whose records were put again. 0: there is no such file.
+    """
+
+    number: int
+    before: int = 0
+    before_bytes: int = 0
 
 
 def encode_record(data: bytes, partition_key: str, explicit_hash_key: int | None) -> bytes:
@@ -64,16 +76,17 @@ def decode_records(buffer: bytes) -> tuple[list[SpilledRecord], bool]:
     return records, False
 
 
-def encode_head(number: int) -> bytes:
-    """Return the beginning of a spill file; files are read in the order of their numbers."""
-    return _FILE_HEAD.pack(_MAGIC, number, zlib.crc32(number.to_bytes(8, "big")))
+def encode_head(head: FileHead) -> bytes:
+    """Return the first bytes of a spill file."""
+    packed = _FILE_HEAD.pack(_MAGIC, *head, 0)[:-_CHECKED_FROM]
+    return packed + zlib.crc32(packed).to_bytes(_CHECKED_FROM, "big")
 
 
-def decode_head(head: bytes) -> int | None:
-    """Return the number of a spill file; None if it is empty or not one."""
-    if len(head) != FILE_HEAD_BYTES:
+def decode_head(data: bytes) -> FileHead | None:
+    """Return the head of a spill file; None if the file is empty or not one."""
+    if len(data) != FILE_HEAD_BYTES:
         return None
-    magic, number, checksum = _FILE_HEAD.unpack(head)
-    if magic != _MAGIC or checksum != zlib.crc32(number.to_bytes(8, "big")):
+    magic, number, before, before_bytes, checksum = _FILE_HEAD.unpack(data)
+    if magic != _MAGIC or checksum != zlib.crc32(data[:-_CHECKED_FROM]):
         return None
-    return int(number)
+    return FileHead(number, before, before_bytes)

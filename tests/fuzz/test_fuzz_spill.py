@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from producer.core.spill_frame import (
     FILE_HEAD_BYTES,
     FRAME_BYTES_MAX,
+    FileHead,
     decode_head,
     decode_records,
     encode_head,
@@ -26,7 +27,7 @@ FRAMES: Final = (
     encode_record(b"x" * 3000, "k", 7),
     b"",
 )
-HEADS: Final = (encode_head(0), encode_head(2**64 - 1), b"hrspill1", b"")
+HEADS: Final = (encode_head(FileHead(1)), encode_head(FileHead(2**64 - 1, 2**64 - 2, 3000)), b"hrspill2", b"")
 
 
 @fuzzed
@@ -54,9 +55,9 @@ def test_no_damaged_byte_is_read_as_a_record(frames: bytes, place: float, flip: 
 
 @fuzzed
 @given(mutated(HEADS))
-def test_any_head_of_a_spill_file_is_its_number_or_none(data: bytes) -> None:
+def test_any_head_of_a_spill_file_is_read_as_written_or_not_at_all(data: bytes) -> None:
     """Only what `encode_head` writes is a head."""
-    number = decode_head(data)
-    if number is not None:
+    head = decode_head(data)
+    if head is not None:
         assert len(data) == FILE_HEAD_BYTES
-        assert encode_head(number) == data
+        assert encode_head(head) == data

@@ -28,13 +28,13 @@ RATES_MAX: Final = {
     "record_throttled": 0.35,
     "record_failed": 0.10,
     "record_refused_with_unknown_code": 0.08,
-    "iterator_expired": 0.08,
+    "iterator_expired": 0.10,
     "page_short": 0.50,
     "page_empty": 0.30,
     "late_shard_end": 0.90,
     "object_conflict": 0.15,
     "disk_full": 0.10,
-    "torn_write": 0.50,
+    "torn_write": 0.65,
     "read_failed": 0.05,
 }
 # Drawn beside these in worlds whose workers read by fan-out.

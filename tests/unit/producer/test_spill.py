@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from producer.core.spill_frame import decode_head, decode_records, encode_head, encode_record
+from producer.core.spill_frame import (
+    FILE_HEAD_BYTES,
+    FileHead,
+    decode_head,
+    decode_records,
+    encode_head,
+    encode_record,
+)
 from producer.producer import Producer
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, ThrottledError
@@ -255,7 +262,7 @@ def accepted_on_disk(world: World) -> set[int]:
     for path in world.disk.paths(".headrace"):
         content = world.disk.content(path) or b""
         if path.endswith(".spill"):
-            found |= {int(record.data.split(b":")[0]) for record in decode_records(content[20:])[0]}
+            found |= {int(record.data.split(b":")[0]) for record in decode_records(content[FILE_HEAD_BYTES:])[0]}
     return found & set(world.accepted)
 
 
@@ -276,6 +283,38 @@ def test_a_failing_disk_makes_put_wait() -> None:
 
     world.loop.run(main())
     assert world.outcomes.keys() == set(world.accepted)
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_what_a_failed_append_left_is_not_sent_after_a_restart(*, has_end: bool) -> None:
+    """Frames whose append failed were put once more: the next process sends each record once, whole or cut there."""
+    world = World(buffer_bytes_max=2 * MIB)
+    world.net.part = lambda whole: whole if has_end else whole // 2  # type: ignore[method-assign] # what is left
+
+    async def main() -> None:
+        world.net.is_off = True
+        async with world.open() as producer:
+            await world.put(producer, range(400), asks=False)
+            assert producer.ledger.spilled
+            for number in range(400, 420):
+                world.net.rates = {"torn_write": 1.0}
+                putting = asyncio.ensure_future(world.put(producer, range(number, number + 1), asks=False))
+                await asyncio.sleep(0.5)
+                world.net.rates = {}
+                producer.wake_waiters()
+                await putting
+            spilled = producer.ledger.spilled
+            await producer.close(0)
+        world.net.is_off = False
+        async with world.open() as producer:
+            assert producer.ledger.accepted == spilled
+            assert await producer.flush(60) == 0
+
+    world.loop.run(main())
+    landed = world.numbers()
+    assert {number for seen in landed.values() for number in seen} >= set(range(400, 420))
+    for seen in landed.values():
+        assert seen == sorted(set(seen))
 
 
 def test_a_damaged_mark_is_told() -> None:
@@ -316,6 +355,7 @@ def test_frames_read_back_and_no_damage_goes_unseen() -> None:
         flipped = bytearray(whole)
         flipped[at] ^= 1 << (at % 8)
         assert [record[:3] for record in decode_records(bytes(flipped))[0]] != given
-    assert decode_head(encode_head(7)) == 7
-    assert decode_head(b"x" * 20) is None
+    head = FileHead(7, 6, 4_000)
+    assert decode_head(encode_head(head)) == head
+    assert decode_head(b"x" * FILE_HEAD_BYTES) is None
     assert decode_head(b"") is None
