@@ -9,7 +9,7 @@ from consumer.core.chunk import Chunk
 from consumer.core.flush_format import FlushFormat
 from consumer.core.object_key import position_text
 from consumer.lease_table import HeldLease
-from shared.errors import ShardHaltedError
+from shared.errors import ConfigurationError, ShardHaltedError
 from shared.lease import LeaseChange, PendingFlush
 from shared.ports import Telemetry
 
@@ -47,8 +47,16 @@ class Attempts:
         """Say in the row that a prepared flush is finished now; ShardHaltedError if that has ended too many processes.
 
         Its range is pinned, so that no record can be left out. What was condemned is not looked at, and not counted.
+        ConfigurationError if this release can't read what was pinned: a later one, on another worker, may.
         """
-        if FlushFormat.parse(pending.format_version).condemned_after:
+        try:
+            is_condemned = FlushFormat.parse(pending.format_version).condemned_after > 0
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The prepared flush of `{self._held.shard_id}` can't be finished by this release: {error}",
+                hint="Run a worker of the release that prepared it",
+            ) from error
+        if is_condemned:
             return
         attempts = self._held.row.attempts
         if attempts >= _REPLAY_ATTEMPTS_MAX:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -84,6 +85,35 @@ def test_a_flush_that_kills_whoever_finishes_it_halts_its_shard(shards: int, mon
     cloud.run(story)
     assert 3 <= deadly.deaths <= _DEATHS_MAX
     assert telemetry.count_of("shard_halted") == 1
+    assert sorted(event["n"] for event in cloud.stored()) == list(range(40))
+
+
+def test_a_flush_of_a_later_release_is_left_to_it() -> None:
+    """An older worker gives the shard back, again and again, and lives on for the others."""
+    cloud = SmallCloud.make(2)
+    cloud.telemetry = telemetry = NotingTelemetry()
+    pinned: list[str] = []
+
+    async def story() -> None:
+        await _prepare(cloud)
+        shard_id, row = min(cloud.leases.rows.items())
+        assert row.pending is not None
+        pinned.append(row.pending.format_version)
+        strange = replace(row.pending, format_version='{"layout":99}')
+        cloud.leases.rows[shard_id] = replace(row, pending=strange, owner=None)
+        stop, task, process = cloud.start(cloud.worker(flush_seconds=1, worker_id="same"))
+        await asyncio.sleep(40)
+        assert process.alive
+        assert telemetry.count_of("shard_failed") >= 2
+        assert [row.pending is not None for row in _rows(cloud)] == [True, False]
+        row = cloud.leases.rows[shard_id]
+        assert row.pending is not None
+        cloud.leases.rows[shard_id] = replace(row, pending=replace(row.pending, format_version=pinned[0]))
+        await asyncio.sleep(20)
+        stop.set()
+        await task
+
+    cloud.run(story)
     assert sorted(event["n"] for event in cloud.stored()) == list(range(40))
 
 
