@@ -66,6 +66,7 @@ class WebLog:
         self._country = {each: chance.choice(COUNTRIES) for each in sessions}
         self._is_dated = chance.random() < 0.5
         self._is_adrift = True  # the bookmark does not lead to the present file
+        self._stale_marks: set[tuple[Any, ...]] = set()
         self._rotations = 0
         self._rest = b""
         self._writes_to = path
@@ -88,6 +89,7 @@ class WebLog:
         """Make the empty file."""
         self.disk.write_log(self.path, b"")
         self._parts[self.path] = _Part()
+        self._stale_marks = self._marks()  # one of them may name this inode, of a file that had it before
 
     def write(self, number: int) -> None:
         """Write one event as a line, sometimes with a bad or a blank line before it, sometimes a long one."""
@@ -158,7 +160,8 @@ class WebLog:
         if self._writes_to != self.path:
             return False
         self.finish_line()
-        self._is_adrift = self._is_adrift and self.disk.inode(self.path) not in self._marked()
+        marks = self._marks() - self._stale_marks
+        self._is_adrift = self._is_adrift and self.disk.inode(self.path) not in {mark[2] for mark in marks}
         if self._is_adrift:
             self._give_up(self.path, arrived)
         self._rotations += 1
@@ -240,8 +243,11 @@ class WebLog:
 
     def _marked(self) -> set[int]:
         """Return the inodes that the producer's bookmark names."""
+        return {mark[2] for mark in self._marks()}
+
+    def _marks(self) -> set[tuple[Any, ...]]:
         bookmarks = [orjson.loads(self.disk.content(each) or b"{}") for each in self.disk.paths(BOOKMARKS)]
-        return {mark[2] for each in bookmarks for mark in each["files"]}
+        return {tuple(mark) for each in bookmarks for mark in each["files"]}
 
 
 def missing_lines(disk: FakeFiles, lines: Sequence[bytes]) -> list[bytes]:
