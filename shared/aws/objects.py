@@ -89,20 +89,30 @@ class ObjectAdapter:
         return True
 
     async def abort_uploads(self, keys: Collection[str]) -> int:
-        """Abort every upload in parts to one of `keys` that somebody left behind; return how many they were."""
+        """Abort every upload in parts to one of `keys` that somebody left behind; return how many they were.
+
+        Raises ServiceError; of one that can't be aborted only after all the others were.
+        """
         wanted = set(keys)
         request: dict[str, Any] = {"Bucket": self._bucket, "Prefix": commonprefix(list(wanted))}
         aborted = 0
+        failures: list[ServiceError] = []
         while True:
             with aws_errors("s3", "ListMultipartUploads", self._bucket):
                 answer = await self._client.list_multipart_uploads(**request)
             for each in answer.get("Uploads", ()):
                 if each["Key"] in wanted:
-                    await self._abort(each["Key"], each["UploadId"])
-                    aborted += 1
+                    try:
+                        await self._abort(each["Key"], each["UploadId"])
+                        aborted += 1
+                    except ServiceError as error:
+                        failures.append(error)
             if not answer.get("IsTruncated"):
-                return aborted
+                break
             request |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+        if failures:
+            raise failures[0]
+        return aborted
 
     async def _put_in_parts(self, key: str, body: bytes, described: dict[str, Any], condition: dict[str, Any]) -> None:
         created = await self._call(

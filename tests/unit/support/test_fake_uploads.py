@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from shared.aws.objects import ObjectAdapter, WriteOptions
-from shared.errors import AmbiguousCallError
+from shared.errors import AmbiguousCallError, ServiceUnavailableError
 from tests.support.fake_objects import FakeObjects
 from tests.support.fake_uploads import UploadClient, UploadingObjects
 from tests.support.network import ScriptedNetwork
@@ -48,6 +48,24 @@ async def test_uploads_of_the_dead_are_aborted_whoever_else_does_so() -> None:
     client.abort_multipart_upload = abort_twice  # type: ignore[method-assign]  # another owner at the same moment
     assert await objects.abort_uploads([f"archive/{number}" for number in (0, 1, 2, 4)]) == 4
     assert client.left_open == ["archive/3"]
+
+
+async def test_an_upload_that_cannot_be_aborted_keeps_no_other_from_it() -> None:
+    """The error comes once all others are gone; the bucket's lifecycle rule removes what is left."""
+    _, _, client, objects = made()
+    for number in range(3):
+        await client.create_multipart_upload(Key=f"archive/{number}", ContentType="t")
+    original = client.abort_multipart_upload
+
+    async def fail_for_the_first(**request: Any) -> dict[str, Any]:
+        if request["Key"] == "archive/0":
+            raise ServiceUnavailableError("down")
+        return await original(**request)
+
+    client.abort_multipart_upload = fail_for_the_first  # type: ignore[method-assign]  # S3 is down for one call
+    with pytest.raises(ServiceUnavailableError):
+        await objects.abort_uploads([f"archive/{number}" for number in range(3)])
+    assert client.left_open == ["archive/0"]
 
 
 async def test_an_upload_that_was_aborted_meanwhile_is_tried_again() -> None:
