@@ -26,6 +26,48 @@ class StreamRecord(NamedTuple):
     arrival_timestamp: float  # seconds since the epoch
 
 
+class PutResult(NamedTuple):
+    """One entry of a PutRecords answer: a place, or the service's error code."""
+
+    shard_id: str = ""
+    sequence_number: int = 0
+    error_code: str = ""
+    error_message: str = ""
+
+
+class PutResults(Sequence[PutResult]):
+    """The results of an answer without failures, in columns: an object is made for each when it is looked at.
+
+    Equal to any sequence of equal results.
+    """
+
+    __slots__ = ("numbers", "shard_ids")
+
+    def __init__(self, shard_ids: list[str], numbers: list[int]) -> None:
+        self.shard_ids = shard_ids
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.shard_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> PutResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> PutResult | Self:
+        if isinstance(index, slice):
+            return type(self)(self.shard_ids[index], self.numbers[index])
+        return PutResult(self.shard_ids[index], self.numbers[index])
+
+    def __iter__(self) -> Iterator[PutResult]:
+        return map(PutResult, self.shard_ids, self.numbers)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
 class StreamRecords(Sequence[StreamRecord]):
     """Neighbouring stream records in columns: an object per record costs as much as to parse it, so none is kept.
 
@@ -96,15 +138,6 @@ class PutEntry(NamedTuple):
     data: bytes
     partition_key: str
     explicit_hash_key: int | None = None
-
-
-class PutResult(NamedTuple):
-    """One entry of a PutRecords answer: a place, or the service's error code."""
-
-    shard_id: str = ""
-    sequence_number: int = 0
-    error_code: str = ""
-    error_message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -200,7 +200,9 @@ class Batcher:
         assert len(results) == len(batch.records), "PutRecords answers each entry"
         settlement = Settlement()
         failed: list[OutgoingRecord] = []
-        single: list[tuple[OutgoingRecord, PutResult]] = []
+        single: list[OutgoingRecord] = []
+        places: list[str] = []  # where each of these landed, and as which number
+        numbers: list[int] = []
         for record, result in zip(batch.records, results, strict=True):
             if result.error_code:
                 settlement.failed[result.error_code] += 1
@@ -208,11 +210,13 @@ class Batcher:
                 if result.error_code in THROTTLE_CODES:
                     self._rates.cut(record.shard_id, batch.taken_at, now)
             elif record.columns is None:
-                single.append((record, result))
+                single.append(record)
+                places.append(result.shard_id)
+                numbers.append(result.sequence_number)
             else:
                 self._place(record, result, settlement, is_final=False)
         if single:
-            self._settle_singles(single, settlement)
+            self._settle_singles(single, places, numbers, settlement)
         if len(failed) < len(batch.records):
             self._succeed(batch, now)
             if failed:
@@ -258,12 +262,13 @@ class Batcher:
             settlement.misplaced += 1
             self._regroup(record)
 
-    def _settle_singles(self, settled: list[tuple[OutgoingRecord, PutResult]], settlement: Settlement) -> None:
+    def _settle_singles(
+        self, settled: list[OutgoingRecord], places: list[str], numbers: list[int], settlement: Settlement
+    ) -> None:
         """Take user records that landed as they are: good wherever that is. Who waits for none is told with others."""
         unasked: dict[str, tuple[RecordColumns, Delivered]] = {}
         size = 0
-        for record, result in settled:
-            shard_id = result.shard_id
+        for record, shard_id, number in zip(settled, places, numbers, strict=True):
             if shard_id != record.shard_id and record.shard_id is not None:
                 self._forget_shard(record.shard_id)
             size += record.wire_bytes
@@ -271,10 +276,10 @@ class Batcher:
                 self.queues.release(record.lanes)
             data, key, explicit = record.entry
             if record.ticket is not None or explicit is not None:
-                settlement.delivered.append((record.members, _new_tuple(Delivered, result[:2])))
+                settlement.delivered.append((record.members, Delivered(shard_id, number)))
                 continue
             if shard_id not in unasked:
-                unasked[shard_id] = RecordColumns(), _new_tuple(Delivered, result[:2])
+                unasked[shard_id] = RecordColumns(), Delivered(shard_id, number)
             columns = unasked[shard_id][0]
             columns.datas.append(data)
             columns.keys.append(key)

@@ -13,11 +13,9 @@ import orjson
 from botocore.parsers import ResponseParserError
 from pybase64 import b64encode
 
-from shared.records import PutEntry, PutResult
+from shared.records import PutEntry, PutResult, PutResults
 
 _SHORT_BYTES: Final = 4096
-# Half the time of a NamedTuple's own constructor; one is made per record.
-_new_tuple: Final[Any] = tuple.__new__
 
 
 def put_records_body(stream: str, entries: Sequence[PutEntry]) -> bytes:
@@ -37,7 +35,7 @@ def put_records_body(stream: str, entries: Sequence[PutEntry]) -> bytes:
     return b"".join(parts)
 
 
-def parse_put_results(body: bytes) -> list[PutResult]:
+def parse_put_results(body: bytes) -> Sequence[PutResult]:
     """Parse the answer to PutRecords, one result per entry; ResponseParserError for what is none."""
     try:
         return put_results(orjson.loads(body))
@@ -52,12 +50,14 @@ def checked(answer: Any, operation: str) -> Any:
     return answer
 
 
-def put_results(answer: Any) -> list[PutResult]:
+def put_results(answer: Any) -> Sequence[PutResult]:
     """Return the results of a PutRecords answer, one per entry."""
-    new, result = _new_tuple, PutResult
+    records = answer["Records"]
+    if not any(each.get("ErrorCode") for each in records):
+        return PutResults([each["ShardId"] for each in records], [int(each["SequenceNumber"]) for each in records])
     return [
-        _refusal(each) if each.get("ErrorCode") else new(result, (each["ShardId"], int(each["SequenceNumber"]), "", ""))
-        for each in answer["Records"]
+        _refusal(each) if each.get("ErrorCode") else PutResult(each["ShardId"], int(each["SequenceNumber"]))
+        for each in records
     ]
 
 
