@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from producer.core.batch import Batch, Settlement
+from producer.core.batch import FlushReason, Settlement
 from shared.errors import HeadraceError, InvalidRequestError
 from shared.ports import Telemetry
 
@@ -19,10 +19,10 @@ class Report:
         self._telemetry = telemetry
         self._warned_at: dict[str, float] = {}
 
-    def send(self, batch: Batch, settlement: Settlement, now: float) -> None:
+    def send(self, reason: FlushReason, stream_records: int, settlement: Settlement, now: float) -> None:
         """Say that a call was answered, and what failed in it."""
-        self._telemetry.count("producer_batches_sent", reason=batch.reason.value)
-        self._telemetry.count("producer_stream_records_sent", len(batch.records))
+        self._telemetry.count("producer_batches_sent", reason=reason.value)
+        self._telemetry.count("producer_stream_records_sent", stream_records)
         if settlement.failed:
             self._warn("records_refused", now, codes=dict(settlement.failed))
             for code, count in settlement.failed.items():

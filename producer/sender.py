@@ -84,7 +84,7 @@ class Sender:
             self._report_failure(error, now)
         else:
             self.last_error = str(error)
-            self._report.refuse(error, now, len(batch.records))
+            self._report.refuse(error, now, batch.count)
         self._on_settled(settlement)
 
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
@@ -100,8 +100,8 @@ class Sender:
             self._on_failure()
 
     def _take_answer(self, batch: Batch, results: Sequence[PutResult]) -> None:
-        if len(results) != len(batch.records):
-            message = f"PutRecords answered {len(results):,} of {len(batch.records):,} records"
+        if len(results) != batch.count:
+            message = f"PutRecords answered {len(results):,} of {batch.count:,} records"
             self._take_failure(batch, AmbiguousCallError(message))
             return
         now = self._clock.monotonic()
@@ -109,7 +109,7 @@ class Sender:
             self.failure = None
             self._report.heal()
         settlement = self._batcher.settle(batch, results, now, self._random)
-        self._report.send(batch, settlement, now)
+        self._report.send(batch.reason, len(results), settlement, now)
         if settlement.failed:
             first = next(result for result in results if result.error_code)
             self.last_error = f"{first.error_code}: {first.error_message}"

@@ -8,6 +8,7 @@ from typing import Any, Final
 from producer.core.batch import Batch, FlushReason, OutgoingRecord, Retry, Settlement
 from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
+from producer.core.landed import landed
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
 from producer.core.packer import Packer
@@ -152,9 +153,9 @@ class Batcher:
         if not batch.records:
             self._take_retries(batch, now)
             self._pack(batch)
-        if not batch.records:
+        if not batch.count:
             self._take_part(batch, self._bisection.take_unproven())
-        if not batch.records:
+        if not batch.count:
             return None
         self._gate.start()
         return batch
@@ -162,8 +163,8 @@ class Batcher:
     def _pack(self, batch: Batch) -> None:
         """Add what waits in the lanes."""
         before = len(batch.records)
-        self._packer.pack(batch, self.shard_map if self.follows_shards else None)
-        self._in_flight += sum(record.count for record in batch.records[before:])
+        self._packer.pack(batch, self._followed_map)
+        self._in_flight += sum(record.count for record in batch.records[before:]) + len(batch.plain)
 
     def _take_part(self, batch: Batch, records: list[OutgoingRecord]) -> None:
         """Send a part of a refused request by itself."""
@@ -197,12 +198,13 @@ class Batcher:
 
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:
         """Take the answer to a batch, one result per entry in order."""
-        assert len(results) == len(batch.records), "PutRecords answers each entry"
+        assert len(results) == batch.count, "PutRecords answers each entry"
         settlement = Settlement()
+        if len(batch.plain):
+            results = self._settle_plain(batch, results, settlement)
         failed: list[OutgoingRecord] = []
         single: list[OutgoingRecord] = []
-        places: list[str] = []  # where each of these landed, and as which number
-        numbers: list[int] = []
+        places: list[PutResult] = []  # where each of these landed
         for record, result in zip(batch.records, results, strict=True):
             if result.error_code:
                 settlement.failed[result.error_code] += 1
@@ -211,13 +213,12 @@ class Batcher:
                     self._rates.cut(record.shard_id, batch.taken_at, now)
             elif record.columns is None:
                 single.append(record)
-                places.append(result.shard_id)
-                numbers.append(result.sequence_number)
+                places.append(result)
             else:
                 self._place(record, result, settlement, is_final=False)
         if single:
-            self._settle_singles(single, places, numbers, settlement)
-        if len(failed) < len(batch.records):
+            self._settle_singles(single, places, settlement)
+        if len(failed) < len(results) or settlement.delivered:
             self._succeed(batch, now)
             if failed:
                 self._retry_later(failed, now, random)
@@ -262,32 +263,51 @@ class Batcher:
             settlement.misplaced += 1
             self._regroup(record)
 
-    def _settle_singles(
-        self, settled: list[OutgoingRecord], places: list[str], numbers: list[int], settlement: Settlement
-    ) -> None:
-        """Take user records that landed as they are: good wherever that is. Who waits for none is told with others."""
-        unasked: dict[str, tuple[RecordColumns, Delivered]] = {}
-        size = 0
-        for record, shard_id, number in zip(settled, places, numbers, strict=True):
-            if shard_id != record.shard_id and record.shard_id is not None:
+    def _settle_singles(self, settled: list[OutgoingRecord], results: list[PutResult], settlement: Settlement) -> None:
+        """Take user records that landed as they are: good wherever that is."""
+        together = RecordColumns()
+        for record, result in zip(settled, results, strict=True):
+            if result.shard_id != record.shard_id and record.shard_id is not None:
                 self._forget_shard(record.shard_id)
-            size += record.wire_bytes
-            if record.lanes:
-                self.queues.release(record.lanes)
+            self.queues.release(record.lanes)
             data, key, explicit = record.entry
-            if record.ticket is not None or explicit is not None:
-                settlement.delivered.append((record.members, Delivered(shard_id, number)))
-                continue
-            if shard_id not in unasked:
-                unasked[shard_id] = RecordColumns(), Delivered(shard_id, number)
-            columns = unasked[shard_id][0]
-            columns.datas.append(data)
-            columns.keys.append(key)
-            columns.size += record.wire_bytes
-        settlement.delivered += unasked.values()
-        self._in_flight -= len(settled)
-        self._acknowledged += len(settled)
-        self.queues.settle(len(settled), size)
+            together.append(data, key, record.ticket, explicit, record.wire_bytes)
+        self._settle_landed(together, results, settlement)
+
+    def _settle_plain(self, batch: Batch, results: Sequence[PutResult], settlement: Settlement) -> Sequence[PutResult]:
+        """Take those records of a batch that landed as they are; the others become stream records of it.
+
+        Returns the results of its stream records.
+        """
+        plain, start = batch.plain, len(batch.records)
+        own, results = list(results[:start]), results[start:]
+        batch.plain = RecordColumns()
+        for index, result in enumerate(results):
+            if result.error_code:
+                own.append(result)
+                batch.records.append(self._packer.single(plain, index, self._followed_map))
+        self._settle_landed(plain, results, settlement)
+        landed_in = {result.shard_id for result in results} - {""}
+        if self.follows_shards and not landed_in <= self.shard_map.open_ids:
+            self.needs_shard_map = True
+        return own
+
+    def _settle_landed(self, plain: RecordColumns, results: Sequence[PutResult], settlement: Settlement) -> None:
+        for columns, delivered in landed(plain, results):
+            count = len(columns)
+            self._in_flight -= count
+            self._acknowledged += count
+            self.queues.settle(count, columns.size)
+            settlement.delivered.append((columns, delivered))
+
+    def _single_out(self, batch: Batch) -> None:
+        """Make stream records of their own of all that a batch sends as it is: they have to be judged one by one."""
+        plain, batch.plain = batch.plain, RecordColumns()
+        batch.records += (self._packer.single(plain, index, self._followed_map) for index in range(len(plain)))
+
+    @property
+    def _followed_map(self) -> ShardMap | None:
+        return self.shard_map if self.follows_shards else None
 
     def _forget_shard(self, shard_id: str) -> None:
         """Predict a shard no longer: a record meant for it has landed elsewhere."""
@@ -305,6 +325,7 @@ class Batcher:
 
         `backoff` stands in for the ordinary one until the next call.
         """
+        self._single_out(batch)
         self._retry_all(batch, now, random, backoff)
 
     def refuse(self, batch: Batch, reason: tuple[str, str], now: float, random: Random, backoff: Backoff) -> Settlement:
@@ -313,6 +334,7 @@ class Batcher:
         An aggregate that is found is taken apart, a single record given up. `backoff` is for a hopeless stream.
         """
         settlement = Settlement()
+        self._single_out(batch)
         found = self._bisection.refuse(batch.records, now)
         self._gate.fail(batch.taken_at, now, random, backoff if self.is_hopeless else None)
         if found is not None and found.is_aggregate:

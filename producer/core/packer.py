@@ -47,7 +47,7 @@ class Packer:
 
     def has_room(self, batch: Batch, open_groups: int, size: int) -> bool:
         """Whether a request takes one more stream record of `size` bytes beside the groups that are open."""
-        count = len(batch.records) + open_groups
+        count = batch.count + open_groups
         return not count or (count < self._batch_records_max and batch.bytes + size <= self._batch_bytes_max)
 
     def free_held(self, now: float) -> None:
@@ -72,7 +72,7 @@ class Packer:
         touched: list[Lane] = []
         lanes = self._queues.take_ready()
         for position, lane in enumerate(lanes):
-            if groups and self._take_whole(batch, groups, lane):
+            if self._take_whole(batch, groups, lane) if groups else self._take_plain(batch, lane):
                 continue
             if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
                 untouched.extend(islice(lanes, position, None))
@@ -93,6 +93,30 @@ class Packer:
             self._close(batch, group)
         for lane in untouched + touched:  # in this order, so that no lane starves
             self._queues.make_ready(lane)
+
+    def _take_plain(self, batch: Batch, lane: Lane) -> bool:
+        """Move all of a lane into a request as it is, where nothing else is asked for; False if that can't be."""
+        records = lane.records
+        count, size = len(records.datas), records.size
+        if self._aggregates or self._keeps_order or records.hash_keys is not None:
+            return False
+        if batch.count + count > self._batch_records_max or batch.bytes + size > self._batch_bytes_max:
+            return False
+        if self.rates.is_on and self._shard_map is not None:
+            shard_id = self._shard_map.predict_lane(lane.index)
+            if shard_id is None or self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
+                return False
+            self.rates.take(shard_id, size, count)
+        batch.plain.extend(records.take_all())
+        batch.bytes += size
+        lane.alone = 0
+        return True
+
+    def single(self, plain: RecordColumns, index: int, shard_map: ShardMap | None) -> OutgoingRecord:
+        """Return one of the records that were sent as they are by itself, e.g. to send it again."""
+        data, key = plain.datas[index], plain.keys[index]
+        shard_id = shard_map.predict(self._queues.hash_key(key)) if shard_map else None
+        return OutgoingRecord(PutEntry(data, key), None, (), shard_id, size_of(data, key), plain.ticket(index))
 
     def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane) -> bool:
         """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""

@@ -54,16 +54,16 @@ class ShardRate:
         )
         self.share = min(self._share_max, self.share + elapsed * _INCREASE_PER_SECOND * self._share_max)
 
-    def missing_seconds(self, size: int) -> float:
-        """Return how long a record of `size` bytes has to wait; 0 if it may go now."""
+    def missing_seconds(self, size: int, count: int = 1) -> float:
+        """Return how long `count` records of `size` bytes have to wait; 0 if they may go now."""
         needed = min(float(size), self._burst(SHARD_WRITE_BYTES_PER_SECOND, _BURST_SECONDS)) - self._bytes
-        seconds = max(needed / SHARD_WRITE_BYTES_PER_SECOND, (1 - self._records) / SHARD_WRITE_RECORDS_PER_SECOND)
+        seconds = max(needed / SHARD_WRITE_BYTES_PER_SECOND, (count - self._records) / SHARD_WRITE_RECORDS_PER_SECOND)
         return max(0.0, seconds / self.share)
 
-    def take(self, size: int) -> None:
-        """Count a record that is sent."""
+    def take(self, size: int, count: int = 1) -> None:
+        """Count records that are sent."""
         self._bytes -= size
-        self._records -= 1
+        self._records -= count
 
     def cut(self, now: float) -> None:
         """Take note of a throttle: somebody else writes here, too, and what was saved up is gone."""
@@ -85,21 +85,21 @@ class ShardRates:
         self._share_max = percent / _PERCENT
         self._shards: dict[str, ShardRate] = {}
 
-    def ready_at(self, shard_id: str | None, size: int, now: float) -> float:
-        """Return when a record of `size` bytes may go to a shard; `now` if at once, later instants lie on a grid."""
+    def ready_at(self, shard_id: str | None, size: int, now: float, count: int = 1) -> float:
+        """Return when records of `size` bytes may go to a shard; `now` if at once, later instants lie on a grid."""
         if shard_id is None or not self.is_on:
             return now
         rate = self._shards.get(shard_id)
         if rate is None:
             rate = self._shards[shard_id] = ShardRate(self._share_max, now)
         rate.refill(now)
-        seconds = rate.missing_seconds(size)
+        seconds = rate.missing_seconds(size, count)
         return now if not seconds else _TICK_SECONDS * (floor((now + seconds) / _TICK_SECONDS) + 1)
 
-    def take(self, shard_id: str | None, size: int) -> None:
-        """Count a record that is sent to a shard."""
+    def take(self, shard_id: str | None, size: int, count: int = 1) -> None:
+        """Count records that are sent to a shard."""
         if shard_id is not None and (rate := self._shards.get(shard_id)) is not None:
-            rate.take(size)
+            rate.take(size, count)
 
     def cut(self, shard_id: str | None, sent_at: float, now: float) -> bool:
         """Take note of a throttle of what was sent at `sent_at`; False if an earlier one has accounted for it."""

@@ -148,8 +148,8 @@ class BatcherMachine(RuleBasedStateMachine):
         """Take what is due."""
         batch = self.batcher.take(self.now)
         if batch is not None:
-            assert 0 < len(batch.records) <= 8
-            assert batch.bytes <= 16 * KIB or len(batch.records) == 1
+            assert 0 < batch.count <= 8
+            assert batch.bytes <= 16 * KIB or batch.count == 1
             self.sent.append(batch)
 
     @precondition(lambda self: self.sent)
