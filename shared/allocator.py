@@ -13,17 +13,20 @@ _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _MMAP_BYTES_MIN: Final = 8 * MIB  # a block of this size is got from the system by itself, and given back at once
 _FREE_BYTES_MAX: Final = 16 * MIB  # kept at the end of the heap
-_OWN_SETTINGS: Final = ("MALLOC_", "GLIBC_TUNABLES")
+# What an operator sets from outside; MALLOC_ARENA_MAX, which many images have, is about something else.
+_SETTINGS: Final = frozenset(
+    ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
+)
 
 
 def tune_allocator() -> None:
     """Keep some freed memory instead of giving it back at each page of records and getting it anew, page by page.
 
-    That is a fifth of what a page costs. Nothing is done where the C library is another one, or somebody has set its
-    allocator from outside.
+    That is a sixth of what it costs to read them. Nothing is done where the C library is another one, or its allocator
+    is set from outside.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None or any(name.startswith(_OWN_SETTINGS) for name in os.environ):
+    if mallopt is None or not _SETTINGS.isdisjoint(os.environ):
         return
     mallopt(_MMAP_THRESHOLD, _MMAP_BYTES_MIN)
     mallopt(_TRIM_THRESHOLD, _FREE_BYTES_MAX)
