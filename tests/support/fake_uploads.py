@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection
 from typing import Any, Final
 
@@ -83,7 +84,7 @@ class UploadClient:
 
         try:
             await self.bucket.network.call("objects.abort_upload", land)
-        except ServiceError:
+        except (ServiceError, asyncio.CancelledError):  # the caller's time-out cancels the call
             self._excused.add(request["UploadId"])
             raise
         return {}
@@ -106,7 +107,7 @@ class UploadClient:
 
         try:
             return await self.bucket.network.call("objects.list_uploads", land)
-        except ServiceError:
+        except (ServiceError, asyncio.CancelledError):
             self._excused |= {
                 upload for upload, each in self._options.items() if each["Key"].startswith(request["Prefix"])
             }
