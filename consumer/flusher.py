@@ -80,6 +80,12 @@ class Flusher:
         await self._commit(batch, pending.last)
         self._telemetry.info("pending_flush_replayed", shard_id=self._held.shard_id, records=batch.records)
 
+    async def give_up_pending(self, archive: Archive | None) -> None:
+        """Abort the uploads of a flush that can't be replayed: its shard is gone."""
+        pending = self._held.row.pending
+        if archive is not None and pending is not None:
+            await archive.abort_uploads(pending)
+
     async def anchor(self, before: Position) -> None:
         """Fix where a shard that started at LATEST begins, at the first record seen: LATEST moves on while we read."""
         position = Position(before.sequence_number, before.sub_sequence_number - 1)

@@ -153,6 +153,7 @@ class ShardConsumer:
                 raise
             self._telemetry.error("shard_trimmed", shard_id=self._held.shard_id, after=self._held.row.checkpoint.text)
             await self._retention.lose_shard()
+            await self._flusher.give_up_pending(self._parts.archive)
             await self._finish(())
         finally:
             self._account.close()

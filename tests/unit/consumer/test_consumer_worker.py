@@ -448,6 +448,31 @@ def test_a_trimmed_shard_is_finished_and_its_children_go_on() -> None:
     assert cloud.leases.rows[FIRST].checkpoint.is_shard_end
 
 
+def test_a_shard_trimmed_under_a_pending_flush_leaves_no_upload_open() -> None:
+    """What was begun in parts for a flush that nobody can rebuild any more is aborted before the shard is finished."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put_numbered(0, 10)
+        _, _, process = cloud.start(cloud.worker(flush_seconds=1))
+        cloud.network.errors["objects.put"] = [ThrottledError("down")] * 1000
+        await asyncio.sleep(4)
+        cloud.loop.kill(process)
+        assert cloud.leases.rows[FIRST].pending is not None
+        assert "objects.abort_uploads" not in cloud.network.calls
+        cloud.network.errors.clear()
+        cloud.kinesis.split_shard(SOURCE, FIRST)
+        cloud.kinesis.forget_shard(SOURCE, FIRST)
+        stop, task, _ = cloud.start(cloud.worker())
+        await asyncio.sleep(40)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert "objects.abort_uploads" in cloud.network.calls
+    assert cloud.leases.rows[FIRST].checkpoint.is_shard_end
+
+
 def test_records_trimmed_under_a_pending_flush_do_not_block_the_shard() -> None:
     """Where a prepared range was trimmed before its replay, what is left is stored and reading goes on."""
     cloud = SmallCloud.make()
