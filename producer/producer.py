@@ -14,7 +14,6 @@ from producer.core.hot_keys import ShardHeat
 from producer.core.lanes import LaneQueues, Numbering
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
-from producer.heap import keep_freed_memory
 from producer.intake import Intake
 from producer.report import Report
 from producer.sender import Sender
@@ -22,6 +21,7 @@ from producer.shard_heat import ShardHeats
 from producer.spill import Spill, spill_folder
 from producer.stage import Stage
 from producer.stream_watch import StreamWatch
+from shared.allocator import keep_freed_memory
 from shared.errors import HeadraceError
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
