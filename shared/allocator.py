@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from typing import Final
 
@@ -25,6 +24,8 @@ def tune_allocator() -> None:
     That is a sixth of what it costs to read them. Nothing is done where the C library is another one, or its allocator
     is set from outside.
     """
+    import ctypes  # noqa: PLC0415 - a thirtieth of a command's start, for those who tune
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None or not _SETTINGS.isdisjoint(os.environ):
         return
