@@ -81,6 +81,7 @@ class Producer:
         self._wake = asyncio.Event()  # for the send loop: something is due, or may be
         self._progress = asyncio.Event()  # for those who wait for room or for the end
         self._is_hurried = False
+        self._flushes = 0  # under way
         self._report = Report(stream, telemetry)
         self._sender = Sender(
             stream,
@@ -160,14 +161,14 @@ class Producer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Drain within `drain_timeout_seconds` (not at all when cancelled) and stop."""
-        if isinstance(error, asyncio.CancelledError):
-            await self.close(0)
-            await self._tasks.__aexit__(kind, error, trace)
-        else:
-            # The group must not see the caller's own error: it would wrap it into a group of errors.
-            await self.close(self._settings.drain_timeout_seconds)
-            await self._tasks.__aexit__(None, None, None)
+        """Drain within `drain_timeout_seconds` (not at all when cancelled) and stop; so does a cancelled drain."""
+        # The group must not see the caller's own error: it would wrap it into a group of errors.
+        cancelled = error if isinstance(error, asyncio.CancelledError) else None
+        try:
+            await self.close(0 if cancelled else self._settings.drain_timeout_seconds)
+        except asyncio.CancelledError as raised:
+            cancelled = raised
+        await self._tasks.__aexit__(None if cancelled is None else type(cancelled), cancelled, None)  # raises it
 
     async def put(
         self,
@@ -188,8 +189,7 @@ class Producer:
         ticket = None if receipt is None else (receipt, token)
         if not self.intake.try_put(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
             while not await self.offer(data, partition_key, ticket, explicit_hash_key=explicit_hash_key):
-                if self.intake.is_open:
-                    await self.wait_for_room()
+                await self.wait_for_room()
         if self.intake.is_busy:
             await self.intake.give_way()
 
@@ -232,7 +232,11 @@ class Producer:
         return Stage(self.intake, self._queues, heads)
 
     async def wait_for_room(self) -> None:
-        """Wait until `try_put` is worth another try (or `wake_waiters` is called)."""
+        """Wait until `try_put` is worth another try (or `wake_waiters` is called); once closed, it raises at once."""
+        if self.intake.is_open:
+            await self._wait_for_progress()
+
+    async def _wait_for_progress(self) -> None:
         self._progress.clear()
         await self._progress.wait()
 
@@ -247,13 +251,17 @@ class Producer:
 
     async def flush(self, deadline_seconds: float) -> int:
         """Send what is queued without lingering; return how many records are still pending at the deadline."""
+        self._flushes += 1
         self._batcher.is_draining = True
         self._wake.set()
-        with suppress(TimeoutError):  # the answer is the number of pending records
-            async with asyncio.timeout(deadline_seconds):
-                while self.ledger.pending and not self._sender.has_failed and not self._is_hurried:
-                    await self.wait_for_room()
-        self._batcher.is_draining = not self.intake.is_open
+        try:
+            with suppress(TimeoutError):  # the answer is the number of pending records
+                async with asyncio.timeout(deadline_seconds):
+                    while self.ledger.pending and not self._sender.has_failed and not self._is_hurried:
+                        await self._wait_for_progress()
+        finally:
+            self._flushes -= 1
+            self._batcher.is_draining = self._flushes > 0 or not self.intake.is_open
         return self.ledger.pending
 
     async def close(self, deadline_seconds: float) -> int:
@@ -261,10 +269,12 @@ class Producer:
         if not self.intake.is_open:
             return self.ledger.pending
         self.intake.is_open = False
-        pending = await self.flush(deadline_seconds)
-        self._progress.set()  # those who wait for room learn that there will be none
-        for task in (*self._loops, *self._calls):
-            task.cancel()
+        try:
+            pending = await self.flush(deadline_seconds)
+        finally:
+            self._progress.set()  # those who wait for room learn that there will be none
+            for task in (*self._loops, *self._calls):
+                task.cancel()
         if self._spill is not None:
             await asyncio.wait(self._loops)
             await self._spill.close()

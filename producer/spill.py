@@ -17,14 +17,13 @@ from producer.core.lanes import LaneQueues
 from producer.core.record_columns import Ticket
 from producer.core.spill_frame import (
     FILE_HEAD_BYTES,
-    FRAME_BYTES_MAX,
     FileHead,
     SpilledRecord,
     decode_head,
-    decode_records,
     encode_head,
     encode_record,
 )
+from producer.spill_reading import read_records, read_whole
 from shared.errors import ConfigurationError, RecordRejectedError
 from shared.lanes import lane_of
 from shared.limits import KIB
@@ -32,7 +31,6 @@ from shared.ports import Clock, Files, Outcome, ReadableFile, Telemetry, Undeliv
 
 _FILES_MAX: Final = 64
 _FILE_SHARE: Final = 8  # a file takes an eighth of the spill, so that its room comes back in steps
-_CHUNK_BYTES: Final = 256 * KIB
 _APPEND_BYTES_MAX: Final = 4 * 1024 * KIB
 _TICKETS_MAX: Final = 65_536  # kept in memory; beyond them, a put that asks for a receipt waits
 _MARK_BYTES_MAX: Final = 1 * KIB
@@ -131,13 +129,17 @@ class Spill:
             while True:
                 self._work.clear()
                 while self._waiting:
-                    await self._write_some()
+                    if not await self._write_some():
+                        # By now, whoever was refused waits for room, which may have come before.
+                        await asyncio.sleep(_RETRY_SECONDS)
+                        self._wake()
                 await self._work.wait()
         finally:
             self._refuse(list(self._waiting))
             self._waiting.clear()
 
-    async def _write_some(self) -> None:
+    async def _write_some(self) -> bool:
+        """Write an append's worth of what waits; False if the disk failed."""
         taken: list[_Waiting] = []
         size = 0
         while self._waiting and (not taken or size + len(self._waiting[0].frame) <= _APPEND_BYTES_MAX):
@@ -155,7 +157,7 @@ class Spill:
             if not isinstance(error, OSError):
                 raise
             self._telemetry.error("spill_failed", folder=self._folder, error=error.strerror or str(error))
-            return
+            return False
         self._waiting_bytes -= size
         for each in taken:
             self._written_count += 1
@@ -167,6 +169,7 @@ class Spill:
         self._queues.spilled += len(taken)
         self._report()
         self._changed.set()
+        return True
 
     def _refuse(self, taken: list[_Waiting]) -> None:
         for each in taken:
@@ -223,7 +226,7 @@ class Spill:
     async def _drain_file(self, file: _SpillFile, handle: ReadableFile) -> None:
         offset = self._read_place[1] if self._read_place[0] == file.number else FILE_HEAD_BYTES
         while offset < file.size:
-            records, is_broken = await _read_records(handle, offset, file.size)
+            records, is_broken = await read_records(handle, offset, file.size)
             if is_broken or not records:
                 # It was whole when it was written or scanned: the disk has lost it since.
                 self._lose(file, offset)
@@ -333,16 +336,19 @@ class Spill:
         self._written_count = self._queues.spilled
 
     async def _find(self, path: str) -> tuple[_SpillFile, FileHead] | None:
-        """Return a spill file and its head, not scanned yet; None where there is none."""
+        """Return a spill file and its head, not scanned yet; None where there is none, or none that can be read."""
         identity = await self._files.identify(path)
         if identity is None or not identity.size:
             return None
         handle = await self._files.open(path)
         try:
-            head = decode_head(await _read_whole(handle, 0, FILE_HEAD_BYTES))
+            head = decode_head(await read_whole(handle, 0, FILE_HEAD_BYTES))
         finally:
             await handle.close()
-        return None if head is None else (_SpillFile(path, head.number, identity.size), head)
+        if head is None:  # no crash leaves a part of one
+            self._telemetry.error("spill_damaged", path=path, offset=0, bytes=identity.size)
+            return None
+        return _SpillFile(path, head.number, identity.size), head
 
     async def _load_mark(self) -> _Place:
         stored = await self._files.read_all(self._mark_path, _MARK_BYTES_MAX)
@@ -363,7 +369,7 @@ class Spill:
         size = file.size
         offset = max(FILE_HEAD_BYTES, self._mark[1] if file.number == self._mark[0] else 0)
         while offset < size:
-            records, is_broken = await _read_records(handle, offset, size)
+            records, is_broken = await read_records(handle, offset, size)
             for record in records:
                 self._queues.lanes[lane_of(self._queues.hash_key(record.partition_key))].spilled += 1
             self._queues.spilled += len(records)
@@ -372,25 +378,6 @@ class Spill:
             if is_broken or not records:
                 break
         file.size = offset
-
-
-async def _read_whole(handle: ReadableFile, offset: int, size: int) -> bytes:
-    parts: list[bytes] = []
-    while size > 0 and (part := await handle.read_at(offset, size)):
-        parts.append(part)
-        offset += len(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-async def _read_records(handle: ReadableFile, offset: int, end: int) -> tuple[list[SpilledRecord], bool]:
-    """Read whole frames from `offset` on, at least one if there is one before `end`."""
-    data = await _read_whole(handle, offset, min(_CHUNK_BYTES, end - offset))
-    records, is_broken = decode_records(data)
-    if not records and not is_broken and len(data) < end - offset:
-        data = await _read_whole(handle, offset, min(FRAME_BYTES_MAX, end - offset))
-        records, is_broken = decode_records(data)
-    return records, is_broken
 
 
 def spill_folder(state_dir: str, stream: str) -> str:

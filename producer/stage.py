@@ -15,7 +15,7 @@ _ID_BYTES_MAX: Final = EVENT_ID_CHARACTERS_MAX + len(b',"event_id":""}')
 
 
 class Stage:
-    """Accepts events, numbers them, and queues them at the latest before the event loop does anything else.
+    """Accepts events, and numbers and queues them together, at the latest once the event loop has run what is ready.
 
     An event that is staged is accepted: its room in the buffer is taken. Whatever looks at the queues, closes the
     producer or puts by another way has to `clear` the stage first.

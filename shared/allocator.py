@@ -12,6 +12,7 @@ _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _MMAP_BYTES_MIN: Final = 8 * MIB  # a block of this size is got from the system by itself, and given back at once
 _FREE_BYTES_MAX: Final = 16 * MIB  # kept at the end of the heap
+_ADAPTED_BYTES_MAX: Final = 31 * MIB  # glibc learns nothing from a block of more than 32 MiB with its head
 # What an operator sets from outside; MALLOC_ARENA_MAX, which many images have, is about something else.
 _SETTINGS: Final = frozenset(
     ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
@@ -38,8 +39,8 @@ def keep_freed_memory(size: int) -> None:
 
     Elsewhere, and where the thresholds are set, it does nothing. glibc gives those bytes back after each request and
     takes them again page by page for the next one, which is a tenth of the cost of a put. The bound is twice the
-    largest block that was ever freed, 32 MiB at most (mallopt(3), M_MMAP_THRESHOLD): so one is taken and freed. Nobody
-    writes into it, so that it takes no memory.
+    largest block that was ever freed, of 32 MiB at most (mallopt(3), M_MMAP_THRESHOLD): so one is taken and freed.
+    Nobody writes into it, so that it takes no memory.
     """
-    block = bytearray(size)
+    block = bytearray(min(size, _ADAPTED_BYTES_MAX))
     del block

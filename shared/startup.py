@@ -15,9 +15,11 @@ def end_at_once_on_interrupt() -> None:
     """Let SIGINT end this process with exit code 130 from now on.
 
     A KeyboardInterrupt in the middle of an import is a traceback before `main` is reached, and later may leave a
-    module half made, which then fails elsewhere under another name. Nothing is under way yet that needs an end.
+    module half made, which then fails elsewhere under another name. Nothing is under way yet that needs an end. Where
+    SIGINT is ignored, as in the background of a shell script, it stays so.
     """
-    signal.signal(signal.SIGINT, _end)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _end)
 
 
 def interrupt_as_usual() -> None:

@@ -251,6 +251,7 @@ class LaneQueues:
         size = len(partition_key.encode())
         if len(self._keys) >= _KEYS_KEPT_MAX:
             self._keys.clear()
+            self._places.clear()
         known = self._places.setdefault((lane.index, size), (lane, size))
         self._keys[partition_key] = known
         return known

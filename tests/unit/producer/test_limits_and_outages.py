@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from producer.core.lanes import LaneQueues
 from producer.producer import Producer
 from shared.aggregation import deaggregate
 from shared.errors import AccessDeniedError, HeadraceError, RecordTooLargeError, StreamNotFoundError, ThrottledError
@@ -255,3 +256,12 @@ def test_a_refusal_heals_when_its_cause_goes_away(error: HeadraceError) -> None:
     assert len(world.outcomes) == 101
     assert world.ears.said[-1] == "producer_healed"
     assert world.ears.said.count("producer_failed") == len(world.put_times) - 1
+
+
+def test_what_is_remembered_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of every length in every lane leave no more behind than the keys that are remembered."""
+    monkeypatch.setattr("producer.core.lanes._KEYS_KEPT_MAX", 100)
+    queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
+    for number in range(5_000):
+        queues.lane_of(f"{number}{'.' * (number % 250)}")
+        assert max(len(queues._keys), len(queues._places)) <= 100

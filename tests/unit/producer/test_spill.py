@@ -18,6 +18,7 @@ from producer.core.spill_frame import (
     encode_record,
 )
 from producer.producer import Producer
+from producer.spill import spill_folder
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, ThrottledError
 from shared.limits import HASH_KEY_MAX, KIB, MIB
@@ -315,6 +316,22 @@ def test_what_a_failed_append_left_is_not_sent_after_a_restart(*, has_end: bool)
     assert {number for seen in landed.values() for number in seen} >= set(range(400, 420))
     for seen in landed.values():
         assert seen == sorted(set(seen))
+
+
+def test_a_file_that_is_none_of_ours_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies under the name of a spill file and can't be read is named, with what is lost by it."""
+    errors: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(SilentTelemetry, "error", lambda _, event, **fields: errors.append((event, fields)))
+    world = World()
+    path = f"{spill_folder(world.settings.state_dir, STREAM)}/00.spill"
+    world.disk.write_log(path, b"?" * 5000)
+
+    async def main() -> None:
+        async with world.open():
+            pass
+
+    world.loop.run(main())
+    assert errors == [("spill_damaged", {"path": path, "offset": 0, "bytes": 5000})]
 
 
 def test_a_damaged_mark_is_told() -> None:

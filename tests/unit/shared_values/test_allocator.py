@@ -11,7 +11,7 @@ import pytest
 
 _PAGES = """
 import resource
-from shared.allocator import tune_allocator
+from shared.allocator import keep_freed_memory, tune_allocator
 {tuning}
 def use():
     kept = [b"x" * (4 << 20) for _ in range(3)]
@@ -41,6 +41,13 @@ def _faults(tuning: str, **environment: str) -> int:
 def test_freed_memory_is_used_again() -> None:
     """Twelve megabytes that are used and dropped again and again are got from the system once."""
     assert 10 * _faults("tune_allocator()") < _faults("")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.parametrize("size", [16 << 20, 40 << 20])  # of the copies of a request of 4 and of 10 MiB
+def test_a_guest_keeps_freed_memory_however_large_its_requests(size: int) -> None:
+    """In a process of somebody else's, too, what requests have freed is used again, up to the largest request."""
+    assert 10 * _faults(f"keep_freed_memory({size})") < _faults("")
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")

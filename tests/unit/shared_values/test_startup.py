@@ -49,10 +49,21 @@ def test_an_interrupt_during_an_import_is_a_message(package: str, module: str, a
     assert "Traceback" not in done.stderr
 
 
+def test_a_command_that_ignores_interrupts_goes_on_doing_so() -> None:
+    """A shell script starts what it puts into the background with SIGINT ignored: Ctrl-C is for the script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        end_at_once_on_interrupt()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_work_is_interrupted_as_usual() -> None:
     """Once there is work, SIGINT raises KeyboardInterrupt again; a handler of somebody else's is left in place."""
     before = signal.getsignal(signal.SIGINT)
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         end_at_once_on_interrupt()
         interrupt_as_usual()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
