@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 
 class Care:
-    """A gate that all shards of a worker pass before each chunk; one with a suspect piece passes alone.
+    """A gate that all shards of a worker pass before each chunk, replays too; one with a suspect piece passes alone.
 
     Without it, a record that kills the process counts against whatever other shards look at in the same moment, and a
     harmless one may be condemned in its place.
@@ -16,15 +17,20 @@ class Care:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
+        self._suspect: asyncio.Task[Any] | None = None  # the task that holds the gate
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Hold everybody else back until the piece is stored; suspects take turns."""
         async with self._lock:
-            yield
+            self._suspect = asyncio.current_task()
+            try:
+                yield
+            finally:
+                self._suspect = None
 
     async def pass_by(self) -> None:
-        """Wait until nobody holds the gate; who goes on without awaiting anything is not overtaken by a suspect."""
-        while self._lock.locked():
+        """Wait until nobody else holds the gate; who goes on without awaiting anything is overtaken by no suspect."""
+        while self._lock.locked() and self._suspect is not asyncio.current_task():
             async with self._lock:
                 pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from consumer.care import Care
 from consumer.core.batch import Batch
 from consumer.core.chunk import cut
 from consumer.core.duplicate_marks import DuplicateMarks
@@ -26,12 +27,20 @@ class Replay:
     """Reads from the first position of a pending flush to its last, whoever prepared it."""
 
     def __init__(
-        self, reader: Reader, delivery: Delivery, enricher: Enricher, marks: DuplicateMarks, clock: Clock
+        self,
+        reader: Reader,
+        delivery: Delivery,
+        enricher: Enricher,
+        marks: DuplicateMarks,
+        *,
+        care: Care,
+        clock: Clock,
     ) -> None:
         self._reader = reader
         self._delivery = delivery
         self._enricher = enricher
         self._marks = marks
+        self._care = care
         self._clock = clock
 
     @staticmethod
@@ -55,6 +64,7 @@ class Replay:
                 if pinned.condemned_after:
                     chunk.condemn(pinned.condemned_after)
                 timestamp = timestamp_text(self._clock.wall()).encode()
+                await self._care.pass_by()
                 await self._delivery.take(chunk, batch, transform, timestamp=timestamp, to_streams=to_streams)
                 after = chunk.last
             is_beyond = bool(page.records) and page.records[-1].sequence_number > last.sequence_number

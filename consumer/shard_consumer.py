@@ -179,20 +179,20 @@ class ShardConsumer:
                 f"Shard `{self._held.shard_id}` has a flush to finish, but no bucket is set",
                 hint="Set --bucket to the bucket that this application wrote to before",
             )
-        attempts, care = self._flusher.attempts, self._parts.care
+        attempts = self._flusher.attempts
         if attempts.policy.is_careful:
-            async with care.alone():
+            async with self._parts.care.alone():
                 await attempts.begin_replay(pending)
                 await self._rebuild(pending, archive)
         else:
             await attempts.begin_replay(pending)
-            await care.pass_by()
             await self._rebuild(pending, archive)
 
     async def _rebuild(self, pending: PendingFlush, archive: Archive) -> None:
         # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=pending.first.sequence_number)
-        replay = Replay(self._reader(start, polls=True), self._delivery, self._enricher, self._marks, self._clock)
+        reader, care = self._reader(start, polls=True), self._parts.care
+        replay = Replay(reader, self._delivery, self._enricher, self._marks, care=care, clock=self._clock)
         self._account.is_replaying = True
         batch = await replay.rebuild(pending, self._held.row.hash_key_range)
         self._account.is_replaying = False

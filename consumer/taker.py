@@ -70,8 +70,16 @@ class Taker:
                     return
                 started_at = self._clock.monotonic()
                 held = await self._table.take(row)
-            if held is not None and not on_taken(row, held, started_at):
-                await held.release()
-                self._telemetry.info("lease_released", shard_id=row.shard_id)
         except HeadraceError as error:
             failures.append(error)
+            return
+        if held is not None and not on_taken(row, held, started_at):
+            await self._give_back(held)
+
+    async def _give_back(self, held: HeldLease) -> None:
+        try:
+            await held.release()
+        except HeadraceError as error:  # the lease expires by itself
+            self._telemetry.warning("lease_not_released", shard_id=held.shard_id, error=type(error).__name__)
+        else:
+            self._telemetry.info("lease_released", shard_id=held.shard_id)

@@ -81,10 +81,10 @@ class Database:
         self.views = tuple(views)
 
     def _make_view(self, name: str, objects: Sequence[ArchiveObject], contents: Mapping[str, Content]) -> None:
-        files: defaultdict[Content, list[Path]] = defaultdict(list)
+        files: defaultdict[tuple[Content, tuple[str, ...]], list[Path]] = defaultdict(list)
         for each in objects:
-            files[contents[each.key]].append(self._folder / each.key)
-        parts = ["FROM " + _reader(content, paths) for content, paths in files.items()]
+            files[contents[each.key], _partitions(each.key)].append(self._folder / each.key)
+        parts = ["FROM " + _reader(content, paths) for (content, _), paths in files.items()]
         if not parts:
             columns = ", ".join(f'NULL::VARCHAR AS "{column}"' for column in _EMPTY_COLUMNS[name])
             parts.append(f"(SELECT {columns} WHERE false)")
@@ -100,7 +100,10 @@ class Database:
             except self._error as alone:
                 return QueryError(f"The archive can't be read: object `{key}`: {self._reason(alone)}", hint=HINT)
             self._connection.execute("DROP VIEW probe")
-        return QueryError(f"The archive can't be read: {self._reason(error)}")
+        return QueryError(
+            f"The archive can't be read: {self._reason(error)}",
+            hint="Each object can be read alone: ask for fewer hours with --since and --until",
+        )
 
     def _reason(self, error: Exception) -> str:
         """Return DuckDB's words, with keys in the place of paths of copies, which are gone afterwards."""
@@ -134,6 +137,11 @@ def _reader(content: Content, paths: Sequence[Path]) -> str:
     """Return the call of DuckDB's that reads files of one kind."""
     files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
     return _READERS[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{files}]", 1)
+
+
+def _partitions(key: str) -> tuple[str, ...]:
+    """Return the names of a key's partitions; DuckDB refuses files together of which some have others."""
+    return tuple(sorted({folder.partition("=")[0] for folder in key.split("/")[:-1] if "=" in folder}))
 
 
 def _first_line(error: Exception) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
+import io
 import random
 from collections.abc import Callable
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -72,6 +76,18 @@ def test_an_archived_object_that_is_damaged_is_named(damage: str) -> None:
     """Whatever is wrong with its bytes, the audit ends with one error and the whole key."""
     with pytest.raises(SourceError, match=r"object `archive/shardId-000000000000-1-2\.json\.gz`"):
         audited(ARCHIVED, DAMAGED[damage])
+
+
+def test_a_parquet_object_whose_types_are_damaged_is_named() -> None:
+    """One bit makes a type that no reader knows, which pyarrow calls not implemented rather than damaged."""
+    file = io.BytesIO()
+    pq.write_table(pa.table({"n": [1]}), file)
+    described = pq.read_metadata(file).metadata[b"ARROW:schema"]
+    sixty_four, sixty_five = (bits.to_bytes(4, "little") for bits in (64, 65))
+    damaged = base64.b64encode(base64.b64decode(described).replace(sixty_four, sixty_five))
+    assert damaged != described
+    with pytest.raises(SourceError, match="object `k` is not readable as Parquet"):
+        list(events_of("k", file.getvalue().replace(described, damaged)))
 
 
 @pytest.mark.parametrize(

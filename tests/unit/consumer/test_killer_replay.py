@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from consumer.care import Care
 from consumer.core import transform
 from shared.errors import ServiceUnavailableError
 from shared.event import decode_events
@@ -140,3 +142,40 @@ def test_a_replay_does_not_count_against_what_comes_after_it(monkeypatch: pytest
     cloud.run(story)
     assert list(dict.fromkeys(attempts[:-1])) == [2, 3, 0, 1], "taken, replayed, stored, and begun anew"
     assert sorted(event["n"] for event in cloud.stored()) == list(range(45))
+
+
+def test_a_replay_looks_at_nothing_while_another_shard_looks_at_a_suspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is long under way: a death by it would count against the suspect."""
+    cloud = SmallCloud.make(3)
+    suspects: list[asyncio.Task[Any] | None] = []
+    looks: list[bool] = []  # whether it was the suspect's, while there was one
+    alone = Care.alone
+
+    @asynccontextmanager
+    async def noted(care: Care) -> AsyncIterator[None]:
+        async with alone(care):
+            suspects.append(asyncio.current_task())
+            yield
+            suspects.clear()
+
+    def decode(datas: Sequence[bytes]) -> Any:
+        if suspects and PROCESS.get() is not None:
+            looks.append(asyncio.current_task() in suspects)
+        return decode_events(datas)
+
+    async def story() -> None:
+        await _prepare(cloud)
+        shard_id, row = min(cloud.leases.rows.items())
+        cloud.leases.rows[shard_id] = replace(row, attempts=6, pending=None)
+        cloud.network.pages = [1] * 1_000  # so that the others' replays take as long
+        monkeypatch.setattr(Care, "alone", noted)
+        monkeypatch.setattr(transform, "decode_events", decode)
+        stop, task, _ = cloud.start(cloud.worker(flush_seconds=1, worker_id="same"))
+        await asyncio.sleep(30)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert len(looks) > 1
+    assert all(looks)
+    assert sorted(event["n"] for event in cloud.stored()) == list(range(40))

@@ -65,6 +65,21 @@ def test_a_take_without_an_answer_does_not_hold_up_the_end() -> None:
     fleet.cloud.run(story)
 
 
+def test_a_shard_that_can_not_be_given_back_is_told_of() -> None:
+    """Its lease stands until it expires, and whoever wonders why finds it in the log."""
+    fleet = SmallFleet.make(1)
+
+    async def story() -> None:
+        _slow_down(fleet, 0.5)
+        first = fleet.add(lease_duration_seconds=60)
+        await fleet.cloud.until(lambda: any(row.owner for row in fleet.cloud.leases.rows.values()))
+        fleet.cloud.network.errors["leases.update"] = [AccessDeniedError("not allowed")]
+        await first.leave()
+        assert fleet.telemetry.count_of("lease_not_released") == 1
+
+    fleet.cloud.run(story)
+
+
 @pytest.mark.parametrize("is_first_round", [True, False])
 def test_a_take_that_is_refused_ends_a_start_alone(is_first_round: bool) -> None:
     """What a start can't get over is raised; later it is told, and the shard is taken at the next round."""

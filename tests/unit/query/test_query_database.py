@@ -8,6 +8,7 @@ import gzip
 import io
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,22 @@ def test_a_mistake_in_the_query_names_the_views(database: Database) -> None:
         rows_of(database, "SELECT * FROM sales")
     assert '"events", "dead_letters"' in failed.value.hint
     assert '"USA"' in failed.value.hint
+
+
+def test_objects_under_prefixes_of_other_partitions_are_read_together(tmp_path: Path) -> None:
+    """The prefix of an archive may be changed; partitions that a key does not name are NULL."""
+    keep(tmp_path, "archive/destination=USA/dt=2026-11-21/hour=05/a.json", lines({"n": 1}))
+    keep(tmp_path, "archive/destination=USA/city=Rome/dt=2026-11-22/b.json", lines({"n": 2}))
+    keep(tmp_path, "archive/2026/11/23/c.json", lines({"n": 3}))
+    database = Database(tmp_path)
+    with closing(database):
+        database.show(found_in(tmp_path).archived, ())
+        _, rows = database.run("SELECT n, destination, city, dt::VARCHAR, hour FROM events ORDER BY n")
+        assert list(rows) == [
+            (1, "USA", None, "2026-11-21", "05"),
+            (2, "USA", "Rome", "2026-11-22", None),
+            (3, None, None, None, None),
+        ]
 
 
 def test_an_empty_archive_answers_with_no_rows(tmp_path: Path) -> None:
