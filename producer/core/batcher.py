@@ -101,7 +101,7 @@ class Batcher:
             due_at = min(due_at, *(held[0] for held in self._packer.held))
         if self.queues.ready:
             due_at = min(due_at, now if self.is_full() or self.is_draining else self._linger_end())
-        due_at = now if self._bisection.has_work else due_at
+        due_at = now if self._bisection.has_part or self._must_try_again() else due_at
         return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
 
     def _linger_end(self) -> float:
@@ -131,7 +131,7 @@ class Batcher:
     def _due_reason(self, now: float) -> FlushReason | None:
         if self.is_held_back(now):
             return None
-        if self._bisection.has_work or any(retry.due_at <= now for retry in self._retries):
+        if self._bisection.has_part or self._must_try_again() or any(retry.due_at <= now for retry in self._retries):
             return FlushReason.RETRY
         if not self.queues.ready:
             return None
@@ -153,12 +153,19 @@ class Batcher:
         if not batch.records:
             self._take_retries(batch, now)
             self._pack(batch)
-        if not batch.count:
+        if not batch.count and self._must_try_again():
             self._take_part(batch, self._bisection.take_unproven())
         if not batch.count:
             return None
         self._gate.start()
         return batch
+
+    def _must_try_again(self) -> bool:
+        """Whether nothing but records refused by themselves is left to try.
+
+        While others wait for their shard's allowance, each try would take from that, for ever if it is large enough.
+        """
+        return self._bisection.alone_count > 0 and not self._packer.held and not self._retries
 
     def _pack(self, batch: Batch) -> None:
         """Add what waits in the lanes."""

@@ -29,9 +29,9 @@ class Bisection:
         self._accepted_at = _NEVER
 
     @property
-    def has_work(self) -> bool:
-        """Whether something is to be sent."""
-        return bool(self._parts or self._alone)
+    def has_part(self) -> bool:
+        """Whether something is to be sent that may tell something new."""
+        return bool(self._parts or (self._alone and self._alone[0].refused_at <= self._accepted_at))
 
     def is_hopeless(self, others: int) -> bool:
         """Whether nothing speaks for the stream: too many records were refused, or there is none left to try.

@@ -232,3 +232,20 @@ def test_a_refusal_about_the_stream_is_not_bisected(worlds: list[World], error: 
     world.loop.run(run())
     assert all(isinstance(outcome, Delivered) for outcome in world.outcomes.values())
     assert len(world.outcomes) == 40
+
+
+def test_a_refused_record_leaves_the_others_their_share_of_the_shard() -> None:
+    """A large bad record is not tried again and again at the cost of those that wait for the shard's allowance."""
+    world = World(shard_rate_percent=20)
+
+    async def main() -> None:
+        async with world.open() as producer:
+            await producer.put(BAD + bytes(900_000), "key-0", world.receipt, 0)
+            await asyncio.sleep(1)
+            await producer.put(b"1:good", "key-0", world.receipt, 1)
+            await producer.put(b"2:good" + bytes(1_000), "key-2", world.receipt, 2)
+            assert await producer.flush(120) == 0
+
+    world.loop.run(main())
+    assert world.undeliverable() == {0}
+    assert len(world.calls_at) < 20
