@@ -27,9 +27,13 @@ def normalise_options(arguments: Sequence[str]) -> list[str]:
 
 
 def render_error(error: HeadraceError) -> str:
-    """Return the lines a user sees: `error: ...`, and after an empty line `hint: ...`."""
+    """Return the lines a user sees: `error: ...`, and after an empty line `hint: ...`.
+
+    What a terminal would obey is escaped: errors name keys and fields that somebody else chose.
+    """
     text = f"error: {error}"
-    return f"{text}\n\nhint: {error.hint}" if error.hint else text
+    text = f"{text}\n\nhint: {error.hint}" if error.hint else text
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ _EMPTY_COLUMNS: Final = {
 _ROWS_PER_PAGE: Final = 1_000
 _LINE_BYTES_MAX: Final = 16 * MIB  # an event has at most 10 MiB before it is enriched
 
+_PATTERN: Final = re.compile(r"[*?\[]")
 _READERS: Final = {
     Kind.JSON: (
         "read_json(FILES, compression = 'CODEC', union_by_name = true, hive_partitioning = true,"
@@ -65,15 +67,18 @@ class Database:
         QueryError if a file is damaged, SourceError if that shows in its first bytes.
         """
         views = {EVENTS_VIEW: list(archived), DEAD_LETTERS_VIEW: list(dead_letters)}
+        names = {name: name for name in views}  # DuckDB sees no case: those that differ in nothing else share a view
         for each in archived:
-            if each.destination is not None and each.destination not in {EVENTS_VIEW, DEAD_LETTERS_VIEW}:
-                views.setdefault(each.destination, []).append(each)
+            if each.destination is not None:
+                name = names.setdefault(each.destination.lower(), each.destination)
+                if name not in {EVENTS_VIEW, DEAD_LETTERS_VIEW}:
+                    views.setdefault(name, []).append(each)
         contents = {each.key: content_of(self._folder / each.key, each.key) for each in (*archived, *dead_letters)}
         try:
             for name, objects in views.items():
                 self._make_view(name, objects, contents)
-            folder = str(self._folder).replace("'", "''")
-            self._connection.execute(f"SET allowed_directories = ['{folder}']")
+            allowed = f"{_quoted(str(self._folder))}, {_quoted(_literal(self._folder))}"
+            self._connection.execute(f"SET allowed_directories = [{allowed}]")
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
         except self._error as error:
@@ -135,8 +140,17 @@ class Database:
 
 def _reader(content: Content, paths: Sequence[Path]) -> str:
     """Return the call of DuckDB's that reads files of one kind."""
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    files = ", ".join(_quoted(_literal(path)) for path in paths)
     return _READERS[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{files}]", 1)
+
+
+def _literal(path: Path) -> str:
+    """Return the pattern that matches a path alone: DuckDB takes every path for one."""
+    return _PATTERN.sub(r"[\g<0>]", str(path))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _partitions(key: str) -> tuple[str, ...]:

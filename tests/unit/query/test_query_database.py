@@ -115,8 +115,7 @@ def test_objects_under_prefixes_of_other_partitions_are_read_together(tmp_path: 
     keep(tmp_path, "archive/destination=USA/dt=2026-11-21/hour=05/a.json", lines({"n": 1}))
     keep(tmp_path, "archive/destination=USA/city=Rome/dt=2026-11-22/b.json", lines({"n": 2}))
     keep(tmp_path, "archive/2026/11/23/c.json", lines({"n": 3}))
-    database = Database(tmp_path)
-    with closing(database):
+    with closing(Database(tmp_path)) as database:
         database.show(found_in(tmp_path).archived, ())
         _, rows = database.run("SELECT n, destination, city, dt::VARCHAR, hour FROM events ORDER BY n")
         assert list(rows) == [
@@ -124,6 +123,30 @@ def test_objects_under_prefixes_of_other_partitions_are_read_together(tmp_path: 
             (2, "USA", "Rome", "2026-11-22", None),
             (3, None, None, None, None),
         ]
+
+
+@pytest.mark.parametrize("name_of_folder", ["copy", "copy [1] of*?", "copy's"])
+def test_characters_of_patterns_in_a_key_or_folder_stand_for_themselves(name_of_folder: str, tmp_path: Path) -> None:
+    """A pattern would read other objects in the place of one, or some of them twice."""
+    folder = tmp_path / name_of_folder
+    folders = ("a*b", "aXb", "a?c", "aYc", "[ab]", "a")
+    for number, name in enumerate(folders):
+        keep(folder, f"archive/{name}/a.json", lines({"n": number}))
+    with closing(Database(folder)) as database:
+        database.show(found_in(folder).archived, ())
+        _, rows = database.run("SELECT n FROM events ORDER BY n")
+        assert [n for (n,) in rows] == list(range(len(folders)))
+
+
+def test_destinations_whose_names_differ_in_case_only_share_a_view(tmp_path: Path) -> None:
+    """SQL does not tell them apart, and one that is called like a fixed view has none of its own."""
+    for number, name in enumerate(("USA", "usa", "Events")):
+        keep(tmp_path, f"archive/destination={name}/a.json", lines({"n": number}))
+    with closing(Database(tmp_path)) as database:
+        database.show(found_in(tmp_path).archived, ())
+        assert database.views == ("events", "dead_letters", "USA")
+        for sql, count in (("SELECT count(*) FROM usa", 2), ("SELECT count(*) FROM EVENTS", 3)):
+            assert next(database.run(sql)[1]) == (count,)
 
 
 def test_an_empty_archive_answers_with_no_rows(tmp_path: Path) -> None:

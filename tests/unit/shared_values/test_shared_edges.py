@@ -281,6 +281,11 @@ def test_an_error_is_a_line_and_a_hint() -> None:
     assert render_error(HeadraceError("Broken")) == "error: Broken"
 
 
+def test_a_terminal_obeys_nothing_that_an_error_quotes() -> None:
+    """Keys of objects hold what whoever writes to the bucket likes, escapes of terminals, too."""
+    assert render_error(HeadraceError("Côte `a\x1b[2J\r\t`")) == "error: Côte `a\\x1b[2J\\r\\t`"
+
+
 def _fails(error: BaseException) -> int:
     raise error
 
