@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.aws.direct_call import DirectCall
 from shared.aws.error_map import aws_errors
-from shared.aws.kinesis_wire import checked, parse_put_results, put_records_body, put_results
+from shared.aws.kinesis_wire import parse_put_results, put_records_body, put_results, understand
 from shared.aws.record_page import (
     get_records_body,
     hash_key_range,
@@ -52,14 +52,14 @@ class KinesisAdapter:
 
         async def ordinary() -> Any:
             records = [_entry_to_wire(entry) for entry in entries]
-            return checked(await self._client.put_records(StreamName=stream, Records=records), "PutRecords")
+            return await self._client.put_records(StreamName=stream, Records=records)
 
         with aws_errors("kinesis", "PutRecords", stream):
             if direct.is_ready:
                 return parse_put_results(await direct.send(put_records_body(stream, entries)))
-            if direct.is_possible:
-                return put_results(await direct.learn(ordinary, put_records_body(stream, entries)))
-            return put_results(await ordinary())
+            is_new = direct.is_possible
+            answer = await (direct.learn(ordinary, put_records_body(stream, entries)) if is_new else ordinary())
+            return understand(put_results, answer, "PutRecords")
 
     async def describe_stream(self, stream: str) -> StreamSummary:
         """Describe the stream (DescribeStreamSummary)."""
@@ -110,14 +110,14 @@ class KinesisAdapter:
         direct = self._direct_get
 
         async def ordinary() -> Any:
-            return checked(await self._client.get_records(ShardIterator=iterator, Limit=limit), "GetRecords")
+            return await self._client.get_records(ShardIterator=iterator, Limit=limit)
 
         with aws_errors("kinesis", "GetRecords", stream):
             if direct.is_ready:
                 return parse_record_page(await direct.send(get_records_body(iterator, limit)))
-            if direct.is_possible:
-                return page_from_wire(await direct.learn(ordinary, get_records_body(iterator, limit)))
-            return page_from_wire(await ordinary())
+            is_new = direct.is_possible
+            answer = await (direct.learn(ordinary, get_records_body(iterator, limit)) if is_new else ordinary())
+            return understand(page_from_wire, answer, "GetRecords")
 
 
 def _entry_to_wire(entry: PutEntry) -> dict[str, Any]:

@@ -5,9 +5,9 @@ The body is byte for byte that of botocore's serializer, which writes as `json.d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json.encoder import encode_basestring_ascii
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from botocore.parsers import ResponseParserError
@@ -15,6 +15,7 @@ from pybase64 import b64encode
 
 from shared.records import PutEntry, PutResult, PutResults
 
+T = TypeVar("T")
 _SHORT_BYTES: Final = 4096
 
 
@@ -43,11 +44,12 @@ def parse_put_results(body: bytes) -> Sequence[PutResult]:
         raise _unreadable("PutRecords", body, error) from None
 
 
-def checked(answer: Any, operation: str) -> Any:
-    """Return an answer that botocore parsed; it takes a page of HTML with status 200 for an empty answer."""
-    if "Records" not in answer:
-        raise ResponseParserError(f"The answer to {operation} has no records")
-    return answer
+def understand(read: Callable[[Any], T], answer: Any, operation: str) -> T:
+    """Read an answer that botocore parsed; it takes a page of HTML with status 200 for an empty answer."""
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResponseParserError(f"The answer to {operation} is not readable: {type(error).__name__}") from None
 
 
 def put_results(answer: Any) -> Sequence[PutResult]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -13,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.aws import record_page
+from shared.aws.kinesis import KinesisAdapter
 from shared.aws.kinesis_wire import parse_put_results, put_records_body
 from shared.aws.record_page import get_records_body, parse_record_page
+from shared.errors import AmbiguousCallError
 from shared.hash_key import HashKeyRange
 from shared.limits import HASH_KEY_MAX
 from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord, StreamRecords
@@ -123,6 +126,20 @@ def test_what_is_no_answer_is_refused_without_being_quoted(answer: bytes) -> Non
         with pytest.raises(ResponseParserError, match=f"{len(answer)} bytes") as caught:
             parse(answer)
         assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("answer", [{}, {"Records": [{}]}, {"Records": [{"ShardId": "s", "SequenceNumber": "x"}]}])
+async def test_what_is_no_answer_is_refused_in_the_ordinary_way_too(answer: dict[str, Any]) -> None:
+    """What botocore made of an unreadable answer is an error of ours, after which a producer tries again."""
+
+    async def answering(**_: Any) -> dict[str, Any]:
+        return answer
+
+    kinesis = KinesisAdapter(SimpleNamespace(put_records=answering, get_records=answering))
+    with pytest.raises(AmbiguousCallError, match="PutRecords"):
+        await kinesis.put_records("orders", [PutEntry(b"{}", "key")])
+    with pytest.raises(AmbiguousCallError, match="GetRecords"):
+        await kinesis.get_records("orders", "iterator", 1)
 
 
 @pytest.mark.parametrize("number", ["007", "0", "+7", " 7", "9" * 65])
