@@ -152,6 +152,11 @@ class Actor:
         if not self.is_stopping:
             self.stop()
 
+    def fail(self) -> None:
+        """Be killed, and stay away."""
+        self.is_away = True
+        self.end("the beginning of an outage")
+
     def come(self) -> None:
         """Start a process again after having left, once the last one has ended."""
         self.is_away = False

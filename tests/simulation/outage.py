@@ -19,12 +19,15 @@ from tests.simulation.web_log import number_of
 
 if TYPE_CHECKING:
     from shared.lease import Lease
+    from tests.simulation.actor import Actor
     from tests.simulation.world import World
     from tests.support.fake_kinesis import FakeShard
 
 _SHARE: Final = 0.6  # of the worlds in which every record has to become an event or a dead letter in the bucket
 _LONG_SHARE: Final = 0.3  # of outages: so long that nothing is left, and that tombstones are deleted
 _LATE_SHARE: Final = 0.3  # of outages: they end when nobody writes any more, so that no later record tells of a gap
+_SUDDEN_SHARE: Final = 0.2  # of workers: they are killed at its beginning, between two steps of a flush if there is one
+_LOOK_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 120
 _RETENTION_SECONDS: Final = 86_400.0  # the fake's
 _BEFORE: Final = Position(0, -1)
@@ -56,12 +59,27 @@ class Outage:
             return
         chaos_seconds = self._world.chaos_seconds
         begin = self._chance.uniform(chaos_seconds / 6, chaos_seconds * 2 / 3)
+        sudden = random.Random(f"sudden outage {self._world.seed}")
         for actor in self._world.workers:
-            self._world.at(begin + self._chance.uniform(0, 3), actor.leave)
+            when = begin + self._chance.uniform(0, 3)
+            if sudden.random() < _SUDDEN_SHARE:
+                self._world.at(begin, self._fail_in_a_flush, actor, when)
+            else:
+                self._world.at(when, actor.leave)
         end = begin + self._chance.uniform(4, 25)
         if random.Random(f"late outage {self._world.seed}").random() < _LATE_SHARE:
             end = chaos_seconds - self._chance.uniform(0, 5)
         self._world.at(end, self._pass_time)
+
+    def _fail_in_a_flush(self, actor: Actor, latest: float) -> None:
+        """Kill a worker as soon as one of its flushes is prepared and not committed, at the latest at `latest`."""
+        names = {actor.name, actor.process.name if actor.process is not None else ""}
+        flushing = (row for row in self._world.leases.rows.values() if row.pending is not None)
+        now = self._world.loop.time()
+        if now >= latest or any(row.owner in names for row in flushing):
+            actor.fail()
+        else:
+            self._world.at(now + _LOOK_SECONDS, self._fail_in_a_flush, actor, latest)
 
     def _pass_time(self) -> None:
         """Let a day or more go by while nothing runs at all: only clocks notice."""
