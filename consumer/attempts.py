@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from consumer.core.attempt_policy import AttemptPolicy
+from consumer.core.attempt_policy import AttemptPolicy, attempts_before, with_attempt
 from consumer.core.chunk import Chunk
 from consumer.core.flush_format import FlushFormat
 from consumer.core.object_key import position_text
 from consumer.lease_table import HeldLease
 from shared.errors import ConfigurationError, ShardHaltedError
-from shared.lease import LeaseChange, PendingFlush
+from shared.lease import PendingFlush
 from shared.ports import Telemetry
 
 # About as many as it takes to find a record that kills. The search for one may have brought the flush up to eight.
@@ -24,14 +24,23 @@ class Attempts:
         self._held = held
         self._telemetry = telemetry
         self._has_begun = False
-        self._take_policy(AttemptPolicy(held.row.attempts))
+        self._take_policy(AttemptPolicy(self._before))
         if self.policy.is_careful:
             telemetry.warning(
                 "shard_read_carefully",
                 shard_id=held.shard_id,
-                attempts=held.row.attempts,
+                attempts=self.policy.attempts,
                 piece_records=self.policy.records_max,
             )
+
+    @property
+    def _before(self) -> int:
+        return attempts_before(self._held.row, self._held.process)
+
+    async def _count(self) -> None:
+        change = with_attempt(self._held.row, self._held.process)
+        if change is not None:
+            await self._held.write(change)
 
     def _take_policy(self, policy: AttemptPolicy) -> None:
         self.policy = policy
@@ -41,7 +50,7 @@ class Attempts:
         """Say in the row that records behind the checkpoint are looked at now: once, or before each careful piece."""
         if not self._has_begun or self.policy.is_careful:
             self._has_begun = True
-            await self._held.write(LeaseChange(attempts=self._held.row.attempts + 1))
+            await self._count()
 
     async def begin_replay(self, pending: PendingFlush) -> None:
         """Say in the row that a prepared flush is finished now; ShardHaltedError if that has ended too many processes.
@@ -58,7 +67,7 @@ class Attempts:
             ) from error
         if is_condemned:
             return
-        attempts = self._held.row.attempts
+        attempts = self._before
         if attempts >= _REPLAY_ATTEMPTS_MAX:
             raise ShardHaltedError(
                 f"{attempts} attempts at the prepared flush of `{self._held.shard_id}` ended with their process, limit "
@@ -66,7 +75,7 @@ class Attempts:
                 f"{position_text(pending.last)}",
                 hint="Restart with more memory, or with the release that prepared it",
             )
-        await self._held.write(LeaseChange(attempts=attempts + 1))
+        await self._count()
 
     def judge(self, chunk: Chunk) -> int:
         """Refuse the one record of a piece if it has killed too often; return the attempts at it, 0 if it is let in."""

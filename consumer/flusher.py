@@ -154,6 +154,7 @@ class Flusher:
                 marks=batch.marks or {},
                 pending=None,
                 attempts=self.attempts.policy.after_commit,
+                attempted_by=(),
             )
         )
         self._counters.commits += 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
+from consumer.core.attempt_policy import without_attempt
 from consumer.retrier import Retrier
 from shared.errors import LeaseLostError
 from shared.lease import Lease, LeaseChange, LeaseExpectation, Presence, TableRows
@@ -16,6 +18,11 @@ class WriteIds:
     def __init__(self, random: Random) -> None:
         self._nonce = f"{random.getrandbits(64):016x}"
         self._count = 0
+
+    @property
+    def process(self) -> str:
+        """The nonce: it names this process, and no other that has its worker id before or after it."""
+        return self._nonce
 
     def draw(self) -> str:
         """Return an id that nobody drew before."""
@@ -59,6 +66,11 @@ class HeldLease:
     def epoch(self) -> int:
         """The epoch at which it was taken."""
         return self.row.epoch
+
+    @property
+    def process(self) -> str:
+        """The name of this process in the row's attempts."""
+        return self._write_ids.process
 
     @property
     def row_with_news(self) -> Lease:
@@ -114,7 +126,7 @@ class HeldLease:
         """
         write_id = self._write_ids.draw()
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
-        change = replace(self._news(), owner=None, successor=None, attempts=0, write_id=write_id)
+        change = replace(self._news(), owner=None, successor=None, attempts=0, attempted_by=(), write_id=write_id)
         if successor is not None:
             change = replace(change, owner=successor, epoch=self.epoch + 1)
 
@@ -217,6 +229,23 @@ class LeaseTable:
         """Undo what another worker asked for; False if the row changed meanwhile."""
         expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, successor=row.successor)
         return await self._name_successor(row.shard_id, expectation, None)
+
+    async def take_back_attempt(self, row: Lease) -> None:
+        """Take back an attempt of this process, which lives, at a row that it does not hold; no change if that moved.
+
+        Like an ask it leaves version and write id alone, so that the owner does not notice. An owner that counts its
+        own attempt meanwhile writes the one taken back once more: whoever looks again takes it back again.
+        """
+        change = without_attempt(row, self._write_ids.process)
+        if change is None:
+            return
+        expectation = LeaseExpectation(owner=row.owner, epoch=row.epoch, version=row.version)
+
+        async def attempt() -> None:
+            with suppress(ConditionFailedError):  # what the row holds now is seen at the next look
+                await self._store.update_lease(row.shard_id, expectation, change)
+
+        await self._retrier.call("lease_attempt", attempt)
 
     async def _name_successor(self, shard_id: str, expectation: LeaseExpectation, successor: str | None) -> bool:
         """Neither version nor write id moves: a data write of the owner, under way or lost, must not notice."""

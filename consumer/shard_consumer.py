@@ -255,6 +255,7 @@ class ShardConsumer:
                     self._end(page)
                     break
                 del page  # before the next one takes its room
+            await self._flusher.anchor_time(reader.latest_at)  # a stop may have come before the first page
         finally:
             await reader.aclose()
 

@@ -330,6 +330,7 @@ class Worker:
         async with asyncio.TaskGroup() as declines:
             for row in plan.decline:
                 declines.create_task(self._decline(row))
+        await self._take_back_attempts(rows)
         await self._show_presence()  # an owner declines whom it can't see
         for row in plan.ask:
             succession.ask(row, group)
@@ -347,6 +348,12 @@ class Worker:
     async def _decline(self, row: Lease) -> None:
         if await self._table.decline(row):
             self._telemetry.info("lease_ask_declined", shard_id=row.shard_id, asker=row.successor or "")
+
+    async def _take_back_attempts(self, rows: TableRows) -> None:
+        """Let nobody take a lost lease for a death: this process lives, whatever it began to look at."""
+        for row in rows.leases:
+            if row.shard_id not in self._holdings:
+                await self._table.take_back_attempt(row)
 
     async def _show_presence(self) -> None:
         """Let others count this worker while no lease shows it, and tidy up after those that died."""

@@ -103,6 +103,7 @@ class Lease:
     pending: PendingFlush | None = None
     marks: Marks = field(default_factory=lambda: NO_MARKS)
     attempts: int = 0
+    attempted_by: tuple[str, ...] = ()  # the processes whose attempts are among these, each with one at most
     finished_at: float | None = None  # seconds since the epoch; when the shard end was stored
     is_paused: bool = False  # an operator's wish: the owner keeps the lease and reads nothing
     generation: int = 0  # how often an operator moved the checkpoint: objects of two readings have different keys
@@ -180,6 +181,7 @@ class LeaseChange:
     pending: PendingFlush | Unset | None = UNSET
     marks: Marks | Unset = UNSET
     attempts: int | Unset = UNSET
+    attempted_by: tuple[str, ...] | Unset = UNSET
     finished_at: float | Unset | None = UNSET
     is_paused: bool | Unset = UNSET
     generation: int | Unset = UNSET

@@ -1,7 +1,8 @@
 """How a shard is read after attempts that ended with the process: in ever smaller pieces, down to the one record.
 
 A record that kills the process (memory, a crash in native code) can't be caught. The lease row counts the attempts
-at what lies behind the checkpoint; whatever commits resets it.
+at what lies behind the checkpoint; whatever commits resets it. An attempt names its process, since one that only lost
+its lease goes on to live: it takes its attempt back (`without_attempt`), and none of its own is a death to it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.core.chunk import CHUNK_RECORDS
+from shared.lease import Lease, LeaseChange
 
 TRUSTED_ATTEMPTS: Final = 3  # a process may die for other reasons
 _SMALLER_BITS: Final = 2  # a piece is a quarter of the last
@@ -17,6 +19,8 @@ _FIRST_SUSPECTS: Final = 20_000  # records; two whole pages
 # Attempts at one record alone, after which it is not tried again: two, since another shard may have killed one.
 _ALONE_ATTEMPTS: Final = 3
 _ALONE_FROM: Final = 6  # attempts at which pieces have one record: 64, 16, 4, 1
+
+_NAMES_MAX: Final = 16  # more than end a search, or halt a replay
 
 assert CHUNK_RECORDS >> _SMALLER_BITS * (_ALONE_FROM - TRUSTED_ATTEMPTS + 1) == 1
 
@@ -56,3 +60,24 @@ class AttemptPolicy:
     def after_commit(self) -> int:
         """How many attempts a commit leaves in the row: the next piece is to be as small."""
         return 0 if not self.is_careful or self.is_condemned else min(self.attempts, _ALONE_FROM)
+
+
+def attempts_before(row: Lease, process: str) -> int:
+    """Return how many attempts in a row may have ended with their process: all but the one of `process`, which asks."""
+    return row.attempts if process not in row.attempted_by else max(0, row.attempts - 1)
+
+
+def with_attempt(row: Lease, process: str) -> LeaseChange | None:
+    """Return what counts an attempt of a process; None if it has one in the row: it can't die twice."""
+    if process in row.attempted_by:
+        return None
+    names = tuple(sorted((*row.attempted_by[: _NAMES_MAX - 1], process)))
+    return LeaseChange(attempts=row.attempts + 1, attempted_by=names)
+
+
+def without_attempt(row: Lease, process: str) -> LeaseChange | None:
+    """Return what takes back the attempt of a process that lives; None if it has none in the row."""
+    if process not in row.attempted_by:
+        return None
+    names = tuple(name for name in row.attempted_by if name != process)
+    return LeaseChange(attempts=attempts_before(row, process), attempted_by=names)

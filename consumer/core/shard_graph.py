@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
+from consumer.core.range_index import RangeIndex
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, Checkpoint, CheckpointKind, Lease, Marks
 from shared.records import Shard
 
@@ -26,33 +28,69 @@ def merge_marks(rows: Iterable[Lease]) -> Marks:
 def may_start(lease: Lease, leases: Mapping[str, Lease]) -> bool:
     """Whether a row may be read now: it is unfinished, and each parent that has a row is at SHARD_END.
 
-    A parent without a row was trimmed before this application saw it; see `parents_of`.
+    A parent without a row was trimmed before this application saw it; see `Ancestry.parents_of`.
     """
     if lease.checkpoint.is_shard_end:
         return False
     return all(leases[parent].checkpoint.is_shard_end for parent in lease.parents if parent in leases)
 
 
-def parents_of(shard: Shard, listed: Mapping[str, Shard], leases: Mapping[str, Lease]) -> tuple[str, ...]:
-    """Return the shards that have to be read before a shard, and that it inherits from.
+class Ancestry:
+    """What the listing and the table tell together about who comes before a shard."""
 
-    These are its parents, unless one was trimmed that never got a row. In its place stand the last ones before it of
-    the same hash keys that are known, however many reshardings lie between. Ids rise, and ranges of shards that are
-    open at once never overlap, so that such a shard with a lower id is an ancestor.
-    """
-    if all(parent in listed or parent in leases for parent in shard.parents):
-        return shard.parents
-    known: list[Shard | Lease] = [each for each in listed.values() if not each.is_open]
-    known += [row for name, row in leases.items() if name not in listed or not listed[name].is_open]
-    before = {
-        each.shard_id: each.parents
-        for each in known
-        if each.shard_id < shard.shard_id
-        and each.hash_key_range is not None
-        and each.hash_key_range.overlaps(shard.hash_key_range)
-    }
-    nearest = before.keys() - {parent for parents in before.values() for parent in parents}
-    return tuple(sorted({*shard.parents, *nearest}))
+    def __init__(self, listed: Mapping[str, Shard], leases: Mapping[str, Lease]) -> None:
+        self._listed = listed
+        self._leases = leases
+        self._followed: dict[str, bool] = {}
+
+    def parents_of(self, shard: Shard) -> tuple[str, ...]:
+        """Return the shards that have to be read before a shard, and that it inherits from.
+
+        These are its parents, unless one was trimmed that never got a row. In its place stand the last ones before it
+        of the same hash keys that are known, however many reshardings lie between. Ids rise, and ranges of shards that
+        are open at once never overlap, so that such a shard with a lower id is an ancestor.
+        """
+        if all(parent in self._listed or parent in self._leases for parent in shard.parents):
+            return shard.parents
+        overlapping = self._closed_index.overlapping(shard.hash_key_range)
+        before = {name for name in overlapping if name < shard.shard_id}
+        nearest = before.difference(*(self._closed[name].parents for name in before))
+        return tuple(sorted({*shard.parents, *nearest}))
+
+    @cached_property
+    def _closed(self) -> dict[str, Shard | Lease]:
+        """All that may be an ancestor; a row knows the ancestors that stand in for its parents, too."""
+        known: list[Shard | Lease] = [each for each in self._listed.values() if not each.is_open]
+        known += [
+            row for name, row in self._leases.items() if name not in self._listed or not self._listed[name].is_open
+        ]
+        return {each.shard_id: each for each in known if each.hash_key_range is not None}
+
+    @cached_property
+    def _closed_index(self) -> RangeIndex:
+        return RangeIndex(
+            (name, each.hash_key_range) for name, each in self._closed.items() if each.hash_key_range is not None
+        )
+
+    def is_followed(self, shard: Shard) -> bool:
+        """Whether an ancestor has a row; walked without recursion, as a chain of reshardings may be long."""
+        known = self._followed
+        path = [shard]
+        while path:
+            current = path[-1]
+            if current.shard_id in known:
+                path.pop()
+                continue
+            parents = self.parents_of(current)
+            if any(parent in self._leases for parent in parents):
+                known[current.shard_id] = True
+                continue
+            unknown = [self._listed[each] for each in parents if each in self._listed and each not in known]
+            if unknown:
+                path.extend(unknown)
+                continue
+            known[current.shard_id] = any(known.get(parent, False) for parent in parents)
+        return known[shard.shard_id]
 
 
 def rows_to_create(
@@ -70,18 +108,18 @@ def rows_to_create(
     """
     listed = {shard.shard_id: shard for shard in shards}
     created: list[Lease] = []
-    followed: dict[str, bool] = {}
+    ancestry = Ancestry(listed, leases)
     for shard in sorted(listed.values(), key=lambda each: each.shard_id):
         if shard.shard_id in leases:
             continue
-        if initial == AT_LATEST and not _is_followed(shard, listed, leases, followed):
+        if initial == AT_LATEST and not ancestry.is_followed(shard):
             if shard.is_open:
                 created.append(_row(shard, initial, ()))
             continue
         parents = [
             parent
-            for parent in parents_of(shard, listed, leases)
-            if parent in leases or (parent in listed and _gets_row(listed[parent], initial, listed, leases, followed))
+            for parent in ancestry.parents_of(shard)
+            if parent in leases or (parent in listed and _gets_row(listed[parent], initial, ancestry))
         ]
         rows = [leases[parent] for parent in parents if parent in leases]
         if len(rows) < len(parents) or not all(row.checkpoint.is_shard_end for row in rows):
@@ -91,14 +129,8 @@ def rows_to_create(
     return tuple(created)
 
 
-def _gets_row(
-    shard: Shard,
-    initial: Checkpoint,
-    listed: Mapping[str, Shard],
-    leases: Mapping[str, Lease],
-    followed: dict[str, bool],
-) -> bool:
-    return initial != AT_LATEST or shard.is_open or _is_followed(shard, listed, leases, followed)
+def _gets_row(shard: Shard, initial: Checkpoint, ancestry: Ancestry) -> bool:
+    return initial != AT_LATEST or shard.is_open or ancestry.is_followed(shard)
 
 
 def _inherit(row: Lease, parents: Sequence[Lease]) -> Lease:
@@ -133,28 +165,6 @@ def is_paused(lease: Lease, leases: Mapping[str, Lease]) -> bool:
         seen.update(parent.shard_id for parent in parents)
         unseen += parents
     return False
-
-
-def _is_followed(
-    shard: Shard, listed: Mapping[str, Shard], leases: Mapping[str, Lease], known: dict[str, bool]
-) -> bool:
-    """Whether an ancestor has a row; walked without recursion, as a chain of reshardings may be long."""
-    path = [shard]
-    while path:
-        current = path[-1]
-        if current.shard_id in known:
-            path.pop()
-            continue
-        parents = parents_of(current, listed, leases)
-        if any(parent in leases for parent in parents):
-            known[current.shard_id] = True
-            continue
-        unknown = [listed[each] for each in parents if each in listed and each not in known]
-        if unknown:
-            path.extend(unknown)
-            continue
-        known[current.shard_id] = any(known.get(parent, False) for parent in parents)
-    return known[shard.shard_id]
 
 
 def _row(shard: Shard, checkpoint: Checkpoint, parents: Sequence[Lease]) -> Lease:

@@ -129,6 +129,7 @@ async def apply_import(ports: KclPorts, rows: Sequence[Lease]) -> int:
             read_through=None,
             closed_until=None,
             attempts=0,
+            attempted_by=(),
             generation=known.generation + 1,
         )
         await held.write(change)

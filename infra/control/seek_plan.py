@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from consumer.core.shard_graph import parents_of
+from consumer.core.shard_graph import Ancestry
 from infra.audit.core.lineage import lineage_order
 from shared.errors import ConfigurationError
 from shared.lease import AT_TRIM_HORIZON, Checkpoint, CheckpointKind, Lease, LeaseChange
@@ -68,6 +68,7 @@ def change_for(row: Lease, target: SeekTarget) -> LeaseChange:
         read_through=None,
         closed_until=None,
         attempts=0,
+        attempted_by=(),
     )
     return change if row.pending is not None else replace(change, checkpoint=target.checkpoint)
 
@@ -93,8 +94,9 @@ def followed_later(shards: Iterable[Shard], rows: Mapping[str, Lease], moved: Co
     """
     followed: set[str] = set()
     listed = {shard.shard_id: shard for shard in shards}
+    ancestry = Ancestry(listed, rows)
     for shard in sorted(listed.values(), key=lambda each: each.shard_id):  # ids rise: parents come first
-        parents = parents_of(shard, listed, rows)
+        parents = ancestry.parents_of(shard)
         if any(parent in rows or parent in moved or parent in followed for parent in parents):
             followed.add(shard.shard_id)
     return frozenset(followed.difference(rows))

@@ -218,6 +218,7 @@ class LeaseScript:
             closed_until=draw.choice((None, 1_790_000_000.25)),
             successor=draw.choice(_OWNERS),
             load=draw.randrange(3),
+            attempted_by=draw.choice(((), ("a",), ("a", "b"))),
         )
 
     def _position(self) -> Position:

@@ -155,7 +155,7 @@ def one_parent_of_a_merge(patch: Patch) -> None:
 @bug("a shard whose parent is gone without a row inherits from the last ones of its hash keys")
 def orphans_begin_bare(patch: Patch) -> None:
     """Look at parents only."""
-    patch.setattr(shard_graph, "parents_of", lambda shard, listed, leases: shard.parents)
+    patch.setattr(shard_graph.Ancestry, "parents_of", lambda self, shard: shard.parents)
 
 
 @bug("a child is read from TRIM_HORIZON")

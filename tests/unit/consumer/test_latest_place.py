@@ -43,6 +43,29 @@ def test_a_shard_at_latest_keeps_its_place_when_its_worker_changes(is_killed: bo
     assert cloud.leases.rows[FIRST].start_timestamp is None
 
 
+def test_a_worker_that_is_stopped_before_its_first_page_leaves_its_place() -> None:
+    """It knows since when it would have read, and the next one begins there."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await asyncio.sleep(60)
+        stop, task, _ = cloud.start(cloud.worker(start_from="LATEST"))
+        cloud.network.delay = lambda: 1.0 if cloud.network.calls[-1] == "kinesis.get_records" else 0.003
+        await cloud.until(lambda: "kinesis.get_records" in cloud.network.calls)
+        assert cloud.leases.rows[FIRST].start_timestamp is None
+        stop.set()
+        await task
+        assert cloud.leases.rows[FIRST].start_timestamp is not None
+        await cloud.put_numbered(0, 3)
+        stop, task, _ = cloud.start(cloud.worker(start_from="LATEST"))
+        await asyncio.sleep(40)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert [event["n"] for event in cloud.stored()] == [0, 1, 2]
+
+
 @pytest.mark.parametrize("pushed", [False, True])
 def test_a_time_that_is_yet_to_come_holds_nothing_up(pushed: bool) -> None:
     """A worker whose clock had jumped ahead leaves a time that the service refuses: the next begins at LATEST."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
+from consumer.core.range_index import RangeIndex
 from consumer.core.shard_graph import is_paused, rows_to_create
 from infra.control.seek_plan import SeekTarget, followed_later, row_for
 from shared.hash_key import FULL_RANGE, HashKeyRange, even_ranges
@@ -77,3 +79,68 @@ def test_a_seek_leaves_an_orphan_to_the_workers() -> None:
     """Its row is made, with what it inherits, once the shard before it is read."""
     assert followed_later([_ORPHAN], {"s0": _GRANDPARENT}, []) == {"s3"}
     assert row_for(_ORPHAN, SeekTarget(), {}).parents == ("s1",)
+
+
+class _CountedKey(int):
+    """A hash key that counts how often it is compared."""
+
+    count = 0
+
+    def __lt__(self, other: object) -> bool:
+        _CountedKey.count += 1
+        return int(self) < other  # type: ignore[operator] - what int compares with
+
+    def __le__(self, other: object) -> bool:
+        _CountedKey.count += 1
+        return int(self) <= other  # type: ignore[operator] - what int compares with
+
+    def __gt__(self, other: object) -> bool:
+        _CountedKey.count += 1
+        return int(self) > other  # type: ignore[operator] - what int compares with
+
+    def __ge__(self, other: object) -> bool:
+        _CountedKey.count += 1
+        return int(self) >= other  # type: ignore[operator] - what int compares with
+
+    __hash__ = int.__hash__
+
+
+def test_many_orphans_are_not_compared_with_every_shard() -> None:
+    """A stream of a thousand shards was split twice, and the shards between are gone: rows cost a few looks each."""
+    closed, children = (
+        [HashKeyRange(_CountedKey(each.start), _CountedKey(each.end)) for each in even_ranges(count)]
+        for count in (1_024, 4_096)
+    )
+    rows = {
+        f"s0{number:04}": Lease(f"s0{number:04}", checkpoint=SHARD_END, hash_key_range=covered)
+        for number, covered in enumerate(closed)
+    }
+    shards = [
+        Shard(f"s2{number:04}", covered, parent_shard_id=f"s1{number // 2:04}")
+        for number, covered in enumerate(children)
+    ]
+    _CountedKey.count = 0
+    created = rows_to_create(shards, rows, AT_LATEST)
+    assert _CountedKey.count < 200 * len(shards), "eleven levels, in a few steps each, twice"
+    assert [row.parents for row in created[:5]] == [
+        ("s10000", "s00000"),
+        ("s10000", "s00000"),
+        ("s10001", "s00000"),
+        ("s10001", "s00000"),
+        ("s10002", "s00001"),
+    ]
+    assert len(created) == len(shards)
+
+
+def test_an_index_finds_what_a_look_at_each_finds() -> None:
+    """Whatever overlaps: nested ranges, equal ones, single keys, and none at all."""
+    chance = random.Random(5)
+    for count in (0, 1, 2, 3, 7, 8, 9, 33):
+        bounds = [sorted((chance.randrange(40), chance.randrange(40))) for _ in range(count)]
+        ranges = {f"s{number}": HashKeyRange(start, end) for number, (start, end) in enumerate(bounds)}
+        index = RangeIndex(ranges.items())
+        for start in range(40):
+            for end in range(start, 40):
+                wanted = HashKeyRange(start, end)
+                found = list(index.overlapping(wanted))
+                assert sorted(found) == sorted(name for name, each in ranges.items() if each.overlaps(wanted))
