@@ -104,6 +104,12 @@ def attempts_never_reset(patch: Patch) -> None:
     patch.setattr(AttemptPolicy, "after_commit", property(lambda self: self.attempts + 1))
 
 
+@bug("an attempt names its process, not the worker, whose name comes back with a restart")
+def attempts_named_after_workers(patch: Patch) -> None:
+    """Take the attempt of a worker's last life for one of this life."""
+    patch.setattr(HeldLease, "process", property(lambda self: self._owner))
+
+
 @bug("a condemned record is not decoded")
 def condemned_record_decoded(patch: Patch) -> None:
     """Decode all of a chunk."""
