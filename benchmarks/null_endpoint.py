@@ -60,6 +60,7 @@ def _control_answers(ranges: Sequence[HashKeyRange]) -> dict[bytes, bytes]:
         "DescribeStreamSummary": {"StreamDescriptionSummary": {**common, "OpenShardCount": len(shards)}},
         "ListShards": {"Shards": shards},
         "GetShardIterator": {"ShardIterator": "AAA"},
+        "PutRecord": {"ShardId": _shard_id(0), "SequenceNumber": _SEQUENCE.decode()},
     }
     return {name.encode(): _answer(json.dumps(answer).encode()) for name, answer in answers.items()}
 
