@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Final, TypeVar
 
 import orjson
@@ -19,6 +18,7 @@ from shared.records import PutEntry
 from shared.settings import ConsumerSettings
 from tests.simulation.actor import Actor, Machine
 from tests.simulation.faults import FaultPlan, SimulatedNetwork
+from tests.simulation.library_blows import reshard, strike
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.story import Story, StoryTelemetry
 from tests.support.fake_fan_out import FakeFanOut
@@ -162,7 +162,7 @@ class ProcessingWorld:
         for number, when in enumerate(sorted(chance.uniform(0, 0.9 * _CHAOS_SECONDS) for _ in range(_RECORDS))):
             self._at(when, self._put, number)
         for _ in range(chance.choice([0, 1, 3])):
-            self._at(chance.uniform(1, _CHAOS_SECONDS), self._reshard)
+            self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance)
         for action in ("kill", "kill", "kill", "freeze", "freeze", "stop", "stop"):
             self._at(chance.uniform(0.5, _CHAOS_SECONDS * 1.5), self._strike, action)
         await asyncio.sleep(_CHAOS_SECONDS)
@@ -191,23 +191,7 @@ class ProcessingWorld:
         self.kinesis.append(self.stream, shard, PutEntry(orjson.dumps(event), key))
 
     def _strike(self, action: str) -> None:
-        actor = self.chance.choice(self.actors)
-        match action:
-            case "kill":
-                actor.kill("at random")
-            case "stop":
-                actor.stop()
-            case _:
-                actor.freeze(self.chance.uniform(1, 20))
-
-    def _reshard(self) -> None:
-        shards = [each.shard for each in self.stream.open_shards()]
-        pairs = list(pairwise(shards))
-        if pairs and self.chance.random() < 0.5:
-            low, high = self.chance.choice(pairs)
-            self.kinesis.merge_shards(_SOURCE, low.shard_id, high.shard_id)
-        else:
-            self.kinesis.split_shard(_SOURCE, self.chance.choice(shards).shard_id)
+        strike(self.chance.choice(self.actors), action, self.chance)
 
     def _missing(self) -> str:
         for shard_id, shard in self.stream.shards.items():

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 import orjson
@@ -23,6 +22,7 @@ from shared.records import PutEntry
 from shared.settings import ProducerSettings
 from tests.simulation.actor import Actor, Machine
 from tests.simulation.faults import FaultPlan, SimulatedNetwork
+from tests.simulation.library_blows import reshard, strike
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.story import Story, StoryTelemetry
 from tests.support.fake_files import FakeFiles
@@ -250,7 +250,7 @@ class PuttingWorld:
         for actor in self.actors:
             self._at(chance.uniform(0, 2), actor.start)
         for _ in range(chance.choice([0, 1, 3])):
-            self._at(chance.uniform(1, _CHAOS_SECONDS), self._reshard)
+            self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance)
         for action in ("kill", "kill", "freeze", "stop", "stop", "power"):
             self._at(chance.uniform(0.5, _CHAOS_SECONDS * 1.5), self._strike, action)
         await asyncio.sleep(_CHAOS_SECONDS)
@@ -281,26 +281,11 @@ class PuttingWorld:
 
     def _strike(self, action: str) -> None:
         number = self.chance.randrange(len(self.actors))
-        actor = self.actors[number]
-        match action:
-            case "kill":
-                actor.kill("at random")
-            case "power":
-                actor.end("power loss")
-                self._disks[number].lose_power()
-            case "stop":
-                actor.stop()
-            case _:
-                actor.freeze(self.chance.uniform(1, 20))
-
-    def _reshard(self) -> None:
-        shards = [each.shard for each in self.stream.open_shards()]
-        pairs = list(pairwise(shards))
-        if pairs and self.chance.random() < 0.5:
-            low, high = self.chance.choice(pairs)
-            self.kinesis.merge_shards(_STREAM, low.shard_id, high.shard_id)
+        if action == "power":
+            self.actors[number].end("power loss")
+            self._disks[number].lose_power()
         else:
-            self.kinesis.split_shard(_STREAM, self.chance.choice(shards).shard_id)
+            strike(self.actors[number], action, self.chance)
 
     # The verdict: what a reader sees that knows of each source and lane how far it has come.
 

@@ -1,0 +1,31 @@
+"""The blows that fall on the worlds of library users: kills, stops, freezes and reshardings."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+from tests.simulation.actor import Actor
+from tests.support.fake_kinesis import FakeKinesis, FakeStream
+
+
+def strike(actor: Actor, action: str, chance: random.Random) -> None:
+    """Kill, stop or freeze a process."""
+    match action:
+        case "kill":
+            actor.kill("at random")
+        case "stop":
+            actor.stop()
+        case _:
+            actor.freeze(chance.uniform(1, 20))
+
+
+def reshard(kinesis: FakeKinesis, stream: FakeStream, chance: random.Random) -> None:
+    """Merge two neighbours, or split a shard."""
+    shards = [each.shard for each in stream.open_shards()]
+    pairs = list(pairwise(shards))
+    if pairs and chance.random() < 0.5:
+        low, high = chance.choice(pairs)
+        kinesis.merge_shards(stream.name, low.shard_id, high.shard_id)
+    else:
+        kinesis.split_shard(stream.name, chance.choice(shards).shard_id)
