@@ -12,7 +12,7 @@ from shared.lifecycle import StopSignal
 from shared.ports import ObjectStore
 from tests.simulation.actor import Machine
 from tests.simulation.draw import SOURCE, draw_producer_settings
-from tests.simulation.loop import PROCESS
+from tests.simulation.loop import process_name
 from tests.simulation.story import StoryTelemetry
 from tests.simulation.web_log import WebLog
 from tests.support.fake_uploads import UploadingObjects
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 
 _SPARE_SECONDS: Final = 10.0  # a call that is under way ends by itself, and a release is tried
-
-
-def _process_name() -> str:
-    process = PROCESS.get()
-    assert process is not None
-    return process.name
 
 
 class ProducerLife:
@@ -49,11 +43,11 @@ class ProducerLife:
             files=self._log.disk,
             clock=machine,
             random=random.Random(world.chance.getrandbits(64)),
-            telemetry=StoryTelemetry(world.story, _process_name()),
+            telemetry=StoryTelemetry(world.story, process_name()),
             settings=self._settings,
             stop=stop,
         )
-        world.story.tell(_process_name(), f"summary {summary}")
+        world.story.tell(process_name(), f"summary {summary}")
 
 
 class WorkerLife:
@@ -75,7 +69,7 @@ class WorkerLife:
         from consumer.worker import Worker  # noqa: PLC0415
 
         world = self._world
-        name = _process_name()
+        name = process_name()
         settings = self._settings.model_copy(update={"worker_id": self._name if self._keeps_id else name})
         chance = random.Random(world.chance.getrandbits(64))
         telemetry = StoryTelemetry(world.story, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import heapq
 import sys
 import warnings
@@ -61,6 +62,13 @@ class Process:
 
 PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
 WORLD_CONTEXT = Context()  # in which the world outside all processes runs: the network, the services, the faults
+
+
+def process_name() -> str:
+    """Return the name of the process that asks."""
+    process = PROCESS.get()
+    assert process is not None
+    return process.name
 
 
 class Handle:
@@ -286,6 +294,9 @@ class SimulationLoop(asyncio.AbstractEventLoop):
 
         Raises DeadlockError, LiveLockError, or what `main` raises.
         """
+        # Collecting cycles would run finalisers at moments that depend on the memory of everything before.
+        gc.collect(0)
+        gc.disable()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(finalizer=self._finalise_generator)
         asyncio._set_running_loop(self)
@@ -300,6 +311,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
             self._running = False
             asyncio._set_running_loop(None)
             sys.set_asyncgen_hooks(*hooks)
+            gc.enable()
 
     def _advance(self) -> None:
         timers, ready = self._timers, self._ready

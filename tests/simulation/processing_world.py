@@ -19,7 +19,7 @@ from shared.settings import ConsumerSettings
 from tests.simulation.actor import Actor, Machine
 from tests.simulation.faults import FaultPlan, SimulatedNetwork
 from tests.simulation.library_blows import reshard, strike
-from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
+from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop, process_name
 from tests.simulation.story import Story, StoryTelemetry
 from tests.support.fake_fan_out import FakeFanOut
 from tests.support.fake_kinesis import FakeKinesis
@@ -109,13 +109,14 @@ class ProcessingWorld:
             app="simulated",
             on_dead_letter=self._keep,
             concurrency_max=self.concurrency_max,
-            settings=self.settings,
+            # By itself, a consumer draws its id from the system: another story in every run.
+            settings=self.settings.model_copy(update={"worker_id": process_name()}),
             kinesis=self.kinesis,
             leases=self.leases,
             fan_out=self.fan_out,
             clock=machine,
             chance=random.Random(self.chance.getrandbits(64)),
-            telemetry=StoryTelemetry(self.story, "worker"),
+            telemetry=StoryTelemetry(self.story, process_name()),
         )
         async with consumer, asyncio.TaskGroup() as group:
             group.create_task(_forward(stop.requested, consumer))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -169,16 +168,11 @@ class World:
 
     def run(self) -> Outcome:
         """Live through chaos and calm, and judge."""
-        # Collecting cycles would run finalisers at moments that depend on the memory of everything before.
-        gc.collect(0)
-        gc.disable()
         try:
             with self.ledgers.watching(), self.killers.watching():
                 self.loop.run(self._main())
         except SimulationError as error:
             self.violations.append(f"{type(error).__name__}: {error}")
-        finally:
-            gc.enable()
         for actor in self.actors:
             actor.look_at_stop()
             self.violations += actor.violations
