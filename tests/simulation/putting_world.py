@@ -18,12 +18,13 @@ from shared.errors import DeliveryFailedError, InvalidRequestError, RecordReject
 from shared.event import EventId
 from shared.lifecycle import StopSignal
 from shared.ports import Delivered
-from shared.records import PutEntry
+from shared.records import Distribution, PutEntry
 from shared.settings import ProducerSettings
 from tests.simulation.actor import Actor, Machine
 from tests.simulation.faults import FaultPlan, SimulatedNetwork
 from tests.simulation.library_blows import reshard, strike
 from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
+from tests.simulation.putting_draw import PuttingUsage
 from tests.simulation.story import Story, StoryTelemetry
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis, FakeStream
@@ -34,6 +35,7 @@ _SETTLE_SECONDS_MAX: Final = 600.0
 _PUTTERS: Final = 3
 _PUTS: Final = 60  # of one task, at most
 _REFUSED: Final = b"@refused@"
+_CUT_LANES_RESHARDINGS: Final = 5  # more of them: most fall on shards that share no lane
 _BUFFER_BYTES: Final = 24_000  # far below what the settings allow, so that it is full often
 # Room for more than the lanes behind refused records, which wait until another lane shows that the stream is well.
 _BUFFER_BYTES_WITH_REFUSED: Final = 400_000
@@ -62,7 +64,9 @@ class PuttingWorld:
 
     Promised is: what was delivered by its receipt, was accepted before a flush or an end that left nothing, or was
     written to the spill, arrives; a reader that drops duplicates by their marks sees it, each key in the order of its
-    puts; what the service refuses does not arrive, and holds nothing up; the books balance.
+    puts; what the service refuses does not arrive, and holds nothing up; the books balance. Where the stream
+    distributes records itself, nothing is aggregated and the user is told; there, and where no order was asked for,
+    what was promised arrives in any order, perhaps more than once.
     """
 
     def __init__(self, seed: int) -> None:
@@ -73,7 +77,9 @@ class PuttingWorld:
         timeout_seconds = chance.uniform(2, 4)
         self.network = SimulatedNetwork(self.loop, chance, self.plan, self.story, timeout_seconds=timeout_seconds)
         self.kinesis = _PickyKinesis(self.network)
-        self.stream = self.kinesis.create_stream(_STREAM, chance.choice([1, 2, 3]))
+        usage = self.usage = PuttingUsage.draw(seed)
+        few = chance.choice([1, 2, 3])
+        self.stream = self.kinesis.create_stream(_STREAM, usage.shard_count or few, usage.distribution)
         self.refused_share = chance.choice([0.0, 0.01, 0.03])
         self.settings = ProducerSettings(
             aggregate=chance.random() < 0.75,
@@ -87,11 +93,14 @@ class PuttingWorld:
             shard_map_refresh_seconds=chance.choice([1, 10]),
             spill_bytes_max=chance.choice([0, 200_000, 2_000_000]),
             state_dir="/var/lib/headrace",
+            ordering=usage.ordering,
+            shard_rate_percent=usage.shard_rate_percent,
         ).model_copy(update={"buffer_bytes_max": _BUFFER_BYTES_WITH_REFUSED if self.refused_share else _BUFFER_BYTES})
         self.lives: list[_Life] = []
         self.refused: set[int] = set()
         self.violations: list[str] = []
         self._numbers = 0
+        self._entered = 0  # producers that came up
         self._is_settling = False
         self._empty: set[str] = set()  # the shops that had nothing left at the end
         disks = [FakeFiles(self.network) for _ in range(chance.choice([1, 2]))]
@@ -135,6 +144,7 @@ class PuttingWorld:
             telemetry=StoryTelemetry(self.story, name),
         )
         async with producer:
+            self._entered += 1
             self._watch_spill(producer, life)
             async with asyncio.TaskGroup() as tasks:
                 working = [tasks.create_task(self._look_and_flush(producer, life, name))]
@@ -187,7 +197,7 @@ class PuttingWorld:
     def _event(self, life: _Life, name: str, *, is_good: bool = False) -> dict[str, Any]:
         chance = self.chance
         self._numbers += 1
-        key = f"{name}-{chance.randrange(3)}"
+        key = self.usage.key(name, chance.randrange(3))
         event: dict[str, Any] = {"session_id": key, "n": self._numbers, "padding": "." * chance.choice([0, 50, 900])}
         if not is_good and chance.random() < self.refused_share:
             event["taste"] = _REFUSED.decode()
@@ -249,7 +259,7 @@ class PuttingWorld:
         chance = self.chance
         for actor in self.actors:
             self._at(chance.uniform(0, 2), actor.start)
-        for _ in range(chance.choice([0, 1, 3])):
+        for _ in range(chance.choice([0, 1, 3]) + (_CUT_LANES_RESHARDINGS if self.usage.has_cut_lanes else 0)):
             self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance)
         for action in ("kill", "kill", "freeze", "stop", "stop", "power"):
             self._at(chance.uniform(0.5, _CHAOS_SECONDS * 1.5), self._strike, action)
@@ -290,22 +300,33 @@ class PuttingWorld:
     # The verdict: what a reader sees that knows of each source and lane how far it has come.
 
     def _judge(self) -> None:
+        self._judge_distribution()
         seen = list(self._visible())
         refused = self.refused & set(seen)
         if refused:
             self.violations.append(f"refused events arrived: {sorted(refused)[:5]}")
         places = {number: place for place, number in enumerate(seen)}
-        if len(places) < len(seen):
+        if len(places) < len(seen) and self.usage.is_ordered:
             self.violations.append(f"{len(seen) - len(places)} events were seen twice")
         for life in self.lives:
             lost = life.kept - self.refused - places.keys()
             if lost:
                 self.violations.append(f"{len(lost)} events that had to arrive were not seen: {sorted(lost)[:5]}")
-            for key, numbers in life.put.items():
+            for key, numbers in life.put.items() if self.usage.is_ordered else ():
                 order = [places[number] for number in numbers if number in places]
                 if order != sorted(order):
                     seen_as = sorted((number for number in numbers if number in places), key=places.__getitem__)
                     self.violations.append(f"out of order for {key}: {seen_as[:20]}")
+
+    def _judge_distribution(self) -> None:
+        is_auto, told = self.usage.distribution is Distribution.AUTO, self.story.counts["product: order_unavailable"]
+        if told < self._entered if is_auto else told:
+            self.violations.append(f"{told} of {self._entered} producers said that order is not to be had")
+        wrapped = sum(
+            len(deaggregate(record).records) > 1 for shard in self.stream.shards.values() for record in shard.records
+        )
+        if is_auto and wrapped:
+            self.violations.append(f"{wrapped} aggregates on a stream that distributes records itself")
 
     def _visible(self) -> Iterator[int]:
         """Read the stream, each shard after its parents, and drop what lies at or below its lane's mark."""
@@ -321,7 +342,7 @@ class PuttingWorld:
                     event_id = EventId.parse(event["event_id"])
                     assert event_id is not None
                     lane = (event_id.source_id, event_id.lane)
-                    if event_id.offset > mine.get(lane, -1):
+                    if event_id.lane is None or event_id.offset > mine.get(lane, -1):
                         mine[lane] = event_id.offset
                         yield event["n"]
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import ArchiveFormat
+from shared.records import Distribution
+from shared.settings import ArchiveFormat, Ordering
 from tests.simulation.kinds import KINDS
+from tests.simulation.putting_draw import PuttingUsage
 from tests.simulation.world import World
 
 _ROOT = Path(__file__).parents[2]
-_SEEDS = {"pipeline": (1, 2, 4, 12, 21, 56), "processing": tuple(range(12)), "putting": (0, 2, 5)}
+_SEEDS = {"pipeline": (1, 2, 4, 12, 21, 56), "processing": tuple(range(12)), "putting": (3, 12, 22)}
 # What can be in a world of the pipeline beside what is in all of them; a comparison has to have seen each.
 _FEATURES = {
     "archive in columns": lambda world: world.consumer_settings.archive_format is not ArchiveFormat.JSON,
@@ -52,6 +54,15 @@ def test_a_seed_tells_the_same_story_in_every_process(kind: str) -> None:
     """Worlds of one seed agree in every line and every step, in processes that order their sets differently."""
     here = str([KINDS[kind](seed) for seed in _SEEDS[kind]])
     assert {_replay(kind, _SEEDS[kind], hash_seed) for hash_seed in ("0", "4242")} == {here}
+
+
+def test_the_library_worlds_compared_have_every_way_to_use_a_stream() -> None:
+    """A stream that distributes records itself, one of very many shards, no order, and a share of the shards' rate."""
+    usages = [PuttingUsage.draw(seed) for seed in _SEEDS["putting"]]
+    assert {each.ordering for each in usages} == set(Ordering)
+    assert {each.distribution for each in usages} == set(Distribution)
+    assert any(each.has_cut_lanes for each in usages)
+    assert any(0 < each.shard_rate_percent < 100 for each in usages)
 
 
 def test_the_seeds_compared_have_everything_that_can_be_drawn() -> None:

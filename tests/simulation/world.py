@@ -115,12 +115,11 @@ class World:
     def _build(self) -> None:
         chance = self.chance
         self.consumer_settings = self.hours.draw(draw_archive(self.seed, draw_consumer_settings(chance, self.usage)))
-        source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]))
+        distributions = self.usage.distributions
+        source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]), distributions[SOURCE])
         self.index = SourceIndex(source, self._tell_repetition)
         for stream in dict.fromkeys(self.usage.dest_streams.values()):
-            self.kinesis.create_stream(stream, chance.choice([1, 2]))
-        for stream, distribution in self.usage.distributions.items():
-            self.kinesis.streams[stream].distribution = distribution
+            self.kinesis.create_stream(stream, chance.choice([1, 2]), distributions[stream])
         for number in range(chance.choice([1, 1, 2])):
             disk = FakeFiles(self.network)
             sessions = [f"session-{number}-{index}" for index in range(chance.randint(1, 12))]

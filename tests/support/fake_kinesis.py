@@ -108,9 +108,11 @@ class FakeKinesis:
 
     # What an operator does: takes no time, fails only where Kinesis refuses it.
 
-    def create_stream(self, name: str, shard_count: int = 1) -> FakeStream:
+    def create_stream(
+        self, name: str, shard_count: int = 1, distribution: Distribution = Distribution.USER_PARTITION_KEY
+    ) -> FakeStream:
         """Make a stream with evenly cut shards."""
-        stream = self.streams[name] = FakeStream(name)
+        stream = self.streams[name] = FakeStream(name, distribution=distribution)
         for each in even_ranges(shard_count):
             stream.add_shard(each)
         return stream
