@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,11 +11,11 @@ import orjson
 
 from consumer.core.manifest import COMPLETE_NAME
 from consumer.core.object_key import GAP_FOLDER, OBJECT_NAME, REDRIVEN_FOLDER, STREAM_DELIVERY_FAILED, constant_prefix
-from consumer.core.route import Router
 from infra.audit.core.auditor import Auditor
 from infra.audit.core.lineage import lineage_order
 from infra.audit.core.manifest_check import ManifestCheck
 from infra.audit.core.report import AuditReport
+from infra.audit.core.series import Series
 from infra.audit.object_events import events_of
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, IteratorExpiredError, MalformedEventError, ServiceError, SourceError
@@ -25,24 +24,24 @@ from shared.limits import GET_RECORDS_COUNT_MAX
 from shared.ports import Kinesis, LeaseStore, ObjectStore, Random
 from shared.records import TRIM_HORIZON, RecordPage, Shard, Start, StartKind, UserRecord
 from shared.retry import Backoff
+from shared.settings import ConsumerSettings
 
 T = TypeVar("T")
-_FIELD: Final = re.compile(r"!\{event:([^{}]+)\}")
+_ARCHIVE_PREFIX: Final[str] = ConsumerSettings.model_fields["archive_prefix"].default
 _ATTEMPTS_MAX: Final = 20
 _READ_PAUSE_SECONDS: Final = 0.2  # the service allows five reads per second and shard
 
 
 @dataclass(frozen=True, slots=True)
 class AuditScope:
-    """What to compare; prefixes are the constant beginnings of keys, without expressions."""
+    """What to compare; prefixes are the constant beginnings of keys, but for `archive_prefix`: it is as it was set."""
 
     source_stream: str
     dest_streams: Mapping[str, str] = field(default_factory=dict)  # destination -> stream
     has_bucket: bool = True
-    archive_prefix: str = "archive/"
+    archive_prefix: str = _ARCHIVE_PREFIX
     error_prefix: str = "errors/"
     manifest_prefix: str = ""  # empty: none are written
-    partition_fields: tuple[str, ...] = ()  # paths; order is kept within a partition
     receipts: Iterable[str] = ()  # event ids that producers reported as acknowledged
     source_is_whole: bool = True
 
@@ -53,17 +52,11 @@ def scope_of(application: Mapping[str, Any], receipts: Iterable[str] = ()) -> Au
         source_stream=application["source_stream"],
         dest_streams=dict(application.get("dest_streams") or {}),
         has_bucket=bool(application.get("bucket")),
-        archive_prefix=constant_prefix(application.get("archive_prefix") or "archive/"),
+        archive_prefix=application.get("archive_prefix") or _ARCHIVE_PREFIX,
         error_prefix=constant_prefix(application.get("error_prefix") or "errors/"),
         manifest_prefix=application.get("manifest_prefix") or "",
-        partition_fields=partition_fields(application.get("archive_prefix") or ""),
         receipts=receipts,
     )
-
-
-def partition_fields(prefix: str) -> tuple[str, ...]:
-    """Return the paths of the event's fields that a prefix names."""
-    return tuple(dict.fromkeys(_FIELD.findall(prefix)))
 
 
 async def audit_application(
@@ -153,13 +146,11 @@ class AuditReader:
     async def _read_bucket(
         self, objects: ObjectStore, scope: AuditScope, lineage: Mapping[str, tuple[str, ...]], auditor: Auditor
     ) -> None:
-        check = ManifestCheck((scope.archive_prefix, scope.error_prefix), lineage)
+        check = ManifestCheck((constant_prefix(scope.archive_prefix), scope.error_prefix), lineage)
         ranks = {shard_id: rank for rank, shard_id in enumerate(lineage)}
         indexes = await self._read_manifests(objects, scope, check)
-        router = Router(scope.dest_streams, scope.partition_fields)
-        async for event, generation in self._read_archive(objects, scope, ranks, check):
-            (slot,) = router.slots_of([router.destination_of(event)], (event,))
-            auditor.store(event_id_of(event) or "", _session_of(event), slot, generation)
+        async for event, series, generation in self._read_archive(objects, scope, ranks, check):
+            auditor.store(event_id_of(event) or "", _session_of(event), series, generation)
         async for letter in self._read_dead_letters(objects, scope, check):
             auditor.dead_letter(letter.event_id, of_stream=letter.of_stream, generation=letter.generation)
         async for _ in self._keys(objects, scope.error_prefix + GAP_FOLDER):
@@ -238,17 +229,21 @@ class AuditReader:
 
     async def _read_archive(
         self, objects: ObjectStore, scope: AuditScope, ranks: Mapping[str, int], check: ManifestCheck
-    ) -> AsyncIterator[tuple[dict[str, Any], int]]:
-        """Walk all archived events with their generation, objects by lineage and position, lines in their order."""
-        keys = [key async for key in self._keys(objects, scope.archive_prefix)]
-        if scope.error_prefix.startswith(scope.archive_prefix):
+    ) -> AsyncIterator[tuple[dict[str, Any], str, int]]:
+        """Walk all archived events with the series and the generation of their objects.
+
+        Objects come by lineage and position, lines in their order.
+        """
+        prefix, series_of = constant_prefix(scope.archive_prefix), Series(scope.archive_prefix).of
+        keys = [key async for key in self._keys(objects, prefix)]
+        if scope.error_prefix.startswith(prefix):
             keys = [key for key in keys if not key.startswith(scope.error_prefix)]
         places = [object_place(key, ranks) for key in keys]
         for place in sorted(places):
-            count = 0
+            count, series = 0, series_of(place.key)
             for event in await self._events(objects, place.key):
                 count += 1
-                yield event, place.generation
+                yield event, series, place.generation
             check.take_object(place.key, count)
 
     async def _read_dead_letters(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any, Final
 
 import orjson
@@ -27,6 +28,14 @@ _COLUMNS = (
     "",
     orjson.dumps(_DECLARED).decode(),
 )
+
+
+_FIELD: Final = re.compile(r"!\{event:([^{}]+)\}")
+
+
+def partition_fields(prefix: str) -> tuple[str, ...]:
+    """Return the paths of the event's fields that a prefix names."""
+    return tuple(dict.fromkeys(_FIELD.findall(prefix)))
 
 
 def draw_archive(seed: int, settings: ConsumerSettings) -> ConsumerSettings:

@@ -14,13 +14,13 @@ import orjson
 from consumer.core.manifest import COMPLETE_NAME
 from consumer.core.object_key import GAP_FOLDER
 from infra.audit.core.report import AuditReport
-from infra.audit.reading import AuditReader, AuditScope, partition_fields
+from infra.audit.reading import AuditReader, AuditScope
 from shared.errors import HeadraceError
 from shared.hash_key import hash_key_of
 from shared.lease import Lease
 from shared.records import PutEntry
 from tests.simulation.actor import Actor
-from tests.simulation.archive_draws import draw_archive, draw_uploads
+from tests.simulation.archive_draws import draw_archive, draw_uploads, partition_fields
 from tests.simulation.arrival import SourceIndex
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
@@ -283,10 +283,10 @@ class World:
                 return
 
     async def _read_report(self) -> AuditReport | None:
-        has_bucket, fields = self.usage.has_bucket, partition_fields(self.consumer_settings.archive_prefix)
+        has_bucket, prefix = self.usage.has_bucket, self.consumer_settings.archive_prefix
         objects = self.objects if has_bucket else None
         reader = AuditReader(kinesis=self.kinesis, objects=objects, random=self.chance, sleep=asyncio.sleep)
-        scope = AuditScope(SOURCE, self.usage.dest_streams, has_bucket=has_bucket, partition_fields=fields)
+        scope = AuditScope(SOURCE, self.usage.dest_streams, has_bucket=has_bucket, archive_prefix=prefix)
         try:
             return await reader.audit(scope)
         except HeadraceError as error:

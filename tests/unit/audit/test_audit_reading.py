@@ -88,6 +88,24 @@ async def test_objects_are_ordered_by_number_not_by_text() -> None:
     assert (await cloud.audit()).verdict == "ok"
 
 
+@pytest.mark.parametrize("has_order", [True, False])
+async def test_columns_without_the_country_tell_series_by_their_keys(*, has_order: bool) -> None:
+    """Two objects of one flush, with events of one session for two destinations, are two series; each is judged."""
+    cloud = _Cloud()
+    countries = ("USA", "USA", "Peru", "USA", "Peru")
+    for number, country in enumerate(countries):
+        event = _event(number, session_id="s", country=country)
+        await cloud.kinesis.put_record("source", PutEntry(event, "s"))
+        await cloud.kinesis.put_record(
+            DESTINATIONS["USA" if country == "USA" else "International"], PutEntry(event, "s")
+        )
+    for destination, numbers in {"International": (2, 4), "USA": (0, 1, 3) if has_order else (0, 3, 1)}.items():
+        body = b"session_id,event_id\n" + b"".join(b"s,web.00.%d\n" % number for number in numbers)
+        key = f"archive/destination={destination}/dt=2026-01-01/hour=00/{SHARD}-100-200.csv"
+        await cloud.objects.put_object(key, body, content_type="text/csv")
+    assert (await cloud.audit()).out_of_order_in_s3 == (0 if has_order else 1)
+
+
 async def test_damage_is_found_through_the_ports() -> None:
     """A lost, a doubled and a late event must come out of real objects and records."""
     cloud = _Cloud()
@@ -129,7 +147,7 @@ async def test_failing_calls_are_repeated_and_expired_iterators_renewed() -> Non
 async def test_a_stranger_in_the_archive_is_refused() -> None:
     """What is no archive of ours ends as an error that names the object."""
     cloud = _Cloud(compressed=False)
-    await cloud.store(1, range(0), name="archive/readme.txt")
+    await cloud.store(1, range(0), name="archive/destination=readme.txt")
     with pytest.raises(SourceError, match=r"readme\.txt"):
         await cloud.audit()
 

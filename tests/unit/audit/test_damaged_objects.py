@@ -45,7 +45,7 @@ def audited(key: str, body: bytes) -> AuditReport:
         reader = AuditReader(
             kinesis=kinesis, objects=objects, random=random.Random(1), sleep=lambda _: asyncio.sleep(0)
         )
-        return await reader.audit(AuditScope("source", manifest_prefix="manifests/"))
+        return await reader.audit(AuditScope("source", archive_prefix="archive/", manifest_prefix="manifests/"))
 
     return asyncio.run(story())
 
