@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from itertools import islice
+from itertools import islice, repeat
 from operator import itemgetter
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, cast
@@ -28,7 +28,7 @@ from shared.errors import (
     PartitionKeyError,
     RecordRejectedError,
 )
-from shared.event import EVENT_ID_FIELD, are_shallow, decode_event, event_id_heads, event_id_of, opening_count
+from shared.event import EVENT_ID_FIELD, are_modest, decode_event, event_id_heads, event_id_of, opening_count
 from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
 from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Telemetry
 from shared.settings import Ordering, ProducerSettings, load_settings
@@ -37,7 +37,9 @@ from shared.telemetry import StructlogTelemetry
 _SOURCE_ID_BITS: Final = 80
 _KEY_FIELD: Final = "session_id"
 _KEY_OF: Final = itemgetter(_KEY_FIELD)
-_PART_EVENTS: Final = 64  # orjson's results keep 4 KiB each alive while they are kept
+_PART_EVENTS: Final = 256
+_BRACES: Final = repeat(b"}")
+_EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
 _SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX  # no shorter event has more keys than are allowed
 
 
@@ -111,9 +113,11 @@ class EventProducer:
         finally:
             for future in self._waiting:
                 if not future.done():
-                    future.set_exception(
-                        DeliveryFailedError(f"the producer of stream {self.stream} was closed before the delivery")
+                    message = f"the producer of stream {self.stream} was closed before the delivery"
+                    hint = (
+                        "It may or may not have arrived: put it again; readers tell it apart by its own event_id only"
                     )
+                    future.set_exception(DeliveryFailedError(message, hint=hint))
 
     @property
     def _producer(self) -> Producer:
@@ -231,17 +235,15 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> tuple[list[bytes
     if {*map(type, events)} != {dict}:
         return None
     rows = cast("Sequence[dict[str, Any]]", events)
-    dumps = orjson.dumps
     try:
         keys = list(map(_KEY_OF, rows))
-        datas = [dumps(row)[:-1] for row in rows]  # cut at once: a result of orjson that is kept keeps 4 KiB alive
+        # Cut at once: a result of orjson that is kept keeps 4 KiB alive.
+        datas = list(map(bytes.removesuffix, map(orjson.dumps, rows), _BRACES))
     except (KeyError, orjson.JSONEncodeError):
         return None  # to be told for the event that it is about
-    if {*map(type, keys)} != {str} or any(EVENT_ID_FIELD in row for row in rows):
+    if {*map(type, keys)} != {str} or any(map(dict.__contains__, rows, _EVENT_ID_FIELDS)):
         return None
-    if max(map(len, datas)) >= _SHORT_BYTES or not are_shallow(datas):
-        return None
-    return datas, keys
+    return (datas, keys) if are_modest(datas) else None
 
 
 def _ordinary(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str] | None:

@@ -75,6 +75,7 @@ class Spill:
         wake: Callable[[], None],
     ) -> None:
         self._queues = queues
+        queues.has_spill = True
         self._files = files
         self._clock = clock
         self._telemetry = telemetry

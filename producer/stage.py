@@ -62,7 +62,7 @@ class Stage:
 
     def put_all(self, bodies: Sequence[bytes], keys: Sequence[str]) -> int:
         """Queue the first ones of some events that lack their last brace, and return how many."""
-        numbers = list(range(self._count + 1, self._count + 1 + len(bodies)))
+        numbers = range(self._count + 1, self._count + 1 + len(bodies))
         accepted = self.intake.take_all(bodies, keys, None, (self._heads, numbers))
         self._count += accepted
         return accepted

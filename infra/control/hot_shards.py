@@ -107,7 +107,7 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
 def _columns(records: Iterable[UserRecord]) -> RecordColumns:
     columns = RecordColumns()
     for each in records:
-        columns.append(each.data, each.partition_key, None, each.explicit_hash_key, len(each.data))
+        columns.append(each.data, each.partition_key, None, each.explicit_hash_key)
     return columns
 
 

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Final
 
 from producer.core.lanes import Lane
-from producer.core.record_columns import RecordColumns, Ticket
+from producer.core.record_columns import RecordColumns, Ticket, size_of
 from shared.aggregation import (
     AGGREGATE_OVERHEAD_BYTES,
     HASH_KEY_OVERHEAD_BYTES,
@@ -76,7 +76,7 @@ class OutgoingRecord:
             return self.columns
         data, key, explicit = self.entry
         alone = RecordColumns()
-        alone.append(data, key, self.ticket, explicit, self.wire_bytes)
+        alone.append(data, key, self.ticket, explicit)
         return alone
 
 
@@ -131,15 +131,13 @@ def bytes_max(records: RecordColumns) -> int:
     return records.size + len(records.datas) * MEMBER_OVERHEAD_BYTES + explicit * HASH_KEY_OVERHEAD_BYTES
 
 
-def size_of(data: bytes, key: str) -> int:
-    """Return the bytes of a record's data and key."""
-    return len(data) + (len(key) if key.isascii() else len(key.encode()))
-
-
 def member_bytes_max(records: RecordColumns, index: int) -> int:
     """Return what one of some records takes in an aggregate at most."""
-    size = size_of(records.datas[index], records.keys[index])
-    return size + MEMBER_OVERHEAD_BYTES + (0 if records.explicit(index) is None else HASH_KEY_OVERHEAD_BYTES)
+    return (
+        size_of(records.datas[index], records.keys[index])
+        + MEMBER_OVERHEAD_BYTES
+        + (0 if records.explicit(index) is None else HASH_KEY_OVERHEAD_BYTES)
+    )
 
 
 def head_bytes_max(records: RecordColumns, index: int) -> int:
@@ -160,9 +158,8 @@ class Group:
 
     def take(self, lane: Lane, count: int) -> None:
         """Move the first `count` records of a lane here."""
-        taken = lane.records.take_all() if count == len(lane.records.datas) else lane.records.take(count)
-        self.bytes += bytes_max(taken)
-        self.members.extend(taken)
+        lane.move_to(self.members, count)
+        self.bytes = AGGREGATE_OVERHEAD_BYTES + bytes_max(self.members)
         self.lanes.append(lane)
 
     def close(self) -> OutgoingRecord:

@@ -278,7 +278,7 @@ class Batcher:
                 self._forget_shard(record.shard_id)
             self.queues.release(record.lanes)
             data, key, explicit = record.entry
-            together.append(data, key, record.ticket, explicit, record.wire_bytes)
+            together.append(data, key, record.ticket, explicit)
         self._settle_landed(together, results, settlement)
 
     def _settle_plain(self, batch: Batch, results: Sequence[PutResult], settlement: Settlement) -> Sequence[PutResult]:

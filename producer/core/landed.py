@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from producer.core.batch import size_of
 from producer.core.record_columns import RecordColumns
 from shared.ports import Delivered
 from shared.records import PutResult
@@ -30,5 +29,5 @@ def landed(plain: RecordColumns, results: Sequence[PutResult]) -> list[tuple[Rec
         if shard_id not in by_shard:
             by_shard[shard_id] = RecordColumns(), Delivered(shard_id, number)
         data, key = plain.datas[index], plain.keys[index]
-        by_shard[shard_id][0].append(data, key, None, plain.explicit(index), size_of(data, key))
+        by_shard[shard_id][0].append(data, key, None, plain.explicit(index))
     return [*alone, *by_shard.values()]

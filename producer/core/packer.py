@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import islice, repeat
 from typing import Any, Final
 
-from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max, size_of
+from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
 from producer.core.lanes import Lane, LaneQueues
 from producer.core.rate import ShardRates
-from producer.core.record_columns import RecordColumns
+from producer.core.record_columns import RecordColumns, size_of
 from producer.core.shard_map import ShardMap
 from shared.aggregation import MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
@@ -107,7 +107,7 @@ class Packer:
             if shard_id is None or self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
                 return False
             self.rates.take(shard_id, size, count)
-        batch.plain.extend(records.take_all())
+        lane.move_to(batch.plain, count)
         batch.bytes += size
         lane.alone = 0
         return True
@@ -137,7 +137,7 @@ class Packer:
             return False
         if self.rates.is_on and self._is_held(batch, groups, lane, shard_id, 0):
             return True
-        group.members.extend(records.take_all())
+        lane.move_to(group.members, count)
         group.lanes.append(lane)
         group.bytes += size
         batch.bytes += size
@@ -165,7 +165,7 @@ class Packer:
 
         `shard_id` is the shard of the first one, `whole` that of all without an explicit hash key, if it is one.
         """
-        records, count = lane.records, 0
+        records, count, taken = lane.records, 0, 0
         lanes = (lane,) if self._keeps_order else ()
         columns = records.datas, records.keys, records.hash_keys or _NONE, records.tickets or _NONE
         for data, key, explicit, ticket in islice(zip(*columns, strict=False), 1 if self._keeps_order else None):
@@ -179,8 +179,9 @@ class Packer:
             entry = _new_tuple(PutEntry, (data, key, explicit))
             self.add(batch, OutgoingRecord(entry, None, lanes, shard_id, size, ticket))
             count += 1
+            taken += size
         lane.is_blocked = lane.is_blocked or bool(count and self._keeps_order)
-        records.drop(count)
+        lane.drop(count, taken)
         lane.alone = max(0, lane.alone - count)
 
     def _fill(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str, *, is_whole: bool) -> None:
@@ -188,7 +189,9 @@ class Packer:
         group = groups.get(shard_id)
         count = 0
         if group is not None:
-            count = self._prefix(batch, group, lane, is_whole=is_whole)
+            # To cut a lane costs as much as to begin an aggregate: one that is half full is left as it is.
+            is_full = group.bytes > self._aggregate_bytes_max // 2
+            count = 0 if is_full else self._prefix(batch, group, lane, is_whole=is_whole)
             if not count:
                 self._close(batch, groups.pop(shard_id))
                 group = None

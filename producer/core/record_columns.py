@@ -18,24 +18,34 @@ _NONE: Final = repeat(None)
 class RecordColumns:
     """User records in the order in which they were put.
 
-    `size` is the bytes of data and keys. `hash_keys` are the explicit ones. They and `tickets` are None if no record
-    has one.
+    `hash_keys` are the explicit ones. They and `tickets` are None if no record has one. The lists `datas` and `keys`
+    stay the same objects for good, so that one may append to both of them by himself.
     """
 
-    __slots__ = ("datas", "hash_keys", "keys", "size", "tickets")
+    __slots__ = ("_size", "_sized", "datas", "hash_keys", "keys", "tickets")
 
     def __init__(self) -> None:
         self.datas: list[bytes] = []
         self.keys: list[str] = []
         self.tickets: list[Ticket | None] | None = None
         self.hash_keys: list[int | None] | None = None
-        self.size = 0
+        self._size = 0  # of so many of the first records:
+        self._sized = 0
 
     def __len__(self) -> int:
         return len(self.datas)
 
-    def append(self, data: bytes, key: str, ticket: Ticket | None, explicit_hash_key: int | None, size: int) -> None:
-        """Add a record; `size` is that of its data and key."""
+    @property
+    def size(self) -> int:
+        """The bytes of data and keys."""
+        sized, count = self._sized, len(self.datas)
+        if sized != count:
+            self._size += bytes_of(self.datas[sized:], self.keys[sized:]) if sized else bytes_of(self.datas, self.keys)
+            self._sized = count
+        return self._size
+
+    def append(self, data: bytes, key: str, ticket: Ticket | None = None, explicit_hash_key: int | None = None) -> None:
+        """Add a record."""
         if self.hash_keys is not None:
             self.hash_keys.append(explicit_hash_key)
         elif explicit_hash_key is not None:
@@ -46,10 +56,10 @@ class RecordColumns:
             self.tickets = [*[None] * len(self.datas), ticket]
         self.datas.append(data)
         self.keys.append(key)
-        self.size += size
 
     def extend(self, others: RecordColumns) -> None:
         """Add other records behind these."""
+        size = self.size + others.size
         if self.hash_keys is not None or others.hash_keys is not None:
             own = self.hash_keys or [None] * len(self.datas)
             self.hash_keys = own + (others.hash_keys or [None] * len(others.datas))
@@ -58,26 +68,25 @@ class RecordColumns:
             self.tickets = held + (others.tickets or [None] * len(others.datas))
         self.datas += others.datas
         self.keys += others.keys
-        self.size += others.size
+        self._size, self._sized = size, len(self.datas)
 
-    def take_all(self) -> RecordColumns:
-        """Remove all records and return them."""
-        taken = RecordColumns.__new__(RecordColumns)
-        taken.datas, taken.keys, taken.tickets = self.datas, self.keys, self.tickets
-        taken.hash_keys, taken.size = self.hash_keys, self.size
-        self.datas, self.keys, self.tickets, self.hash_keys, self.size = [], [], None, None, 0
-        return taken
+    def put_before(self, others: RecordColumns) -> None:
+        """Add other records in front of these."""
+        size = self.size + others.size
+        if self.hash_keys is not None or others.hash_keys is not None:
+            own = self.hash_keys or [None] * len(self.datas)
+            self.hash_keys = (others.hash_keys or [None] * len(others.datas)) + own
+        if self.tickets is not None or others.tickets is not None:
+            held = self.tickets or [None] * len(self.datas)
+            self.tickets = (others.tickets or [None] * len(others.datas)) + held
+        self.datas[:0] = others.datas
+        self.keys[:0] = others.keys
+        self._size, self._sized = size, len(self.datas)
 
     def single(self, index: int) -> RecordColumns:
         """Return a copy of one record."""
-        single = RecordColumns.__new__(RecordColumns)
-        data, key = self.datas[index], self.keys[index]
-        single.datas = [data]
-        single.keys = [key]
-        ticket, explicit = self.ticket(index), self.explicit(index)
-        single.tickets = None if ticket is None else [ticket]
-        single.hash_keys = None if explicit is None else [explicit]
-        single.size = len(data) + (len(key) if key.isascii() else len(key.encode()))
+        single = RecordColumns()
+        single.append(self.datas[index], self.keys[index], self.ticket(index), self.explicit(index))
         return single
 
     def part(self, start: int, stop: int) -> RecordColumns:
@@ -89,31 +98,32 @@ class RecordColumns:
         if self.hash_keys is not None:
             explicit = self.hash_keys[start:stop]
             part.hash_keys = None if all(map(is_, explicit, _NONE)) else explicit
-        part.size = sum(map(len, part.datas)) + len("".join(part.keys).encode())
         return part
 
     def take(self, count: int) -> RecordColumns:
         """Remove the first `count` records and return them."""
         taken = self.part(0, count)
-        self._delete(count, taken.size)
+        self.drop(count, taken.size)
         return taken
 
-    def drop(self, count: int) -> None:
-        """Remove the first `count` records."""
+    def drop(self, count: int, size: int) -> None:
+        """Remove the first `count` records, which have `size` bytes."""
         if count == len(self.datas):
-            self._delete(count, self.size)
-        elif count:
-            self._delete(count, self.part(0, count).size)
-
-    def _delete(self, count: int, size: int) -> None:
+            self.clear()
+            return
+        self._size, self._sized = self.size - size, len(self.datas) - count
         del self.datas[:count], self.keys[:count]
         if self.tickets is not None:
             del self.tickets[:count]
         if self.hash_keys is not None:
             del self.hash_keys[:count]
-        if not self.datas:
-            self.tickets = self.hash_keys = None
-        self.size -= size
+
+    def clear(self) -> None:
+        """Remove all records."""
+        self.datas.clear()
+        self.keys.clear()
+        self.tickets = self.hash_keys = None
+        self._size = self._sized = 0
 
     @property
     def is_plain(self) -> bool:
@@ -143,3 +153,14 @@ class RecordColumns:
         if first is not None and all(map(is_, tickets, repeat(first))):  # mostly one serves all
             return ((first, len(tickets)),)
         return ((each, 1) for each in tickets if each is not None)
+
+
+def size_of(data: bytes, key: str) -> int:
+    """Return the bytes of a record's data and partition key."""
+    return len(data) + (len(key) if key.isascii() else len(key.encode()))
+
+
+def bytes_of(datas: Iterable[bytes], keys: Iterable[str]) -> int:
+    """Return the bytes of many records' data and partition keys."""
+    text = "".join(keys)
+    return sum(map(len, datas)) + (len(text) if text.isascii() else len(text.encode()))

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from producer.core.lanes import RECORD_OVERHEAD_BYTES, Lane, LaneQueues
 from producer.core.record_columns import RecordColumns
 from shared.errors import PartitionKeyError, RecordTooLargeError
+from shared.event import event_id_heads
 from shared.hash_key import hash_key_of
 from shared.lanes import lane_of
 from shared.limits import HASH_KEY_MAX, KIB
@@ -24,6 +25,7 @@ LANES_OF = {key: lane_of(hash_key_of(key)) for key in KEYS}
 SHARED = [key for key in KEYS if sum(lane == LANES_OF[key] for lane in LANES_OF.values()) > 1][:8]
 CHOSEN = [*SHARED, *[key for key in KEYS if key not in SHARED][:4]]
 RECORD_BYTES_MAX = 4 * KIB
+HEADS = event_id_heads("machine", has_lanes=True)
 
 
 @dataclass
@@ -41,7 +43,11 @@ class Flight:
 
 def numbers_of(records: RecordColumns) -> list[int]:
     """Return the numbers that records were put with."""
-    return [ticket[1] for ticket in records.tickets if ticket is not None]
+    numbers = [int(data.partition(b":")[0]) for data in records.datas]
+    for index, number in enumerate(numbers):
+        ticket = records.ticket(index)
+        assert ticket is None or ticket[1] in {number, "together"}, "a ticket went to another record"
+    return numbers
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -67,21 +73,57 @@ class LanesMachine(RuleBasedStateMachine):
         size=st.sampled_from([0, 10, 300, 3000]),
         count=st.integers(1, 5),
         spread=st.booleans(),
+        asks=st.booleans(),
     )
-    def put(self, key: str, size: int, count: int, spread: bool) -> None:
+    def put(self, key: str, size: int, count: int, spread: bool, asks: bool) -> None:
         """Put records of a key; an explicit hash key leaves them in the lane of the partition key."""
         for _ in range(count):
             data = b"%d:" % self.count + bytes(size)
             explicit = HASH_KEY_MAX - self.count if spread else None
-            held = sum(self.sizes.values())
-            is_accepted = self.queues.accept(data, key, (print, self.count), explicit)
+            ticket = (print, self.count) if asks else None
+            is_accepted = self.queues.accept(data, key, ticket, explicit)
             self.queues.stamp(self.now)
-            cost = held + len(data) + len(key) + len(self.sizes) * RECORD_OVERHEAD_BYTES
-            assert is_accepted == (not self.sizes or cost <= self.room)
+            assert is_accepted == self.has_room(len(data) + len(key))
             if is_accepted:
-                self.waiting.setdefault(LANES_OF[key], deque()).append(self.count)
-                self.sizes[self.count] = len(data) + len(key)
-                self.count += 1
+                self.note(key, len(data) + len(key))
+
+    def has_room(self, size: int) -> bool:
+        """Whether a record fits into the buffer."""
+        cost = sum(self.sizes.values()) + size + len(self.sizes) * RECORD_OVERHEAD_BYTES
+        return not self.sizes or cost <= self.room
+
+    def note(self, key: str, size: int) -> None:
+        """Take down the record that was accepted just now."""
+        self.waiting.setdefault(LANES_OF[key], deque()).append(self.count)
+        self.sizes[self.count] = size
+        self.count += 1
+
+    @rule(
+        keys=st.lists(st.sampled_from(CHOSEN), max_size=40),
+        size=st.sampled_from([0, 10, 300, 3000, RECORD_BYTES_MAX]),
+        first=st.sampled_from([None, 0, 7, 990, 123_998]),
+        asks=st.booleans(),
+        is_range=st.booleans(),
+        wrong=st.integers(0, 200),
+    )
+    def put_all(self, keys: list[str], size: int, first: int | None, asks: bool, is_range: bool, wrong: int) -> None:
+        """Put records together, perhaps as events that get their ids now, perhaps with a key that is none."""
+        datas = [b"%d:" % (self.count + index) + bytes(size) for index in range(len(keys))]
+        keys = [*keys[:wrong], "", *keys[wrong + 1 :]] if wrong < len(keys) else keys
+        numbers = range(first or 0, (first or 0) + len(keys))
+        numbering = None if first is None else (HEADS, numbers if is_range else list(numbers))
+        accepted = self.queues.accept_all(datas, keys, (print, "together") if asks else None, numbering)
+        self.queues.stamp(self.now)
+        for data, key, number in zip(datas, keys, numbers, strict=True):
+            if not key:
+                break
+            extra = 0 if first is None else len(HEADS[LANES_OF[key]]) + len(str(number)) + 2
+            bytes_now = len(data) + extra + len(key)
+            if bytes_now > RECORD_BYTES_MAX or not self.has_room(bytes_now):
+                break
+            self.note(key, bytes_now)
+            accepted -= 1
+        assert accepted == 0, "more or fewer were accepted than one by one"
 
     @rule(kind=st.sampled_from(["large", "no key", "long key", "surrogate", "hash key"]))
     def put_wrong(self, kind: str) -> None:
@@ -108,7 +150,8 @@ class LanesMachine(RuleBasedStateMachine):
             if index < skipped:
                 untouched.append(lane)
                 continue
-            records = lane.records.take(min(most, len(lane.records)))
+            records = RecordColumns()
+            lane.move_to(records, min(most, len(lane.records)))
             lane.is_blocked = True
             self.flights.append(Flight(lane, records))
             # What is sent is the oldest that was not delivered: nothing of the lane was passed by, nothing is lost.
@@ -183,9 +226,23 @@ def walk(seed: int) -> None:
     machine = LanesMachine()
     machine.start((1, 4 * KIB, 64 * KIB)[seed % 3])
     for _ in range(60):
-        machine.put(
-            chance.choice(CHOSEN), chance.choice((0, 10, 300, 3000)), chance.randint(1, 5), chance.random() < 0.3
-        )
+        if chance.random() < 0.5:
+            machine.put(
+                chance.choice(CHOSEN),
+                chance.choice((0, 10, 300, 3000)),
+                chance.randint(1, 5),
+                chance.random() < 0.1,
+                chance.random() < 0.5,
+            )
+        else:
+            machine.put_all(
+                chance.choices(CHOSEN, k=chance.randrange(30)),
+                chance.choice((0, 10, 300, RECORD_BYTES_MAX)),
+                chance.choice((None, 0, 7, 990, 123_998)),
+                chance.random() < 0.3,
+                chance.random() < 0.7,
+                chance.randrange(200),
+            )
         if machine.queues.ready and chance.random() < 0.6:
             machine.send(chance.randint(1, 4), chance.randint(0, 2))
         while machine.flights and chance.random() < 0.5:

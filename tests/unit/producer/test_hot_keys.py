@@ -18,7 +18,7 @@ def records(*keys: str, size: int = 300, explicit: int | None = None) -> RecordC
     """Make records as the queues hold them."""
     made = RecordColumns()
     for key in keys:
-        made.append(bytes(size), key, None, explicit, size + len(key))
+        made.append(bytes(size), key, None, explicit)
     return made
 
 

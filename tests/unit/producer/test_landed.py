@@ -25,7 +25,7 @@ def columns(asked: str) -> RecordColumns:
     """Return a record for each letter, with a ticket for `x`."""
     records = RecordColumns()
     for index, letter in enumerate(asked):
-        records.append(b"%d" % index, f"key-{index}", (print, index) if letter == "x" else None, None, 6)
+        records.append(b"%d" % index, f"key-{index}", (print, index) if letter == "x" else None)
     return records
 
 

@@ -260,8 +260,8 @@ def test_a_refusal_heals_when_its_cause_goes_away(error: HeadraceError) -> None:
 
 def test_what_is_remembered_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of every length in every lane leave no more behind than the keys that are remembered."""
-    monkeypatch.setattr("producer.core.lanes._KEYS_KEPT_MAX", 100)
+    monkeypatch.setattr("producer.core.lane_indexes.KEYS_KEPT_MAX", 100)
     queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
     for number in range(5_000):
         queues.lane_of(f"{number}{'.' * (number % 250)}")
-        assert max(len(queues._keys), len(queues._places)) <= 100
+        assert len(queues._indexes) <= 100

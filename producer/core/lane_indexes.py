@@ -1,0 +1,40 @@
+"""Which lane a partition key belongs to, as far as Kinesis would take it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from shared.errors import PartitionKeyError
+from shared.hash_key import hash_key_of
+from shared.lanes import lane_of
+from shared.limits import PARTITION_KEY_CHARACTERS_MAX
+
+KEYS_KEPT_MAX: Final = 65_536
+
+
+class LaneIndexes(dict[str, int]):
+    """The lanes of the partition keys that were seen last; PartitionKeyError for one that Kinesis would not take."""
+
+    def __missing__(self, partition_key: str) -> int:
+        index = lane_of(checked_hash_key(partition_key))
+        if len(self) >= KEYS_KEPT_MAX:
+            self.clear()
+        self[partition_key] = index
+        return index
+
+
+def checked_hash_key(partition_key: str) -> int:
+    """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""
+    if not 0 < len(partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
+        msg = (
+            f"the partition key has {len(partition_key):,} characters; 1 to {PARTITION_KEY_CHARACTERS_MAX} are allowed"
+        )
+        hint = "Add one" if not partition_key else "Put with a shorter key, e.g. a hash of this one"
+        raise PartitionKeyError(msg, hint=hint)
+    try:
+        return hash_key_of(partition_key)
+    except UnicodeEncodeError:
+        msg = "the partition key holds a lone surrogate, which UTF-8 can't express"
+        raise PartitionKeyError(
+            msg, hint="Read the text with another encoding, or replace what can't be read"
+        ) from None
