@@ -20,6 +20,8 @@ FAULT_KINDS: Final = (
     "burst",
     "second_signal",
     "stranger",
+    "service_away",
+    "lease_lost_in_service_outage",
 )
 
 

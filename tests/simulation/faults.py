@@ -103,6 +103,7 @@ class SimulatedNetwork:
         self.epoch = 1_700_000_000.0
         self.call_blows: list[CallBlow] = []
         self.strike: Callable[[Process, CallBlow], None] | None = None
+        self.service_away = ""  # how the operations of a service begin that can't be reached at present
         self._named = ""
 
     def now(self) -> float:
@@ -202,6 +203,9 @@ class SimulatedNetwork:
                 self._after(self._chance.choice([0, 0.001]), self._strike, process, blow)
 
     def _refusal(self, operation: str) -> Exception | None:
+        if self.service_away and operation.startswith(self.service_away):
+            self._story.count("service_away")
+            return ServiceUnavailableError(f"could not connect for {operation}", code="EndpointConnectionError")
         if self.happens("call_throttled"):
             return ThrottledError(f"{operation} was throttled", code="ThrottlingException")
         if self.happens("call_unavailable"):

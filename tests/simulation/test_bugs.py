@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.simulation.bug_table import SEEDS_MAX, recorded_seed
 from tests.simulation.bugs import BUGS
 from tests.simulation.world import run_seed
-
-SEEDS_MAX = 500
-_TABLE = Path(__file__).with_name("BUGS.md").read_text(encoding="utf-8")
 
 
 def _seeds(name: str) -> Iterator[int]:
     """Yield the seed that found the bug when the table was written, then all others: most often the first is enough."""
-    row = re.search(rf"^\| {name} \|.*?\| (\d+) \|", _TABLE, re.MULTILINE)
-    first = int(row.group(1)) - 1 if row is not None else 0
+    first = recorded_seed(name) or 0
     yield first
     yield from (seed for seed in range(SEEDS_MAX) if seed != first)
 

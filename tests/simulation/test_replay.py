@@ -17,7 +17,7 @@ from tests.simulation.putting_draw import PuttingUsage
 from tests.simulation.world import World
 
 _ROOT = Path(__file__).parents[2]
-_SEEDS = {"pipeline": (1, 2, 4, 12, 21, 56), "processing": tuple(range(12)), "putting": (3, 12, 22)}
+_SEEDS = {"pipeline": (1, 2, 4, 12, 21, 56, 158), "processing": tuple(range(12)), "putting": (3, 12, 22)}
 # What can be in a world of the pipeline beside what is in all of them; a comparison has to have seen each.
 _FEATURES = {
     "archive in columns": lambda world: world.consumer_settings.archive_format is not ArchiveFormat.JSON,
@@ -28,6 +28,7 @@ _FEATURES = {
     "killers": lambda world: world.killers.is_there,
     "operator": lambda world: world.operator.is_there,
     "outage": lambda world: world.outage.is_there,
+    "service outage": lambda world: world.service_outage.is_there,
     "uploads": lambda world: world.write_options is not None,
 }
 

@@ -35,6 +35,7 @@ from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.operator import Operator
 from tests.simulation.outage import Outage
 from tests.simulation.promises import Promises
+from tests.simulation.service_outage import ServiceOutage
 from tests.simulation.story import Story
 from tests.simulation.table_damage import TableDamage
 from tests.simulation.truth import audit_lines, delivered_numbers
@@ -101,6 +102,7 @@ class World:
         self.fleet = Fleet(self)
         self.damage = TableDamage(self)
         self.outage = Outage(self)
+        self.service_outage = ServiceOutage(self)
         if plant is not None:
             plant(self)
 
@@ -205,12 +207,14 @@ class World:
         self.fleet.schedule()
         self.damage.schedule()
         self.outage.schedule()
+        self.service_outage.schedule()
         await asyncio.sleep(self.chaos_seconds)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
         self.network.call_blows.clear()
         for actor in self.actors:
             actor.restart_seconds_max = 1.0
+        await self.service_outage.settle()
         await self.operator.settle()
         if await self._drained():
             await self.fleet.settle()

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from consumer import shard_sync
+from consumer import attempts, shard_sync
 from consumer.attempts import Attempts
 from consumer.core.attempt_policy import AttemptPolicy
 from consumer.core.chunk import Chunk
@@ -19,7 +19,7 @@ from consumer.lease_table import HeldLease
 from consumer.retention import Retention, ShardRetention
 from consumer.shard_sync import ShardSync
 from consumer.succession import Succession
-from shared.lease import TableRows
+from shared.lease import Lease, LeaseChange, TableRows
 from tests.simulation.planted.registry import Patch, bug
 
 
@@ -108,6 +108,17 @@ def attempts_never_reset(patch: Patch) -> None:
 def attempts_named_after_workers(patch: Patch) -> None:
     """Take the attempt of a worker's last life for one of this life."""
     patch.setattr(HeldLease, "process", property(lambda self: self._owner))
+
+
+@bug("an attempt counts where its process died, not where it lost its lease")
+def attempts_of_the_living_counted(patch: Patch) -> None:
+    """Count every time that a shard is taken and looked at."""
+
+    def with_attempt(row: Lease, process: str) -> LeaseChange:
+        return LeaseChange(attempts=row.attempts + 1)
+
+    patch.setattr(attempts, "with_attempt", with_attempt)
+    patch.setattr(attempts, "attempts_before", lambda row, process: row.attempts)
 
 
 @bug("a condemned record is not decoded")
