@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import signal
 import threading
@@ -16,6 +17,7 @@ from infra.sample.generator import lines as sample_lines
 from tests.acceptance.conftest import PATIENCE_SECONDS, Shell
 from tests.acceptance.test_lab_session import names, provision
 
+KILLS = int(os.environ.get("KILLS", "4"))
 LINES = 1_500  # of log, before each kill
 
 
@@ -53,10 +55,8 @@ def compare_indexes(shell: Shell, bucket: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3_600)
-def test_kill_9_of_the_consumer_loses_and_doubles_nothing(
-    shell: Shell, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.timeout(180 + 20 * KILLS)
+def test_kill_9_of_the_consumer_loses_and_doubles_nothing(shell: Shell, tmp_path: Path) -> None:
     """After many kill -9 under load and a restart, each event is in one line of one object, and the audit agrees."""
     named = names("kill")
     provision(shell, named)
@@ -69,7 +69,7 @@ def test_kill_9_of_the_consumer_loses_and_doubles_nothing(
     # Small pages and a short lease, so that each life is cut in the middle of its work and the next begins soon.
     quick = {"HEADRACE_LEASE_DURATION_SECONDS": "1", "HEADRACE_MANIFEST_PREFIX": "manifests/"}
     paced = quick | {"HEADRACE_READ_RECORDS_MAX": "40"}
-    for round_number in range(request.config.getoption("--kills")):
+    for round_number in range(KILLS):
         acknowledged += put(shell, named["source"], tmp_path / f"{round_number}.log", round_number)
         consumer = shell.start("headrace", *options, **paced)
         # The moment of the kill is a real one: there is nothing to wait for but time.

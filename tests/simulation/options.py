@@ -23,11 +23,10 @@ class _Total:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --sim-seeds, --sim-first-seed and --sim-seed; and --kills, of processes."""
+    """Add --sim-seeds, --sim-first-seed and --sim-seed."""
     group = parser.getgroup("simulation")
     group.addoption("--sim-seeds", type=int, default=None, help="how many simulated worlds to run")
     group.addoption("--sim-first-seed", type=int, default=0, help="the seed of the first one")
-    parser.getgroup("acceptance").addoption("--kills", type=int, default=4, help="how often a consumer is killed")
     group.addoption("--sim-seed", type=int, default=None, help="run this one world and print its story")
 
 
