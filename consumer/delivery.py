@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from consumer.core.batch import Batch
 from consumer.core.checkpoint_tracker import CheckpointTracker, Unit
 from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
+from consumer.core.lines import pick
 from consumer.core.object_key import STREAM_DELIVERY_FAILED
 from consumer.core.transform import Transform, Transformed, partition_keys_of
 from consumer.status import Counters
@@ -127,7 +127,8 @@ class Delivery:
         if found.duplicates:
             counters.duplicates += found.duplicates
             telemetry.count("duplicates_dropped", found.duplicates)
-        for destination, count in Counter(found.destinations).items():
+        for destination in dict.fromkeys(found.destinations):
+            count = found.destinations.count(destination)
             counters.enriched += count
             counters.destinations[destination] = counters.destinations.get(destination, 0) + count
             telemetry.count("events_routed", count, destination=destination)
@@ -141,7 +142,7 @@ def _fill(batch: Batch, found: Transformed, chunk: Chunk) -> None:
     if not isinstance(indexes, range):
         arrivals = [arrivals[index] for index in indexes]
     for slot, own, text in found.lines.by_slot(found.slots):
-        batch.append(slot, text, len(own), min(map(arrivals.__getitem__, own)))
+        batch.append(slot, text, len(own), min(pick(arrivals, own)))
 
 
 def _letter_of(outcome: Undeliverable, token: _Token) -> DeadLetter:

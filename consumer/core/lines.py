@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
+from operator import itemgetter
+from typing import TypeVar
+
+ValueT = TypeVar("ValueT")
+
+
+def pick(column: Sequence[ValueT], indexes: Sequence[int]) -> Sequence[ValueT]:
+    """Return some values of a column, in half the time of one by one."""
+    return itemgetter(*indexes)(column) if len(indexes) > 1 else [column[index] for index in indexes]
 
 
 class Lines:
@@ -42,12 +51,24 @@ class Lines:
 
         There is a slot for each line.
         """
-        lines = _join(self._pieces)
         indexes: defaultdict[str, list[int]] = defaultdict(list)
         for index, slot in enumerate(slots):
             indexes[slot].append(index)
         for slot, own in sorted(indexes.items()):
-            yield slot, own, b"".join(map(lines.__getitem__, own))
+            yield slot, own, self._text(own)
+
+    def _text(self, indexes: Sequence[int]) -> bytes:
+        """Return some lines, whose indexes rise, as one text: to make each of them takes twice the time."""
+        pieces = self._pieces
+        parts = [piece if isinstance(piece, bytes) else b"" for piece in pieces] * len(indexes)
+        column: Sequence[bytes] = ()
+        for at, piece in enumerate(pieces):
+            if isinstance(piece, bytes):
+                continue
+            if piece is not column:  # a column may come twice
+                column, own = piece, piece if len(indexes) == len(piece) else pick(piece, indexes)
+            parts[at :: len(pieces)] = own
+        return b"".join(parts)
 
 
 def _join(pieces: Iterable[bytes | Sequence[bytes]]) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any, Final
 
 from consumer.core.partition import Partitioner
@@ -42,12 +43,12 @@ class Router:
 
     def destinations_of(self, events: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return the destination of each event."""
-        by_country = self._by_country
+        find = self._by_country.get
         countries: list[Any] = [event.get("country") for event in events]
         try:
-            return [by_country.get(each, INTERNATIONAL) for each in countries]
+            return list(map(find, countries, repeat(INTERNATIONAL)))
         except TypeError:  # a list or an object
-            return [by_country.get(each, INTERNATIONAL) if type(each) is str else INTERNATIONAL for each in countries]
+            return [find(each, INTERNATIONAL) if type(each) is str else INTERNATIONAL for each in countries]
 
     def slots_of(self, destinations: list[str], events: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return which object of a flush each event belongs to: its destination's, or that of one of its partitions."""

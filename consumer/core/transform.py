@@ -7,13 +7,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
+from consumer.core.decoding import decode
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher
 from consumer.core.lines import Lines
 from consumer.core.object_key import PROCESSING_FAILED
 from consumer.core.route import Router
 from shared.errors import MalformedEventError
-from shared.event import EVENT_ID_FIELD, decode_events, event_id_of
+from shared.event import EVENT_ID_FIELD, event_id_of
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 
 _INTERNAL_ERROR: Final = "internal-error"
@@ -45,9 +46,10 @@ class Transform:
 
     def apply(self, chunk: Chunk, timestamp: bytes) -> Transformed:
         """Return what becomes of the records of a chunk. `timestamp` is the processing timestamp."""
-        events, malformed = decode_events(chunk.readable)
+        events, malformed, survey = decode(chunk.readable)
         failures: dict[int, Exception] = {**malformed}
-        repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events])
+        may_have_ids = survey is None or EVENT_ID_FIELD in survey.names
+        repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events]) if may_have_ids else set()
         kept = _without(range(len(chunk)), failures.keys() | chunk.refused.keys() | repeated)
         columns = (
             _pick(chunk.datas, kept),
@@ -55,7 +57,7 @@ class Transform:
             _pick(chunk.sequence_numbers, kept),
             _pick(chunk.sub_sequence_numbers, kept),
         )
-        lines, failed = self._enricher.enrich_all(columns, timestamp)
+        lines, failed = self._enricher.enrich_all(columns, timestamp, survey if isinstance(kept, range) else None)
         if failed:
             failures.update((kept[at], error) for at, error in failed.items())
             kept = _without(kept, failures)

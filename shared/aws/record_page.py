@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from json.encoder import encode_basestring_ascii
 from operator import itemgetter
 from typing import Any, Final
@@ -19,7 +20,12 @@ from shared.records import ChildShard, RecordPage, StreamRecord, StreamRecords
 _PIECE_BYTES: Final = 64 * KIB
 _RECORDS: Final = b'"Records":['
 _BETWEEN: Final = b"},{"
-_data, _key, _number = map(itemgetter, ("Data", "PartitionKey", "SequenceNumber"))
+_data, _key, _number, _arrival = map(
+    itemgetter, ("Data", "PartitionKey", "SequenceNumber", "ApproximateArrivalTimestamp")
+)
+# `altchars` and `validate` of b64decode, which takes three quarters of the time where it need not leave anything out.
+_NO_OTHER_LETTERS: Final = repeat(None)
+_ONLY_LETTERS: Final = repeat(True)  # noqa: FBT003 - the argument of each call
 _DIGITS_MAX: Final = 64  # of a sequence number: those of the service have 56
 
 
@@ -61,8 +67,12 @@ def hash_key_range(wire: Any) -> HashKeyRange:
 
 def plain_numbers(numbers: list[str]) -> list[str]:
     """Return sequence numbers as `str` writes them; ValueError for what is no number."""
-    others = "".join(numbers).encode().translate(None, b"0123456789")
-    is_plain = numbers and not others and min(numbers) >= "1" and max(map(len, numbers)) <= _DIGITS_MAX
+    text = "".join(numbers).encode()
+    if len({*map(len, numbers)}) == 1:  # nearly always: so there is one first digit in so many
+        size = len(numbers[0])
+        is_plain = 0 < size <= _DIGITS_MAX and text.isdigit() and b"0" not in text[::size]
+    else:
+        is_plain = False
     return numbers if is_plain else [str(int(each)) for each in numbers]
 
 
@@ -88,7 +98,19 @@ def _parse(body: bytes) -> tuple[Any, StreamRecords]:
 
 def _append(records: StreamRecords, wire: list[Any]) -> None:
     """Add records, column by column."""
-    records.datas += map(pybase64.b64decode, map(_data, wire))
+    records.datas += _decoded(list(map(_data, wire)))
     records.keys += map(_key, wire)
     records.numbers += plain_numbers(list(map(_number, wire)))
-    records.arrivals += map(float, [each.get("ApproximateArrivalTimestamp", 0.0) for each in wire])
+    try:
+        arrivals = list(map(_arrival, wire))
+    except KeyError:
+        arrivals = [each.get("ApproximateArrivalTimestamp", 0.0) for each in wire]
+    records.arrivals += arrivals if {*map(type, arrivals)} == {float} else map(float, arrivals)
+
+
+def _decoded(texts: list[str]) -> list[bytes]:
+    """Return what base64 stands for; other characters, which the service does not send, are left out as by botocore."""
+    try:
+        return list(map(pybase64.b64decode, texts, _NO_OTHER_LETTERS, _ONLY_LETTERS))
+    except ValueError:
+        return list(map(pybase64.b64decode, texts))

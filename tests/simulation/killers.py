@@ -50,7 +50,7 @@ class Killers:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """End every process that decodes one of them."""
-        decode = transform.decode_events
+        decode = transform.decode
 
         def decode_or_die(datas: Sequence[bytes]) -> Any:
             process = PROCESS.get()
@@ -60,11 +60,11 @@ class Killers:
                 self._world.loop.kill(process)  # nothing that it does in the rest of this step gets out
             return decode(datas)
 
-        transform.decode_events = decode_or_die  # type: ignore[assignment] - for the time of one world
+        transform.decode = decode_or_die  # type: ignore[assignment] - for the time of one world
         try:
             yield
         finally:
-            transform.decode_events = decode
+            transform.decode = decode
 
     def violations(self) -> list[str]:
         """Say which killer was not condemned once, and what else was."""

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from consumer.core import enrichment
 from consumer.core.chunk import Chunk
+from consumer.core.decoding import decode
 from consumer.core.duplicate_marks import DuplicateMarks
-from consumer.core.enrichment import QUANTITY_MAX, Columns, Enricher, timestamp_text, totals_of
+from consumer.core.enrichment import Columns, Enricher, timestamp_text
 from consumer.core.lines import Lines
 from consumer.core.route import Router
+from consumer.core.totals import QUANTITY_MAX, totals_of
 from consumer.core.transform import Transform, partition_keys_of
 from shared.errors import ConfigurationError, MalformedEventError
 from shared.event import decode_event, decode_events
@@ -157,7 +159,7 @@ def test_events_are_enriched_alike_together_and_one_by_one(
         for number, event in enumerate(events)
     ]
     enricher, columns = Enricher("src", "shard"), columns_of(*datas)
-    together, failures = enricher.enrich_all(columns, STAMP)
+    together, failures = enricher.enrich_all(columns, STAMP, decode(datas).survey)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Enricher, "_enrich_together", lambda *_: None)
         one_by_one, expected = enricher.enrich_all(columns, STAMP)
@@ -381,3 +383,30 @@ def test_events_are_decoded_alike_together_and_one_by_one(datas: list[bytes]) ->
             expected.append(({}, str(error)))
     events, refused = decode_events(datas)
     assert expected == [(event, str(refused.get(index, ""))) for index, event in enumerate(events)]
+    decoded = decode(datas)
+    assert (events, {**refused}.keys()) == (decoded.events, decoded.malformed.keys())
+    assert [str(refused[index]) for index in refused] == [str(decoded.malformed[index]) for index in refused]
+
+
+@given(st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70), st.integers(0, 70), st.booleans()), max_size=6))
+def test_no_event_hides_behind_the_products_of_another(shapes: list[tuple[int, int, int, bool]]) -> None:
+    """Nesting is bounded per event, however many products its neighbours have, and brackets in their texts."""
+    item = b'{"quantity":1,"in_shopping_cart":true}'
+    datas = [
+        b'{"a":%b,"t":"%b"%b}'
+        % (
+            b"[" * depth + b"]" * depth if depth else b"0",
+            b"{" * brackets,
+            b',"browse_history":[%b]' % b",".join([item] * products) if has_history else b"",
+        )
+        for depth, brackets, products, has_history in shapes
+    ]
+    events, refused = decode_events(datas)
+    decoded = decode(datas)
+    assert (events, refused.keys()) == (decoded.events, decoded.malformed.keys())
+    assert decoded.survey is not None or any(
+        depth + brackets + products > 60 for depth, brackets, products, _ in shapes
+    )
+    if decoded.survey is not None:
+        assert not refused
+        assert list(zip(*decoded.survey.totals, strict=True)) == [totals_of(event) for event in events]

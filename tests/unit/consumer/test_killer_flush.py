@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from consumer.core import transform
+from consumer.core.decoding import decode
 from shared.errors import ServiceUnavailableError
-from shared.event import decode_events
 from tests.simulation.loop import PROCESS
 from tests.unit.consumer.small_cloud import SmallCloud
 
@@ -37,9 +37,9 @@ def _deadly(cloud: SmallCloud, monkeypatch: pytest.MonkeyPatch) -> None:
         process = PROCESS.get()
         if process is not None and _KILLER in datas:
             cloud.loop.kill(process)
-        return decode_events(datas)
+        return decode(datas)
 
-    monkeypatch.setattr(transform, "decode_events", decode_or_die)
+    monkeypatch.setattr(transform, "decode", decode_or_die)
 
 
 async def _condemn(cloud: SmallCloud) -> None:

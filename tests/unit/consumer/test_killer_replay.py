@@ -12,8 +12,8 @@ import pytest
 
 from consumer.care import Care
 from consumer.core import transform
+from consumer.core.decoding import decode
 from shared.errors import ServiceUnavailableError
-from shared.event import decode_events
 from shared.lease import Lease
 from tests.simulation.loop import PROCESS
 from tests.unit.consumer.small_cloud import SmallCloud
@@ -30,14 +30,14 @@ class _Deadly:
         self.is_on = False
         self.deaths = 0
         self._cloud = cloud
-        monkeypatch.setattr(transform, "decode_events", self._decode)
+        monkeypatch.setattr(transform, "decode", self._decode)
 
     def _decode(self, datas: Sequence[bytes]) -> Any:
         process = PROCESS.get()
         if self.is_on and process is not None and any(_KILLER in each for each in datas):
             self.deaths += 1
             self._cloud.loop.kill(process)
-        return decode_events(datas)
+        return decode(datas)
 
 
 async def _prepare(cloud: SmallCloud) -> None:
@@ -158,10 +158,10 @@ def test_a_replay_looks_at_nothing_while_another_shard_looks_at_a_suspect(monkey
             yield
             suspects.clear()
 
-    def decode(datas: Sequence[bytes]) -> Any:
+    def watched(datas: Sequence[bytes]) -> Any:
         if suspects and PROCESS.get() is not None:
             looks.append(asyncio.current_task() in suspects)
-        return decode_events(datas)
+        return decode(datas)
 
     async def story() -> None:
         await _prepare(cloud)
@@ -169,7 +169,7 @@ def test_a_replay_looks_at_nothing_while_another_shard_looks_at_a_suspect(monkey
         cloud.leases.rows[shard_id] = replace(row, attempts=6, pending=None)
         cloud.network.pages = [1] * 1_000  # so that the others' replays take as long
         monkeypatch.setattr(Care, "alone", noted)
-        monkeypatch.setattr(transform, "decode_events", decode)
+        monkeypatch.setattr(transform, "decode", watched)
         stop, task, _ = cloud.start(cloud.worker(flush_seconds=1, worker_id="same"))
         await asyncio.sleep(30)
         stop.set()

@@ -142,18 +142,29 @@ async def test_what_is_no_answer_is_refused_in_the_ordinary_way_too(answer: dict
         await kinesis.get_records("orders", "iterator", 1)
 
 
-@pytest.mark.parametrize("number", ["007", "0", "+7", " 7", "9" * 65])
-def test_sequence_numbers_are_kept_as_they_are_written_again(number: str) -> None:
+@pytest.mark.parametrize("number", ["007", "0", "+7", " 7", "1_0", "\u0661\u0662", "9" * 65])
+@pytest.mark.parametrize("is_even", [True, False])
+def test_sequence_numbers_are_kept_as_they_are_written_again(number: str, is_even: bool) -> None:
     """Whatever way a number is written in an answer, one text stands for it: it goes into objects and is compared."""
     wire = {"Data": "e30=", "PartitionKey": "k", "ApproximateArrivalTimestamp": 1.5}
-    page = parse_record_page(orjson.dumps({"Records": [{**wire, "SequenceNumber": each} for each in (number, "8")]}))
-    expected = [StreamRecord(b"{}", "k", int(each), 1.5) for each in (number, "8")]
+    other = "8" * (len(number) if is_even else len(number) + 1)
+    page = parse_record_page(orjson.dumps({"Records": [{**wire, "SequenceNumber": each} for each in (number, other)]}))
+    expected = [StreamRecord(b"{}", "k", int(each), 1.5) for each in (number, other)]
     assert page.records == expected
     assert StreamRecords.of(expected).numbers == StreamRecords.of(page.records).numbers
     assert page.records[1:] == expected[1:]
     assert page.records != expected[1:]
     assert isinstance(page.records, StreamRecords)
-    assert page.records.numbers == [str(int(number)), "8"]
+    assert page.records.numbers == [str(int(number)), other]
+
+
+def test_base64_may_be_written_in_lines() -> None:
+    """Characters that are none of base64's are left out of a record's data, as botocore does."""
+    record = {"Data": "e3\r\n0=", "PartitionKey": "k", "SequenceNumber": "1"}
+    assert (
+        parse_record_page(orjson.dumps({"Records": [record, {**record, "Data": "e30="}]})).records
+        == [StreamRecord(b"{}", "k", 1, 0.0)] * 2
+    )
 
 
 @pytest.mark.parametrize("data", ["e", "ä", None, 7])

@@ -1,0 +1,83 @@
+"""The events of a chunk, decoded and summed up all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from consumer.core.totals import TotalsColumns, plain_totals
+from shared.errors import MalformedEventError
+from shared.event import are_shallow, decode_events
+from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
+
+# An event of no more bytes can't have too many keys: as short a key and value as can be is `"":0`, and a comma.
+_SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX
+_DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
+_OPENINGS: Final = b"[{"
+_DIGIT_RUN: Final = b"0" * 19  # an integer of fewer digits always fits 64 bits
+
+
+class Survey(NamedTuple):
+    """What is known of events that are one line each and have `plain_totals`."""
+
+    names: set[str]  # of the fields of any of them
+    totals: TotalsColumns
+
+
+class Decoded(NamedTuple):
+    """The events of a chunk; a refused one is empty, with its error by index.
+
+    `survey` is None if an event is refused or out of the ordinary.
+    """
+
+    events: list[dict[str, Any]]
+    malformed: dict[int, MalformedEventError]
+    survey: Survey | None
+
+
+def decode(datas: Sequence[bytes]) -> Decoded:
+    """Decode events as `shared.event.decode_event` does.
+
+    The checks look at all of them at once. Only where one of them finds something, each event is decoded by itself.
+    """
+    return _decode_together(datas) or Decoded(*decode_events(datas), None)
+
+
+def survey(text: bytes, events: Sequence[Mapping[str, Any]]) -> Survey | None:
+    """Look at decoded events, of which `text` is all data; None if one of them is out of the ordinary, or no object."""
+    if b"\n" in text or b"\r" in text:
+        return None
+    totals = plain_totals(events)
+    return None if totals is None else Survey(set().union(*events), totals)
+
+
+def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
+    """Return the events; None if one of them is to be refused, or might be."""
+    if max(map(len, datas), default=0) > _SHORT_BYTES:
+        return None
+    try:
+        events = list(map(orjson.loads, datas))
+    except orjson.JSONDecodeError:
+        return None
+    text = b"".join(datas)
+    found = survey(text, events)
+    digits = text.translate(_DIGITS_AS_ZEROS, _OPENINGS)
+    if digits.rfind(_DIGIT_RUN) >= 0:  # the search from the end skips what can't be a part of it
+        return None
+    is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
+    if not is_flat and not ({*map(type, events)} <= {dict} and are_shallow(datas)):
+        return None
+    return Decoded(events, {}, found)
+
+
+def _openings_max(openings: int, products: Sequence[int]) -> int:
+    """Return a bound on the opening brackets of any event, by those of all together and the products of each.
+
+    An event has one, and with products another one and one for each of these. If that is nearly all that there are,
+    then no event has many.
+    """
+    count = len(products)
+    others = openings - sum(products) - count - (count - products.count(0))
+    return 2 + max(products, default=0) + others
