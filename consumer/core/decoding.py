@@ -9,7 +9,7 @@ import orjson
 
 from consumer.core.totals import TotalsColumns, plain_totals
 from shared.errors import MalformedEventError
-from shared.event import are_shallow, decode_events
+from shared.event import are_modest, decode_events
 from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
 
 # An event of no more bytes can't have too many keys: as short a key and value as can be is `"":0`, and a comma.
@@ -67,7 +67,7 @@ def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
     if digits.rfind(_DIGIT_RUN) >= 0:  # the search from the end skips what can't be a part of it
         return None
     is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
-    if not is_flat and not ({*map(type, events)} <= {dict} and are_shallow(datas)):
+    if not is_flat and not ({*map(type, events)} <= {dict} and are_modest(datas)):
         return None
     return Decoded(events, {}, found)
 
