@@ -17,7 +17,7 @@ from producer.core.hot_keys import ShardHeat
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
 from producer.producer import Producer
-from producer.stage import Stage
+from producer.stage import KEY_FIELD, Stage
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.disk import LocalFiles
@@ -28,19 +28,16 @@ from shared.errors import (
     PartitionKeyError,
     RecordRejectedError,
 )
-from shared.event import EVENT_ID_FIELD, are_modest, decode_event, event_id_heads, event_id_of, opening_count
-from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
+from shared.event import EVENT_ID_FIELD, are_modest, decode_event, event_id_heads, event_id_of
 from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Telemetry
 from shared.settings import Ordering, ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
 
 _SOURCE_ID_BITS: Final = 80
-_KEY_FIELD: Final = "session_id"
-_KEY_OF: Final = itemgetter(_KEY_FIELD)
+_KEY_OF: Final = itemgetter(KEY_FIELD)
 _PART_EVENTS: Final = 256
 _BRACES: Final = repeat(b"}")
 _EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
-_SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX  # no shorter event has more keys than are allowed
 
 
 class EventProducer:
@@ -156,8 +153,7 @@ class EventProducer:
         PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed.
         """
         stage = self._stage or self._open_stage
-        ordinary = _ordinary(event, partition_key)
-        if ordinary is None or not stage.add(*ordinary):
+        if not stage.add(event, partition_key):
             await self._put_slowly(event, partition_key, None)
         if stage.intake.is_busy:
             await stage.intake.give_way()
@@ -246,22 +242,6 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> tuple[list[bytes
     return (datas, keys) if are_modest(datas) else None
 
 
-def _ordinary(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str] | None:
-    """Return an event's bytes without the last brace, and its partition key; None if it needs a look of its own."""
-    if type(event) is not dict or not event or EVENT_ID_FIELD in event:
-        return None
-    key = event.get(_KEY_FIELD) if partition_key is None else partition_key
-    if type(key) is not str:
-        return None
-    try:
-        data = orjson.dumps(event)
-    except orjson.JSONEncodeError:
-        return None  # `_encode` raises it
-    if len(data) > _SHORT_BYTES or opening_count(data) > EVENT_DEPTH_MAX:
-        return None
-    return data[:-1], key  # a reader will decode it: orjson writes nothing else that would be refused
-
-
 def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, bool]:
     """Return an event's bytes, its partition key, and whether it brings an id."""
     if isinstance(event, bytes):
@@ -274,8 +254,8 @@ def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tupl
             raise MalformedEventError(f"the event can't be written as JSON: {error}") from None
         fields = decode_event(data)
         data = b"".join((data, b""))
-    key = fields.get(_KEY_FIELD) if partition_key is None else partition_key
+    key = fields.get(KEY_FIELD) if partition_key is None else partition_key
     if not isinstance(key, str):
-        message = f"the event has no {_KEY_FIELD} that is a text"
+        message = f"the event has no {KEY_FIELD} that is a text"
         raise PartitionKeyError(message, hint="Add one, or put it with `partition_key=`")
     return data, key, event_id_of(fields) is not None

@@ -4,47 +4,77 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
-from producer.core.lanes import LaneQueues, Numbering
+import orjson
+
+from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues, Numbering
 from producer.intake import Intake
-from shared.event import EVENT_ID_CHARACTERS_MAX
+from shared.errors import PartitionKeyError
+from shared.event import EVENT_ID_CHARACTERS_MAX, EVENT_ID_FIELD, SHORT_BYTES
+from shared.limits import EVENT_DEPTH_MAX, PARTITION_KEY_CHARACTERS_MAX
 
-_EVENTS_MAX: Final = 64
+_EVENTS_MAX: Final = 128
+KEY_FIELD: Final = "session_id"
 _ID_BYTES_MAX: Final = EVENT_ID_CHARACTERS_MAX + len(b',"event_id":""}')
+_KEY_BYTES_MAX: Final = 4 * PARTITION_KEY_CHARACTERS_MAX
+_COST_BYTES_MAX: Final = SHORT_BYTES + _ID_BYTES_MAX + _KEY_BYTES_MAX + RECORD_OVERHEAD_BYTES
+_EMPTY_BYTES: Final = len(b"{}")
+_dumps: Final = orjson.dumps
 
 
 class Stage:
     """Accepts events, and numbers and queues them together, at the latest once the event loop has run what is ready.
 
-    An event that is staged is accepted: its room in the buffer is taken. Whatever looks at the queues, closes the
+    An event that is staged is accepted: there was room for it in the buffer. Whatever looks at the queues, closes the
     producer or puts by another way has to `clear` the stage first.
     """
 
     def __init__(self, intake: Intake, queues: LaneQueues, heads: tuple[bytes, ...]) -> None:
         self.intake = intake
         self._queues = queues
+        self._indexes = queues.indexes
+        self._may_spill = queues.has_spill
         self._heads = heads
         self._count = 0  # of the numbers that were given
         self._bodies: list[bytes] = []
         self._keys: list[str] = []
-        self._size = 0  # of bodies and keys, as room was taken for them
 
-    def add(self, body: bytes, partition_key: str) -> bool:
-        """Accept an event that lacks its last brace and is not empty; False if it needs a look of its own, or room."""
-        bodies = self._bodies
-        if not bodies:
-            self.intake.check_open()
-        size = self._queues.reserve(partition_key, len(body) + _ID_BYTES_MAX)
-        if not size:
+    def add(self, event: Any, partition_key: Any) -> bool:
+        """Accept an event; False if it needs a look of its own: it is no ordinary one, or there is no room.
+
+        Its partition key is that of `KEY_FIELD` unless given.
+        """
+        if type(event) is not dict or EVENT_ID_FIELD in event:
             return False
-        if not bodies:
-            asyncio.get_running_loop().call_soon(self.clear)
-        self._size += size
-        bodies.append(body)
-        self._keys.append(partition_key)
+        key = event.get(KEY_FIELD) if partition_key is None else partition_key
+        if type(key) is not str:
+            return False
+        try:
+            data = _dumps(event)
+            index = self._indexes[key]
+        except (orjson.JSONEncodeError, PartitionKeyError):
+            return False  # the closer look tells why
+        size = len(data)
+        # As opening_count counts. A reader will decode it: orjson writes nothing else that would be refused.
+        openings = 2 * size - len(data.replace(b"[", b"")) - len(data.replace(b"{", b""))
+        if openings > EVENT_DEPTH_MAX or not _EMPTY_BYTES < size <= SHORT_BYTES:
+            return False
+        bodies = self._bodies
+        if not (bodies or self._begin()) or (self._may_spill and self._queues.lanes[index].spilled):
+            return False
+        bodies.append(data[:-1])
+        self._keys.append(key)
         if len(bodies) >= _EVENTS_MAX:
             self.clear()
+        return True
+
+    def _begin(self) -> bool:
+        """Have the stage cleared soon, unless the buffer has no room for as many events as it may hold."""
+        self.intake.check_open()
+        if self._queues.room_left < _EVENTS_MAX * _COST_BYTES_MAX:
+            return False
+        asyncio.get_running_loop().call_soon(self.clear)
         return True
 
     def clear(self) -> None:
@@ -52,11 +82,10 @@ class Stage:
         bodies, keys = self._bodies, self._keys
         if not bodies:
             return
-        self._queues.unreserve(len(bodies), self._size)
-        self._bodies, self._keys, self._size = [], [], 0
+        self._bodies, self._keys = [], []
         done = 0
         while (done := done + self.put_all(bodies[done:], keys[done:])) < len(bodies):
-            # Its lane has records with explicit hash keys, from a spill. There is room: it was taken.
+            # Its lane has records with explicit hash keys, from a spill. There is room for it.
             self.intake.take(bodies[done] + b"}", keys[done], None, self.number())
             done += 1
 

@@ -17,6 +17,8 @@ from shared.limits import EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EVENT_KEYS_MAX
 EVENT_ID_FIELD: Final = "event_id"
 EVENT_ID_CHARACTERS_MAX: Final = 40 + 1 + 2 + 1 + 19  # source, lane, offset and two dots
 OFFSET_MAX: Final = 2**63 - 1
+# No shorter event has more keys than are allowed: as short a key and value as can be is `"":0`.
+SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX
 JSON_WHITESPACE: Final = b" \t\n\r"
 
 _INTEGER_MIN: Final = -(2**63)
@@ -24,7 +26,6 @@ _INTEGER_MAX: Final = 2**64 - 1
 _INTEGER_DIGITS: Final = 19  # an integer of fewer digits always fits 64 bits
 _INTEGER_CHARACTERS_MAX: Final = 20
 _GROUP_EVENTS: Final = 8
-_KEYS_BYTES_MIN: Final = 4 * EVENT_KEYS_MAX  # as short a key and value as can be is `"":0`
 _DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _SEPARATOR: Final = b"\0"  # JSON holds no NUL
@@ -65,7 +66,7 @@ def decode_event(data: bytes) -> dict[str, Any]:
         )
     if _DIGIT_RUN in data.translate(_DIGITS_AS_ZEROS):
         _check_integers(data)
-    if len(data) > _KEYS_BYTES_MIN and data.count(b":") > EVENT_KEYS_MAX:
+    if len(data) > SHORT_BYTES and data.count(b":") > EVENT_KEYS_MAX:
         _check_keys(event)
     return event
 
@@ -75,7 +76,7 @@ def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[in
 
     The checks look at all of them at once. Only where one of them finds something, each event is decoded by itself.
     """
-    if max(map(len, datas), default=0) <= _KEYS_BYTES_MIN:
+    if max(map(len, datas), default=0) <= SHORT_BYTES:
         try:
             events = list(map(orjson.loads, datas))
         except orjson.JSONDecodeError:
@@ -98,14 +99,14 @@ def are_modest(datas: Sequence[bytes]) -> bool:
     for start in range(0, len(datas), _GROUP_EVENTS):
         group = datas[start : start + _GROUP_EVENTS]
         text = b"".join(group)
-        is_modest = len(text) <= _KEYS_BYTES_MIN and opening_count(text) <= EVENT_DEPTH_MAX
-        if not is_modest and not all(map(_is_modest, group)):
+        if not is_modest(text) and not all(map(is_modest, group)):
             return False
     return True
 
 
-def _is_modest(data: bytes) -> bool:
-    return len(data) <= _KEYS_BYTES_MIN and opening_count(data) <= EVENT_DEPTH_MAX
+def is_modest(data: bytes) -> bool:
+    """Whether nothing in a right JSON text can have too many keys or be nested too deep."""
+    return len(data) <= SHORT_BYTES and opening_count(data) <= EVENT_DEPTH_MAX
 
 
 def _openings_max(text: bytes) -> int:

@@ -91,7 +91,7 @@ class LaneQueues:
         self._settled = 0
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
-        self._indexes = LaneIndexes()
+        self.indexes = LaneIndexes()
         self._hash_keys: dict[str, int] = {}  # of the keys that `hash_key` was asked for last
 
     @property
@@ -122,7 +122,7 @@ class LaneQueues:
         With `numbering`, the record is an event that gets its id here, where its lane is known. `stamp` has to follow
         if a lane became `fresh`. Raises RecordTooLargeError or PartitionKeyError for a record that no stream takes.
         """
-        lane = self.lanes[self._indexes[partition_key]]
+        lane = self.lanes[self.indexes[partition_key]]
         if numbering is not None:
             data = with_numbered_id(data, numbering[0][lane.index], numbering[1])
         size = size_of(data, partition_key)
@@ -145,22 +145,10 @@ class LaneQueues:
             self.ready_count += 1
         return True
 
-    def reserve(self, partition_key: str, size: int) -> int:
-        """Take room for a record of `size` bytes; return its size with the key, or 0 if it can't be queued at once.
-
-        Raises PartitionKeyError. `unreserve` has to follow, before records are accepted that are older than this one.
-        """
-        lane = self.lanes[self._indexes[partition_key]]
-        size += size_of(b"", partition_key)
-        room_taken = self._room_taken + size
-        if size > self.record_bytes_max or room_taken > self._buffer_bytes_max or lane.spilled:
-            return 0
-        self._room_taken = room_taken + RECORD_OVERHEAD_BYTES
-        return size
-
-    def unreserve(self, count: int, size: int) -> None:
-        """Give back the room of `count` records, of `size` bytes together, that are accepted in the same step."""
-        self._room_taken -= size + count * RECORD_OVERHEAD_BYTES
+    @property
+    def room_left(self) -> int:
+        """How many bytes records that come now may take, their overhead included."""
+        return self._buffer_bytes_max - self._room_taken
 
     def accept_all(
         self,
@@ -177,7 +165,7 @@ class LaneQueues:
         if not datas:
             return 0
         try:
-            indexes = list(map(self._indexes.__getitem__, partition_keys))
+            indexes = list(map(self.indexes.__getitem__, partition_keys))
         except PartitionKeyError:
             return self._accept_each(datas, partition_keys, ticket, numbering)  # those before it
         events = datas
@@ -242,7 +230,7 @@ class LaneQueues:
         heads, numbers = (None, repeat(0)) if numbering is None else numbering
         for count, (data, partition_key, number) in enumerate(zip(datas, partition_keys, numbers, strict=False)):
             try:
-                lane = self.lanes[self._indexes[partition_key]]
+                lane = self.lanes[self.indexes[partition_key]]
                 event = data if heads is None else with_numbered_ids([data], [heads[lane.index]], [number])[0]
                 if not self.accept(event, partition_key, ticket):
                     return count
@@ -305,7 +293,7 @@ class LaneQueues:
 
     def lane_of(self, partition_key: str) -> Lane:
         """Return the lane of a partition key; errors as in `hash_key`."""
-        return self.lanes[self._indexes[partition_key]]
+        return self.lanes[self.indexes[partition_key]]
 
     def _too_large(self, size: int) -> RecordTooLargeError:
         msg = f"data and partition key have {size:,} bytes; the stream takes {self.record_bytes_max:,}"

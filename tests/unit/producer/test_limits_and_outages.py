@@ -264,4 +264,4 @@ def test_what_is_remembered_of_keys_is_bounded(monkeypatch: pytest.MonkeyPatch) 
     queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
     for number in range(5_000):
         queues.lane_of(f"{number}{'.' * (number % 250)}")
-        assert len(queues._indexes) <= 100
+        assert len(queues.indexes) <= 100
