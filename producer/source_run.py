@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import orjson
@@ -216,15 +215,35 @@ class SourceRun:
         lines = chunk.lines
         if self._lines_max is not None:
             lines = lines[: max(0, self._lines_max - summary.lines)]
-        results = iter(self._parser.parse_all([line for _, line in lines]))
         for start in range(0, len(lines), _PART_LINES):
-            await self._take_part(lines[start : start + _PART_LINES], list(islice(results, _PART_LINES)))
+            part = lines[start : start + _PART_LINES]
+            await self._take_part(part[self._put_events(part) :])
+            if self._producer.intake.is_busy:
+                await self._producer.intake.give_way()
         await self._dead_letters.flush()
         if len(lines) < len(chunk.lines):
             raise _EndError
 
-    async def _take_part(self, lines: Sequence[tuple[int, bytes]], results: Sequence[LineResult]) -> None:
+    def _put_events(self, lines: Sequence[tuple[int, bytes]]) -> int:
+        """Put the events of the first lines together, if all are events that need no look of their own."""
+        if self._is_paced or self._on_receipt is not None:
+            return 0
+        offsets, texts = zip(*lines, strict=True)
+        columns = self._parser.parse_events(texts)
+        if columns is None:
+            return 0
+        count = self._producer.intake.try_put_all(*columns, self._ticket, (self._heads, offsets))
+        self._count(count)
+        self.summary.lines += count
+        return count
+
+    def _count(self, events: int) -> None:
+        self._barriers.current.pending += events
+        self.summary.events += events
+
+    async def _take_part(self, lines: Sequence[tuple[int, bytes]]) -> None:
         summary, intake, is_paced = self.summary, self._producer.intake, self._is_paced
+        results = [self._parser.parse(line) for _, line in lines]
         put = 0 if is_paced or self._on_receipt is not None else self._put_ordinary(lines, results)
         for (offset, line), result in zip(lines, results, strict=True):
             if type(result) is ParsedEvent:
@@ -259,8 +278,7 @@ class SourceRun:
         if not datas:
             return 0
         count = self._producer.intake.try_put_all(datas, keys, self._ticket, (self._heads, offsets))
-        self._barriers.current.pending += count
-        self.summary.events += count
+        self._count(count)
         return count
 
     def _try_put(self, event: ParsedEvent, offset: int, line: bytes) -> bool:
@@ -278,8 +296,7 @@ class SourceRun:
             self.summary.rejected += 1
             self._dead_letters.add(offset, error.error_code, str(error), line)
             return True
-        self._barriers.current.pending += 1
-        self.summary.events += 1
+        self._count(1)
         return True
 
     async def _wait_and_put(self, event: ParsedEvent, offset: int, line: bytes) -> None:

@@ -29,7 +29,6 @@ _GROUP_EVENTS: Final = 8
 _DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _SEPARATOR: Final = b"\0"  # JSON holds no NUL
-_NOT_OPENING: Final = bytes(code for code in range(256) if code not in b"[{" + _SEPARATOR)
 _QUOTE: Final = ord('"')
 _BRACE: Final = ord("}")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -76,23 +75,18 @@ def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[in
 
     The checks look at all of them at once. Only where one of them finds something, each event is decoded by itself.
     """
-    if max(map(len, datas), default=0) <= SHORT_BYTES:
+    if are_modest(datas) and _DIGIT_RUN not in _SEPARATOR.join(datas).translate(_DIGITS_AS_ZEROS):
         try:
             events = list(map(orjson.loads, datas))
         except orjson.JSONDecodeError:
             return _decode_each(datas)
-        text = _SEPARATOR.join(datas)
-        if (
-            {*map(type, events)} <= {dict}
-            and _openings_max(text) <= EVENT_DEPTH_MAX
-            and _DIGIT_RUN not in text.translate(_DIGITS_AS_ZEROS)
-        ):
+        if {*map(type, events)} <= {dict}:
             return events, {}
     return _decode_each(datas)
 
 
 def are_modest(datas: Sequence[bytes]) -> bool:
-    """Whether none of some events, which are right JSON objects, can have too many keys or be nested too deep.
+    """Whether nothing in some texts can have too many keys or be nested too deep, if they are JSON.
 
     Looks at a few of them at once, whose sum is mostly below what one may have, and only then at each.
     """
@@ -105,13 +99,8 @@ def are_modest(datas: Sequence[bytes]) -> bool:
 
 
 def is_modest(data: bytes) -> bool:
-    """Whether nothing in a right JSON text can have too many keys or be nested too deep."""
+    """Whether nothing in a text can have too many keys or be nested too deep, if it is JSON."""
     return len(data) <= SHORT_BYTES and opening_count(data) <= EVENT_DEPTH_MAX
-
-
-def _openings_max(text: bytes) -> int:
-    """Return the most opening brackets of one event; `text` is events between separators."""
-    return max(map(len, text.translate(None, _NOT_OPENING).split(_SEPARATOR)))
 
 
 def _decode_each(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[int, MalformedEventError]]:

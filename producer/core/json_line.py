@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Any, Final
 
 from producer.core.line import (
@@ -11,19 +12,22 @@ from producer.core.line import (
     FILTERED_BLANK,
     MALFORMED_EVENT,
     MISSING_SESSION_ID,
+    EventColumns,
     LineResult,
     ParsedEvent,
     RejectedLine,
     unusable_state,
 )
 from shared.errors import MalformedEventError
-from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, decode_event, decode_events
+from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, decode_event, decode_events, event_id_of
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 
 SESSION_ID_FIELD: Final = "session_id"
 _STATE: Final = b""
-_PART_LINES: Final = 64  # the events of more would not stay in the processor's cache
-_new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
+_SESSION_ID_FIELDS: Final = repeat(SESSION_ID_FIELD)
+_EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
+_BRACES: Final = repeat(b"}")
+_OPENED: Final = repeat(b"{")
 
 
 class JsonLineParser:
@@ -31,7 +35,7 @@ class JsonLineParser:
 
     def parse(self, line: bytes) -> LineResult:
         """Check one line; its data are the line's bytes without the whitespace around them."""
-        data = line.removeprefix(BYTE_ORDER_MARK).strip(JSON_WHITESPACE)
+        data = _strip(line)
         if not data:
             return FILTERED_BLANK
         try:
@@ -40,30 +44,20 @@ class JsonLineParser:
             return RejectedLine(MALFORMED_EVENT, str(error))
         return keyed_event(event, data)
 
-    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
-        """Judge lines in turn, as `parse` does, in half the time."""
-        for start in range(0, len(lines), _PART_LINES):
-            yield from self._parse_part(lines[start : start + _PART_LINES])
-
-    def _parse_part(self, lines: Sequence[bytes]) -> list[LineResult]:
-        datas = [
-            line
-            if line[:1] == b"{" and line[-1:] == b"}"
-            else line.removeprefix(BYTE_ORDER_MARK).strip(JSON_WHITESPACE)
-            for line in lines
-        ]
-        if not all(datas):
-            return list(map(self.parse, lines))
-        events, malformed = decode_events(datas)
-        if malformed:
-            return list(map(self.parse, lines))
-        new, parsed = _new_tuple, ParsedEvent
-        return [
-            new(parsed, (data, key, EVENT_ID_FIELD in event))
-            if type(key := event.get(SESSION_ID_FIELD)) is str and 0 < len(key) <= PARTITION_KEY_CHARACTERS_MAX
-            else keyed_event(event, data)
-            for event, data in zip(events, datas, strict=True)
-        ]
+    def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:
+        """Return the events of lines that are nothing else, in a third of the time of `parse`."""
+        if not (all(map(bytes.startswith, lines, _OPENED)) and all(map(bytes.endswith, lines, _BRACES))):
+            lines = list(map(_strip, lines))
+            if not all(lines):
+                return None
+        events, malformed = decode_events(lines)
+        if malformed or any(map(dict.__contains__, events, _EVENT_ID_FIELDS)):
+            return None
+        keys: list[Any] = list(map(dict.get, events, _SESSION_ID_FIELDS))
+        if {*map(type, keys)} != {str} or not all(keys) or max(map(len, keys)) > PARTITION_KEY_CHARACTERS_MAX:
+            return None
+        bodies = list(map(bytes.removesuffix, lines, _BRACES))
+        return EventColumns(bodies, keys)
 
     def snapshot(self) -> bytes:
         """Return the empty state."""
@@ -73,6 +67,10 @@ class JsonLineParser:
         """Check that the state is the empty one."""
         if state != _STATE:
             raise unusable_state()
+
+
+def _strip(line: bytes) -> bytes:
+    return line.removeprefix(BYTE_ORDER_MARK).strip(JSON_WHITESPACE)
 
 
 def keyed_event(event: dict[str, Any], data: bytes) -> ParsedEvent | RejectedLine:
@@ -88,4 +86,4 @@ def keyed_event(event: dict[str, Any], data: bytes) -> ParsedEvent | RejectedLin
             BAD_PARTITION_KEY,
             f"session_id has {len(session_id):,} characters, more than {PARTITION_KEY_CHARACTERS_MAX}",
         )
-    return ParsedEvent(data, session_id, EVENT_ID_FIELD in event)
+    return ParsedEvent(data, session_id, event_id_of(event) is not None)

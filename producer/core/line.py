@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -45,6 +45,13 @@ class RejectedLine:
     message: str
 
 
+class EventColumns(NamedTuple):
+    """Session events without an id of their own: JSON bytes that lack the last brace, and the partition keys."""
+
+    bodies: list[bytes]
+    partition_keys: list[str]
+
+
 LineResult = ParsedEvent | FilteredLine | RejectedLine
 
 FILTERED_BLANK: Final = FilteredLine(BLANK)
@@ -62,8 +69,11 @@ class LineParser(Protocol):
         """Judge one line, without its newline; any bytes are allowed and none raise."""
         ...
 
-    def parse_all(self, lines: Sequence[bytes]) -> Iterable[LineResult]:
-        """Judge lines in turn, as `parse` does."""
+    def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:
+        """Return the events of lines that are nothing else; None, and nothing has happened, if that is not so.
+
+        Optional work: a parser may always return None.
+        """
         ...
 
     def snapshot(self) -> bytes:

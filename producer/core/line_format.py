@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -13,6 +13,7 @@ from producer.core.line import (
     BYTE_ORDER_MARK,
     FILTERED_BLANK,
     UNKNOWN_FORMAT,
+    EventColumns,
     LineParser,
     LineResult,
     RejectedLine,
@@ -65,11 +66,9 @@ class AutoLineParser:
             self._parser = self._decide(detected)
         return self._parser.parse(line)
 
-    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
-        """Judge lines in turn, as `parse` does."""
-        if self._parser is not None:
-            return iter(self._parser.parse_all(lines))
-        return map(self.parse, lines)
+    def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:
+        """Return what the parser decided on returns; None before that."""
+        return None if self._parser is None else self._parser.parse_events(lines)
 
     def _decide(self, line_format: LineFormat) -> LineParser:
         self.decided = line_format

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -13,6 +13,7 @@ from producer.core.country import CountryTable
 from producer.core.line import (
     FILTERED_BLANK,
     MALFORMED_LINE,
+    EventColumns,
     FilteredLine,
     LineResult,
     ParsedEvent,
@@ -122,9 +123,9 @@ class VisitLineParser:
     def _client_of(self, logged: LoggedRequest) -> bytes:
         return self._sessions.client_of(logged.address, logged.user_agent[:USER_AGENT_BYTES_MAX])
 
-    def parse_all(self, lines: Sequence[bytes]) -> Iterator[LineResult]:
-        """Judge lines in turn, as `parse` does."""
-        return map(self.parse, lines)
+    def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:  # noqa: ARG002 - as the protocol has it
+        """Return None: lines are judged one by one."""
+        return None
 
     def snapshot(self) -> bytes:
         """Return sessions and known bots as JSON; clients appear as keyed digests only."""

@@ -6,7 +6,8 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producer.core.line import FilteredLine, ParsedEvent, RejectedLine
+from producer.core.json_line import JsonLineParser
+from producer.core.line import BYTE_ORDER_MARK, FilteredLine, ParsedEvent, RejectedLine
 from producer.core.line_format import LineFormat, open_parser
 from producer.core.site import DEFAULT
 from producer.core.visit_line import VisitLineParser
@@ -53,6 +54,7 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=20,
 )
+SESSIONS = st.fixed_dictionaries({"session_id": st.sampled_from(["s1", "s2", "\u00e9"]), "more": JSON_VALUES})
 JSON_LINES = st.builds(
     lambda session, more: orjson.dumps({"session_id": session, "more": more}),
     st.sampled_from(["s1", "", 5, None, "x" * 257]),
@@ -104,8 +106,31 @@ def test_a_restart_at_any_line_gives_the_same_bytes(
 def test_lines_together_are_judged_as_one_by_one(line_format: LineFormat, lines: list[bytes]) -> None:
     """The quick way through many lines gives the results of the slow way, and leaves the same state."""
     together, alone = open_parser(line_format, open_visits), open_parser(line_format, open_visits)
-    assert list(together.parse_all(lines)) == [alone.parse(line) for line in lines]
+    before = together.snapshot()
+    columns = together.parse_events(lines)
+    results = [alone.parse(line) for line in lines]
+    if columns is None:
+        assert together.snapshot() == before, "nothing has happened"
+        assert [together.parse(line) for line in lines] == results
+    else:
+        bodies, keys = columns
+        assert [ParsedEvent(body + b"}", key) for body, key in zip(bodies, keys, strict=True)] == results
     assert together.snapshot() == alone.snapshot()
+
+
+@unhurried
+@given(
+    st.lists(SESSIONS, min_size=1, max_size=40),
+    st.sampled_from([b"", b" ", b"\r"]),
+    st.sampled_from([b"", BYTE_ORDER_MARK]),
+)
+def test_ordinary_lines_go_the_quick_way(events: list[dict[str, object]], tail: bytes, head: bytes) -> None:
+    """Lines that are events and nothing else are judged together, with Windows line ends or a byte order mark, too."""
+    lines = [head + orjson.dumps(event) + tail for event in events]
+    columns = JsonLineParser().parse_events(lines)
+    assert columns is not None
+    assert [orjson.loads(body + b"}") for body in columns.bodies] == events
+    assert columns.partition_keys == [event["session_id"] for event in events]
 
 
 @unhurried
