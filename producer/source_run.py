@@ -26,7 +26,7 @@ from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
 
-_PART_LINES: Final = 64  # the events of more would not stay in the processor's cache
+_PART_LINES: Final = 100  # the events of more would not stay in the processor's cache
 
 
 @dataclass(slots=True)

@@ -27,7 +27,6 @@ _STATE: Final = b""
 _SESSION_ID_FIELDS: Final = repeat(SESSION_ID_FIELD)
 _EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
 _BRACES: Final = repeat(b"}")
-_OPENED: Final = repeat(b"{")
 
 
 class JsonLineParser:
@@ -46,7 +45,7 @@ class JsonLineParser:
 
     def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:
         """Return the events of lines that are nothing else, in a third of the time of `parse`."""
-        if not (all(map(bytes.startswith, lines, _OPENED)) and all(map(bytes.endswith, lines, _BRACES))):
+        if {line[:1] for line in lines} != {b"{"} or {line[-1:] for line in lines} != {b"}"}:
             lines = list(map(_strip, lines))
             if not all(lines):
                 return None
