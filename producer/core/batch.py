@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final
 
-from producer.core.lanes import Lane
+from producer.core.lane import Lane
 from producer.core.record_columns import RecordColumns, Ticket, size_of
 from shared.aggregation import (
     AGGREGATE_OVERHEAD_BYTES,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
 from typing import Final
 
+from producer.core.lane import Lane, LaneBoard
 from producer.core.lane_indexes import KEYS_KEPT_MAX, LaneIndexes, checked_hash_key
 from producer.core.record_columns import RecordColumns, Ticket, bytes_of, size_of
 from producer.core.spill_frame import SpilledRecord
@@ -24,46 +25,6 @@ Numbering = tuple[Sequence[bytes], int]  # of an event id: the heads, one per la
 Numberings = tuple[Sequence[bytes], Sequence[int]]  # of many event ids: a number for each
 
 
-class Lane:
-    """The records of one lane that wait, in the order in which they were put."""
-
-    __slots__ = ("_free", "_idle", "alone", "index", "ready_since", "records", "spilled")
-
-    def __init__(self, index: int, free: bytearray, idle: set[int]) -> None:
-        self.index = index
-        self.records = RecordColumns()
-        self.alone = 0  # so many of the first records are to be sent unwrapped: one of them was refused
-        self.ready_since = 0.0
-        self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
-        self._free = free
-        self._idle = idle
-
-    @property
-    def is_blocked(self) -> bool:
-        """Whether nothing more may be sent at present."""
-        return not self._free[self.index]
-
-    @is_blocked.setter
-    def is_blocked(self, value: bool) -> None:
-        self._free[self.index] = not value
-
-    def move_to(self, target: RecordColumns, count: int) -> None:
-        """Move the first `count` records behind others."""
-        records = self.records
-        if count == len(records.datas):
-            target.extend(records)
-            records.clear()
-            self._idle.add(self.index)
-        else:
-            target.extend(records.take(count))
-
-    def drop(self, count: int, size: int) -> None:
-        """Remove the first `count` records, which have `size` bytes."""
-        self.records.drop(count, size)
-        if not self.records.datas:
-            self._idle.add(self.index)
-
-
 class LaneQueues:
     """All lanes, and which of them are ready: not empty and not blocked by a stream record in flight.
 
@@ -72,13 +33,11 @@ class LaneQueues:
     """
 
     def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
-        self._free = bytearray(b"\1" * LANES)  # 0 for a lane that is blocked
-        self._idle = set(range(LANES))  # the lanes without records
-        self.lanes = [Lane(index, self._free, self._idle) for index in range(LANES)]
+        self._board = LaneBoard()
+        self.lanes = [Lane(index, self._board) for index in range(LANES)]
         self._datas = [lane.records.datas for lane in self.lanes]
         self._keys = [lane.records.keys for lane in self.lanes]
         self._is_mixed = False  # whether a record may be queued that has an explicit hash key
-        self._has_tickets = False  # whether one may be queued of whose outcome somebody is told
         self.has_spill = False  # whether lanes may have spilled records
         self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
         self.ready: deque[Lane] = deque()
@@ -135,9 +94,8 @@ class LaneQueues:
             return False
         if not lane.records.datas:
             self._begin(lane)
-        self._has_tickets |= ticket is not None
         self._is_mixed |= explicit_hash_key is not None
-        lane.records.append(data, partition_key, ticket, explicit_hash_key)
+        lane.append(data, partition_key, ticket, explicit_hash_key)
         self._room_taken = room_taken + RECORD_OVERHEAD_BYTES
         self.accepted += 1
         if not lane.is_blocked:
@@ -177,45 +135,40 @@ class LaneQueues:
         if (
             room_taken > self._buffer_bytes_max
             or (size > self.record_bytes_max and max(map(size_of, events, partition_keys)) > self.record_bytes_max)
-            or not self._takes_together(indexes, ticket)
+            or not self._takes_together(indexes)
         ):
             return self._accept_each(datas, partition_keys, ticket, numbering)
-        if self._idle:
-            for index in self._idle.intersection(indexes):
-                self._begin(self.lanes[index])
+        if ticket is not self._board.ticket:
+            self._change_ticket(ticket)
+        for index in self._board.idle.intersection(indexes) if self._board.idle else ():
+            self._begin(self.lanes[index])
         _run(map(_append, map(self._datas.__getitem__, indexes), events))
         _run(map(_append, map(self._keys.__getitem__, indexes), partition_keys))
-        if ticket is not None:
-            self._append_ticket(indexes, ticket)
         self._room_taken = room_taken
         self.accepted += len(events)
         self._count_ready(indexes, events, partition_keys, size)
         return len(events)
 
-    def _takes_together(self, indexes: list[int], ticket: Ticket | None) -> bool:
+    def _takes_together(self, indexes: list[int]) -> bool:
         """Whether records of some lanes can be queued in columns."""
-        if (self._is_mixed or self._has_tickets) and len(self._idle) == LANES:
-            self._is_mixed = self._has_tickets = False
-        if self._is_mixed or (self._has_tickets and ticket is None):
-            return False
-        return not (self.has_spill and any(self.lanes[index].spilled for index in {*indexes}))
+        if self._is_mixed and len(self._board.idle) == LANES:
+            self._is_mixed = False
+        return not self._is_mixed and not (self.has_spill and any(self.lanes[index].spilled for index in {*indexes}))
 
-    def _append_ticket(self, indexes: list[int], ticket: Ticket) -> None:
-        """Add the ticket of some records that were appended to their lanes just now."""
-        self._has_tickets = True
-        for index, count in Counter(indexes).items():
-            records = self.lanes[index].records
-            if records.tickets is None:
-                records.tickets = [None] * (len(records.datas) - count)
-            records.tickets += [ticket] * count
+    def _change_ticket(self, ticket: Ticket | None) -> None:
+        """Have another ticket for what is queued in columns from now on."""
+        for lane in self.lanes:
+            if lane.records.datas:
+                lane.records.fill_tickets(self._board.ticket)
+        self._board.ticket = ticket
 
     def _count_ready(self, indexes: list[int], events: Sequence[bytes], keys: Sequence[str], size: int) -> None:
         """Count records that were appended to their lanes just now, `size` bytes in all, if these are not blocked."""
-        if 0 not in self._free:
+        if 0 not in self._board.free:
             self.ready_bytes += size
             self.ready_count += len(events)
             return
-        flags = list(map(self._free.__getitem__, indexes))
+        flags = list(map(self._board.free.__getitem__, indexes))
         self.ready_bytes += bytes_of(compress(events, flags), compress(keys, flags))
         self.ready_count += sum(flags)
 
@@ -240,7 +193,7 @@ class LaneQueues:
 
     def _begin(self, lane: Lane) -> None:
         """Take note of a lane that was empty."""
-        self._idle.discard(lane.index)
+        self._board.idle.discard(lane.index)
         self.fresh.append(lane)
         if not lane.is_blocked:
             self.ready.append(lane)
@@ -340,10 +293,8 @@ class LaneQueues:
                     self.ready.append(lane)
                 self.ready_bytes += returned.size
                 self.ready_count += len(returned)
-            self._idle.discard(lane.index)
-            self._has_tickets |= returned.tickets is not None
             self._is_mixed |= returned.hash_keys is not None
-            lane.records.put_before(returned)
+            lane.put_before(returned)
 
     def settle(self, count: int, size: int) -> None:
         """Give back the room of records whose outcome is known."""

@@ -6,7 +6,8 @@ from itertools import islice, repeat
 from typing import Any, Final
 
 from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
-from producer.core.lanes import Lane, LaneQueues
+from producer.core.lane import Lane
+from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns, size_of
 from producer.core.shard_map import ShardMap
@@ -165,6 +166,7 @@ class Packer:
 
         `shard_id` is the shard of the first one, `whole` that of all without an explicit hash key, if it is one.
         """
+        lane.write_tickets()
         records, count, taken = lane.records, 0, 0
         lanes = (lane,) if self._keeps_order else ()
         columns = records.datas, records.keys, records.hash_keys or _NONE, records.tickets or _NONE

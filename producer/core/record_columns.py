@@ -57,6 +57,11 @@ class RecordColumns:
         self.datas.append(data)
         self.keys.append(key)
 
+    def fill_tickets(self, ticket: Ticket | None) -> None:
+        """Give a ticket to the records at the end that have none yet; None says that nobody is told of them."""
+        held = [] if self.tickets is None else self.tickets
+        self.tickets = held + [ticket] * (len(self.datas) - len(held))
+
     def extend(self, others: RecordColumns) -> None:
         """Add other records behind these."""
         size = self.size + others.size
@@ -124,11 +129,6 @@ class RecordColumns:
         self.keys.clear()
         self.tickets = self.hash_keys = None
         self._size = self._sized = 0
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether no record has a ticket or an explicit hash key."""
-        return self.tickets is None and self.hash_keys is None
 
     def explicit(self, index: int) -> int | None:
         """Return the explicit hash key of a record, if it has one."""

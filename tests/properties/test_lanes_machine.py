@@ -11,8 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from producer.core.lanes import RECORD_OVERHEAD_BYTES, Lane, LaneQueues
-from producer.core.record_columns import RecordColumns
+from producer.core.lane import Lane
+from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues
+from producer.core.record_columns import RecordColumns, Ticket
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.event import event_id_heads
 from shared.hash_key import hash_key_of
@@ -26,6 +27,7 @@ SHARED = [key for key in KEYS if sum(lane == LANES_OF[key] for lane in LANES_OF.
 CHOSEN = [*SHARED, *[key for key in KEYS if key not in SHARED][:4]]
 RECORD_BYTES_MAX = 4 * KIB
 HEADS = event_id_heads("machine", has_lanes=True)
+TOGETHER = (print, "together"), (print, "together")
 
 
 @dataclass
@@ -43,11 +45,7 @@ class Flight:
 
 def numbers_of(records: RecordColumns) -> list[int]:
     """Return the numbers that records were put with."""
-    numbers = [int(data.partition(b":")[0]) for data in records.datas]
-    for index, number in enumerate(numbers):
-        ticket = records.ticket(index)
-        assert ticket is None or ticket[1] in {number, "together"}, "a ticket went to another record"
-    return numbers
+    return [int(data.partition(b":")[0]) for data in records.datas]
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -59,6 +57,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.count = 0
         self.waiting: dict[int, deque[int]] = {}  # lane -> numbers accepted and not delivered, in order
         self.sizes: dict[int, int] = {}
+        self.tickets: list[Ticket | None] = []  # of each number
         self.flights: list[Flight] = []
         self.queues = LaneQueues(buffer_bytes_max=0, record_bytes_max=RECORD_BYTES_MAX)
 
@@ -85,15 +84,16 @@ class LanesMachine(RuleBasedStateMachine):
             self.queues.stamp(self.now)
             assert is_accepted == self.has_room(len(data) + len(key))
             if is_accepted:
-                self.note(key, len(data) + len(key))
+                self.note(key, len(data) + len(key), ticket)
 
     def has_room(self, size: int) -> bool:
         """Whether a record fits into the buffer."""
         cost = sum(self.sizes.values()) + size + len(self.sizes) * RECORD_OVERHEAD_BYTES
         return not self.sizes or cost <= self.room
 
-    def note(self, key: str, size: int) -> None:
+    def note(self, key: str, size: int, ticket: Ticket | None) -> None:
         """Take down the record that was accepted just now."""
+        self.tickets.append(ticket)
         self.waiting.setdefault(LANES_OF[key], deque()).append(self.count)
         self.sizes[self.count] = size
         self.count += 1
@@ -112,7 +112,8 @@ class LanesMachine(RuleBasedStateMachine):
         keys = [*keys[:wrong], "", *keys[wrong + 1 :]] if wrong < len(keys) else keys
         numbers = range(first or 0, (first or 0) + len(keys))
         numbering = None if first is None else (HEADS, numbers if is_range else list(numbers))
-        accepted = self.queues.accept_all(datas, keys, (print, "together") if asks else None, numbering)
+        ticket = TOGETHER[self.count % 2] if asks else None
+        accepted = self.queues.accept_all(datas, keys, ticket, numbering)
         self.queues.stamp(self.now)
         for data, key, number in zip(datas, keys, numbers, strict=True):
             if not key:
@@ -121,7 +122,7 @@ class LanesMachine(RuleBasedStateMachine):
             bytes_now = len(data) + extra + len(key)
             if bytes_now > RECORD_BYTES_MAX or not self.has_room(bytes_now):
                 break
-            self.note(key, bytes_now)
+            self.note(key, bytes_now, ticket)
             accepted -= 1
         assert accepted == 0, "more or fewer were accepted than one by one"
 
@@ -157,6 +158,8 @@ class LanesMachine(RuleBasedStateMachine):
             # What is sent is the oldest that was not delivered: nothing of the lane was passed by, nothing is lost.
             oldest = list(self.waiting[lane.index])[: len(records)]
             assert numbers_of(records) == oldest
+            told = [records.ticket(index) for index in range(len(records))]
+            assert told == [self.tickets[number] for number in oldest], "a ticket went to another record"
         for lane in untouched:
             self.queues.make_ready(lane)
 

@@ -1,0 +1,81 @@
+"""The records of one lane that wait, and what all lanes of a producer have in common."""
+
+from __future__ import annotations
+
+from producer.core.record_columns import RecordColumns, Ticket
+from shared.lanes import LANES
+
+
+class LaneBoard:
+    """What is told of all lanes in one place, so that many records of many lanes are queued in one step."""
+
+    __slots__ = ("free", "idle", "ticket")
+
+    def __init__(self) -> None:
+        self.free = bytearray(b"\1" * LANES)  # 0 for a lane that is blocked
+        self.idle = set(range(LANES))  # the lanes without records
+        self.ticket: Ticket | None = None  # of the records at the end of each lane whose ticket is not written down
+
+
+class Lane:
+    """The records of one lane that wait, in the order in which they were put.
+
+    Somebody may append to the lists of data and keys; the new records then have the ticket of the board.
+    """
+
+    __slots__ = ("_board", "alone", "index", "ready_since", "records", "spilled")
+
+    def __init__(self, index: int, board: LaneBoard) -> None:
+        self.index = index
+        self.records = RecordColumns()
+        self.alone = 0  # so many of the first records are to be sent unwrapped: one of them was refused
+        self.ready_since = 0.0
+        self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
+        self._board = board
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing more may be sent at present."""
+        return not self._board.free[self.index]
+
+    @is_blocked.setter
+    def is_blocked(self, value: bool) -> None:
+        self._board.free[self.index] = not value
+
+    def write_tickets(self) -> None:
+        """Write down the tickets of the records that came with that of the board."""
+        ticket = self._board.ticket
+        if ticket is not None or self.records.tickets is not None:
+            self.records.fill_tickets(ticket)
+
+    def append(self, data: bytes, key: str, ticket: Ticket | None, explicit_hash_key: int | None) -> None:
+        """Add a record, whatever the ticket of the board."""
+        self.write_tickets()
+        self.records.append(data, key, ticket, explicit_hash_key)
+        self._board.idle.discard(self.index)
+
+    def put_before(self, returned: RecordColumns) -> None:
+        """Put records back in front of all that wait."""
+        self.write_tickets()
+        if self._board.ticket is not None:
+            returned.fill_tickets(None)
+        self.records.put_before(returned)
+        self._board.idle.discard(self.index)
+
+    def move_to(self, target: RecordColumns, count: int) -> None:
+        """Move the first `count` records behind others."""
+        self.write_tickets()
+        records = self.records
+        if count == len(records.datas):
+            target.extend(records)
+            records.clear()
+            self._board.idle.add(self.index)
+        else:
+            target.extend(records.take(count))
+
+    def drop(self, count: int, size: int) -> None:
+        """Remove the first `count` records, which have `size` bytes."""
+        self.write_tickets()
+        self.records.drop(count, size)
+        if not self.records.datas:
+            self._board.idle.add(self.index)

@@ -1,0 +1,25 @@
+"""Who is told of a record's outcome, when records are queued many at a time."""
+
+from __future__ import annotations
+
+from producer.core.lanes import LaneQueues
+from producer.core.record_columns import RecordColumns
+from shared.limits import MIB
+
+TICKET = (print, "later")
+
+
+def test_a_record_that_comes_back_keeps_having_nobody_to_tell() -> None:
+    """A record without a ticket returns to its lane while others have one: it does not take theirs."""
+    queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
+    queues.accept_all([b"first"], ["key"], None)
+    lane = queues.lane_of("key")
+    sent = RecordColumns()
+    lane.move_to(sent, 1)
+    lane.is_blocked = True
+    assert queues.accept_all([b"other"], ["another key"], TICKET) == 1
+    queues.return_to_front(sent)
+    assert queues.accept_all([b"second"], ["key"], TICKET) == 1
+    again = RecordColumns()
+    lane.move_to(again, 2)
+    assert (again.datas, again.tickets) == ([b"first", b"second"], [None, TICKET])
