@@ -57,8 +57,6 @@ class Lane:
     def put_before(self, returned: RecordColumns) -> None:
         """Put records back in front of all that wait."""
         self.write_tickets()
-        if self._board.ticket is not None:
-            returned.fill_tickets(None)
         self.records.put_before(returned)
         self._board.idle.discard(self.index)
 
