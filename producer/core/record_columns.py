@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import is_
@@ -152,7 +153,9 @@ class RecordColumns:
         first = tickets[0]
         if first is not None and all(map(is_, tickets, repeat(first))):  # mostly one serves all
             return ((first, len(tickets)),)
-        return ((each, 1) for each in tickets if each is not None)
+        by_identity = dict(zip(map(id, tickets), tickets, strict=True))
+        counts = Counter(map(id, tickets))
+        return [(each, counts[identity]) for identity, each in by_identity.items() if each is not None]
 
 
 def size_of(data: bytes, key: str) -> int:

@@ -23,3 +23,12 @@ def test_a_record_that_comes_back_keeps_having_nobody_to_tell() -> None:
     again = RecordColumns()
     lane.move_to(again, 2)
     assert (again.datas, again.tickets) == ([b"first", b"second"], [None, TICKET])
+
+
+def test_each_ticket_is_told_once_of_all_its_records() -> None:
+    """Tickets that take turns are told of how many records they stand for; nobody is told of a record without one."""
+    records = RecordColumns()
+    other = (print, "other")
+    for number, ticket in enumerate((TICKET, None, other, TICKET, TICKET)):
+        records.append(b"%d" % number, "key", ticket)
+    assert list(records.receipts()) == [(TICKET, 3), (other, 1)]
