@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from consumer.budget import Account
 from consumer.core.batch import Batch
@@ -19,15 +19,31 @@ from shared.event import decode_event, event_id_of
 from shared.ports import Clock, Outcome, RecordSink, Telemetry, Undeliverable
 from shared.records import Position
 
+# So many chunks, a page or two, are acknowledged as one: then its events in an aggregate share a receipt.
+_PARCEL_CHUNKS_MAX: Final = 64
 
-class _Token(NamedTuple):
-    """What the receipts of a chunk bring back: the unit they count for, and all that a dead letter would need."""
 
-    unit: Unit
-    batch: Batch
+class _Part(NamedTuple):
+    """What was delivered of a chunk: all that a dead letter would need."""
+
     chunk: Chunk
-    indexes: Sequence[int]  # of the events that were delivered, in the chunk
+    indexes: Sequence[int]  # of the events in the chunk
     destinations: Sequence[str]
+
+
+class _Parcel:
+    """Neighbouring chunks of one batch whose receipts count for one unit; it is what the receipts bring back."""
+
+    __slots__ = ("batch", "parts", "unit")
+
+    def __init__(self, unit: Unit, batch: Batch) -> None:
+        self.unit = unit
+        self.batch = batch
+        self.parts: list[_Part] = []
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether another chunk of a batch may join."""
+        return self.batch is batch and len(self.parts) < _PARCEL_CHUNKS_MAX and not self.unit.is_done
 
 
 class Delivery:
@@ -46,6 +62,7 @@ class Delivery:
         on_progress: Callable[[], None],
     ) -> None:
         self.tracker = CheckpointTracker()
+        self._parcel: _Parcel | None = None  # the one that was filled last
         self._shard_id = shard_id
         self._sinks = sinks
         self._keeps_dead_letters = keeps_dead_letters
@@ -58,51 +75,61 @@ class Delivery:
     def start_over(self) -> None:
         """Forget which positions were delivered, as reading goes back; no receipt may be missing."""
         self.tracker = CheckpointTracker()
+        self._parcel = None
 
     async def take(
         self, chunk: Chunk, batch: Batch, transform: Transform, *, timestamp: bytes, to_streams: bool = True
     ) -> int:
-        """Deliver a chunk as one unit of the tracker; return how many of its records became dead letters.
+        """Deliver a chunk; return how many of its records became dead letters.
 
         Waits where a sink has no room. Without `to_streams` only the batch is filled.
         """
         if batch.first is None:
             batch.open(chunk.first, self._clock.monotonic())
         held_before = batch.held_bytes
-        unit = self.tracker.begin()
+        parcel = self._parcel_for(batch)
         found = transform.apply(chunk, timestamp)
         for letter in found.dead_letters:
             self._refuse(letter, batch)
         if to_streams and self._sinks:
-            await self._put(found, unit, batch, chunk)
+            await self._put(found, parcel, chunk)
         _fill(batch, found, chunk)
         batch.extend(chunk.last, len(chunk), chunk.arrivals[-1])
         held = chunk.size + batch.held_bytes - held_before
         batch.charged += held
         self._account.hold(held)
         self._count(len(chunk), found)
-        if self.tracker.seal(unit, chunk.last):
+        if self.tracker.seal(parcel.unit, chunk.last):
             self._on_progress()
         return len(found.dead_letters)
 
-    async def _put(self, found: Transformed, unit: Unit, batch: Batch, chunk: Chunk) -> None:
+    def _parcel_for(self, batch: Batch) -> _Parcel:
+        """Return the parcel of the next chunk: the last one, for as long as it is on its way, or a new one."""
+        parcel = self._parcel
+        if parcel is not None and parcel.takes(batch):
+            self.tracker.reopen(parcel.unit)
+        else:
+            parcel = self._parcel = _Parcel(self.tracker.begin(), batch)
+        return parcel
+
+    async def _put(self, found: Transformed, parcel: _Parcel, chunk: Chunk) -> None:
         """Put the events to their sinks, each in reading order: two destinations may share a stream."""
         all_lines = found.lines.each()
-        all_keys = partition_keys_of(found.events, [chunk.keys[index] for index in found.indexes])
-        token = _Token(unit, batch, chunk, found.indexes, found.destinations)
+        all_keys = partition_keys_of(found.events, pick(chunk.keys, found.indexes))
+        parcel.parts.append(_Part(chunk, found.indexes, found.destinations))
         for sink in {id(sink): sink for sink in self._sinks.values()}.values():
             lines, keys = all_lines, all_keys
             names = {name for name, each in self._sinks.items() if each is sink}
             if not names.issuperset(found.destinations):
                 is_own = [destination in names for destination in found.destinations]
                 lines, keys = list(compress(lines, is_own)), list(compress(keys, is_own))
-            self.tracker.expect(unit, len(lines))
-            await sink.put_all(lines, keys, self._receive, token)
+            self.tracker.expect(parcel.unit, len(lines))
+            await sink.put_all(lines, keys, self._receive, parcel)
 
-    def _receive(self, token: _Token, outcome: Outcome, count: int = 1, /) -> None:
+    def _receive(self, parcel: _Parcel, outcome: Outcome, count: int = 1, /) -> None:
         if isinstance(outcome, Undeliverable):
-            self._refuse(_letter_of(outcome, token), token.batch)
-        if self.tracker.acknowledge(token.unit, count):
+            self._refuse(_letter_of(outcome, parcel), parcel.batch)
+        if self.tracker.acknowledge(parcel.unit, count):
             self._on_progress()
 
     def _refuse(self, letter: DeadLetter, batch: Batch) -> None:
@@ -145,21 +172,18 @@ def _fill(batch: Batch, found: Transformed, chunk: Chunk) -> None:
         batch.append(slot, text, len(own), min(pick(arrivals, own)))
 
 
-def _letter_of(outcome: Undeliverable, token: _Token) -> DeadLetter:
-    chunk = token.chunk
-    index = _index_of(outcome.data, chunk)
+def _letter_of(outcome: Undeliverable, parcel: _Parcel) -> DeadLetter:
+    """Return the dead letter of an enriched event, whose record is found by the place that the event tells."""
+    source = decode_event(outcome.data)["source"]
+    place = Position(int(source["sequence_number"]), source["sub_sequence_number"])
+    part = next(part for part in parcel.parts if place <= part.chunk.last)
+    chunk = part.chunk
+    index = next(index for index in range(len(chunk)) if chunk.position(index) == place)
     return chunk.dead_letter(
         index,
         error_type=STREAM_DELIVERY_FAILED,
         error_code=outcome.error_code,
         error_message=outcome.error_message,
         event_id=event_id_of(decode_event(chunk.datas[index])),
-        destination=token.destinations[token.indexes.index(index)],
+        destination=part.destinations[part.indexes.index(index)],
     )
-
-
-def _index_of(line: bytes, chunk: Chunk) -> int:
-    """Return which record of a chunk an enriched event was made of, by the place that it tells."""
-    source = decode_event(line)["source"]
-    place = Position(int(source["sequence_number"]), source["sub_sequence_number"])
-    return next(index for index in range(len(chunk)) if chunk.position(index) == place)

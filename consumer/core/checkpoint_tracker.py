@@ -42,6 +42,11 @@ class CheckpointTracker:
         self._units.append(unit)
         return unit
 
+    def reopen(self, unit: Unit) -> None:
+        """Let more records join the newest unit, which is not finished: it is to be sealed again behind them."""
+        assert unit is self._units[-1], "only the newest unit in flight can grow"
+        unit.last = None
+
     def expect(self, unit: Unit, count: int = 1) -> None:
         """So many more receipts will come for the unit."""
         assert unit.last is None, "a sealed unit expects nothing more"
@@ -49,7 +54,7 @@ class CheckpointTracker:
 
     def seal(self, unit: Unit, last: Position) -> bool:
         """Say that the unit ends with the record at `last`; return whether the watermark moved."""
-        assert unit.last is None, "a unit is sealed once"
+        assert unit.last is None, "a unit is sealed once, or reopened before"
         assert self._last_sealed is None or last > self._last_sealed, "positions rise"
         unit.last = last
         self._last_sealed = last

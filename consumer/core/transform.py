@@ -19,6 +19,7 @@ from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 
 _INTERNAL_ERROR: Final = "internal-error"
 _NO_KEY: Final = "-"
+_KEY_SIZES: Final = frozenset(range(1, PARTITION_KEY_CHARACTERS_MAX + 1))
 ValueT = TypeVar("ValueT")
 
 
@@ -90,11 +91,14 @@ def partition_keys_of(events: Sequence[Mapping[str, Any]], keys: Sequence[str]) 
 
     The key of a member of a foreign aggregate may be one that no stream takes: empty, or too long.
     """
+    own: list[Any] = [event.get("session_id") for event in events]
+    if {*map(type, own)} <= {str} and _KEY_SIZES.issuperset(map(len, own)):  # nearly always
+        return own
     return [
         session_id
-        if type(session_id := event.get("session_id")) is str and 0 < len(session_id) <= PARTITION_KEY_CHARACTERS_MAX
+        if type(session_id) is str and len(session_id) in _KEY_SIZES
         else key[:PARTITION_KEY_CHARACTERS_MAX] or _NO_KEY
-        for event, key in zip(events, keys, strict=True)
+        for session_id, key in zip(own, keys, strict=True)
     ]
 
 

@@ -144,6 +144,21 @@ class TrackerMachine(RuleBasedStateMachine):
         self.tracker.seal(unit, last)
         self.units.append((unit, last))
 
+    @precondition(lambda self: self.units and not self.units[-1][0].is_done)
+    @rule(receipts=st.integers(0, 3), data=st.data())
+    def read_more(self, receipts: int, data: st.DataObject) -> None:
+        """Let more records join the newest unit; receipts that come meanwhile finish nothing behind its old end."""
+        unit, last = self.units[-1]
+        before = self.tracker.watermark
+        self.tracker.reopen(unit)
+        self.tracker.expect(unit, receipts)
+        received = data.draw(st.integers(0, unit.outstanding))
+        assert not (received and self.tracker.acknowledge(unit, received))
+        assert self.tracker.watermark == before
+        last = Position(next(self.next), 0)
+        self.tracker.seal(unit, last)
+        self.units[-1] = (unit, last)
+
     @precondition(lambda self: any(unit.outstanding for unit, _ in self.units))
     @rule(data=st.data())
     def receive(self, data: st.DataObject) -> None:

@@ -1,0 +1,138 @@
+"""Chunks that are on their way together are acknowledged as one, and lose nothing by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from consumer.budget import Budget
+from consumer.core.batch import Batch
+from consumer.core.chunk import Chunk, cut
+from consumer.core.duplicate_marks import DuplicateMarks
+from consumer.core.enrichment import Enricher
+from consumer.core.object_key import STREAM_DELIVERY_FAILED, error_slot
+from consumer.core.route import Router
+from consumer.core.transform import Transform
+from consumer.delivery import Delivery
+from consumer.status import Counters
+from shared.clock import SystemClock
+from shared.hash_key import FULL_RANGE
+from shared.limits import MIB
+from shared.ports import Delivered, Receipt, Undeliverable
+from shared.records import Position, StreamRecord
+from shared.telemetry import SilentTelemetry
+
+_ACKNOWLEDGED = Delivered("shardId-000000000000", 7)
+
+
+class _SlowSink:
+    """Keeps what it is given until it is told what becomes of it."""
+
+    def __init__(self) -> None:
+        self.tokens: list[Any] = []
+        self.pending: list[tuple[bytes, Receipt, Any]] = []
+
+    async def put(self, data: bytes, partition_key: str, receipt: Receipt, token: Any) -> None:
+        """Keep a record."""
+        await self.put_all([data], [partition_key], receipt, token)
+
+    async def put_all(
+        self, datas: Sequence[bytes], partition_keys: Sequence[str], receipt: Receipt, token: Any
+    ) -> None:
+        """Keep records."""
+        assert len(datas) == len(partition_keys)
+        self.tokens.append(token)
+        self.pending += [(data, receipt, token) for data in datas]
+
+    async def flush(self, deadline_seconds: float) -> int:
+        """Say what is pending."""
+        return len(self.pending) if deadline_seconds >= 0 else 0
+
+    def answer(self, count: int, *, refuses: bool = False) -> None:
+        """Answer the oldest ones."""
+        answered, self.pending = self.pending[:count], self.pending[count:]
+        for data, receipt, token in answered:
+            receipt(token, Undeliverable("ValidationException", "no", data) if refuses else _ACKNOWLEDGED)
+
+
+class _Shard:
+    """A shard's delivery, one chunk of two events after the other."""
+
+    def __init__(self) -> None:
+        self.sink = _SlowSink()
+        self.delivery = Delivery(
+            "shardId-000000000000",
+            {"International": self.sink},
+            keeps_dead_letters=True,
+            account=Budget(MIB).open(lambda: None),
+            counters=Counters(),
+            clock=SystemClock(),
+            telemetry=SilentTelemetry(),
+            on_progress=lambda: None,
+        )
+        self.batch = Batch(0, keeps_lines=True)
+        self._transform = Transform(Enricher("src", "shard"), Router(()), DuplicateMarks({}))
+        self._number = 0
+
+    async def take(self) -> Chunk:
+        """Deliver two more events."""
+        numbers = (self._number + 1, self._number + 2)
+        self._number += 2
+        records = [StreamRecord(b'{"n":%d,"session_id":"s"}' % number, "s", number, 1.0) for number in numbers]
+        (chunk,) = cut(records, FULL_RANGE)
+        await self.delivery.take(chunk, self.batch, self._transform, timestamp=b"now")
+        return chunk
+
+    def letters(self) -> list[Any]:
+        """Return the numbers of the dead letters' records."""
+        lines = b"".join(self.batch.blocks_of(error_slot(STREAM_DELIVERY_FAILED))).splitlines()
+        return [int(orjson.loads(line)["sequenceNumber"]) for line in lines]
+
+
+async def test_the_watermark_waits_for_every_chunk_of_a_parcel() -> None:
+    """Receipts of the first chunks move nothing beyond what they are for, and the last one moves it to the end."""
+    shard = _Shard()
+    for _ in range(3):
+        await shard.take()
+    assert len({id(token) for token in shard.sink.tokens}) == 1
+    shard.sink.answer(5)
+    assert shard.delivery.tracker.watermark is None
+    shard.sink.answer(1)
+    assert shard.delivery.tracker.watermark == Position(6)
+
+
+async def test_a_parcel_that_is_acknowledged_takes_no_more() -> None:
+    """What comes after its last receipt begins another one, which moves the watermark by itself."""
+    shard = _Shard()
+    await shard.take()
+    shard.sink.answer(2)
+    assert shard.delivery.tracker.watermark == Position(2)
+    await shard.take()
+    assert shard.delivery.tracker.watermark == Position(2)
+    shard.sink.answer(2)
+    assert shard.delivery.tracker.watermark == Position(4)
+
+
+async def test_a_batch_waits_for_no_chunk_of_the_next_one() -> None:
+    """A parcel ends with its batch: the checkpoint of a closed one depends on nothing that was read after it."""
+    shard = _Shard()
+    chunk = await shard.take()
+    shard.batch = Batch(0, keeps_lines=True)
+    await shard.take()
+    shard.sink.answer(2)
+    assert shard.delivery.tracker.covers(chunk.last)
+
+
+async def test_a_refused_event_finds_its_record_in_any_chunk() -> None:
+    """The dead letter has the bytes and the place of the record, whichever chunk of the parcel it came in."""
+    shard = _Shard()
+    for _ in range(3):
+        await shard.take()
+    shard.sink.answer(1)
+    shard.sink.answer(1, refuses=True)
+    shard.sink.answer(2)
+    shard.sink.answer(2, refuses=True)
+    assert shard.letters() == [2, 5, 6]
+    assert shard.delivery.tracker.watermark == Position(6)
