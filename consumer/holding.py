@@ -28,6 +28,7 @@ class Holding:
     renewed_at: float  # monotonic seconds
     task: asyncio.Task[None] | None = None
     is_lost: bool = False
+    is_halt_noted: bool = False  # its row says that it is halted: once it does not, an operator has resumed it
     is_given_up: bool = False  # it stood still: its task ends, the lease goes back
     is_released: bool = False  # its lease is being given away, or was: that another has it is no loss
     successor: str | None = None  # where the lease goes once everything that was read is stored
@@ -95,9 +96,26 @@ class Holdings(Mapping[str, Holding]):
         holding.task = group.create_task(self._run(holding))
         holding.task.add_done_callback(lambda _task: self._forget(holding))
 
+    def obey(self, holding: Holding, row: Lease, group: asyncio.TaskGroup, *, is_paused: bool) -> None:
+        """Do what an operator has written into the row: rest or read on, or try a shard again that was halted.
+
+        The lease of a halted one is given back, which forgets the attempts, and whoever takes it begins where it was
+        halted.
+        """
+        holding.consumer.pause(is_paused=is_paused)
+        if holding.consumer.state is not ShardState.HALTED or holding.is_released:
+            return
+        if row.is_halted:
+            holding.is_halt_noted = True
+        elif holding.is_halt_noted and row.version >= holding.held.row.version:  # not a look from before the note
+            holding.is_released = True
+            holding.consumer.stop()
+            self._telemetry.info("halted_shard_resumed", shard_id=holding.shard_id)
+            group.create_task(self._end(holding))
+
     def hand_over(self, holding: Holding, successor: str, group: asyncio.TaskGroup) -> None:
         """Stop reading for another worker; what was delivered is stored first."""
-        if holding.successor is not None or holding.is_lost or holding.consumer.is_finishing:
+        if holding.successor is not None or holding.is_lost or holding.is_released or holding.consumer.is_finishing:
             return
         holding.successor = successor
         self._telemetry.info("lease_handing_over", shard_id=holding.shard_id, successor=successor)
@@ -170,6 +188,7 @@ class Holdings(Mapping[str, Holding]):
         """Let an operator see in the row that the shard is halted; the next take makes it untrue."""
         try:
             await holding.held.write(LeaseChange(halted_epoch=holding.held.epoch))
+            holding.is_halt_noted = True
         except HeadraceError as error:
             self._telemetry.warning("halt_not_noted", shard_id=holding.shard_id, error=type(error).__name__)
 

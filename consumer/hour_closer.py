@@ -53,6 +53,7 @@ class HourCloser:
         self._latest: _Stretch | None = None  # what lies behind the last complete hour, while that is looked for
         self._oldest: _Stretch | None = None  # what lies before the first complete hour, while that is completed
         self._is_oldest_complete = False
+        self._has_warned = False  # of keys of others
 
     def look(self, rows: TableRows) -> None:
         """Take the rows as they were just read."""
@@ -147,12 +148,27 @@ class HourCloser:
             async with aclosing(self._objects.list_objects(self._manifests.days)) as found:
                 async for each in found:
                     begin = self._manifests.begin_of(each.key)
-                    if begin is not None or strangers == _STRANGERS_MAX:
+                    if begin is not None:
                         return begin
+                    if strangers == _STRANGERS_MAX:
+                        self._warn_of_strangers()
+                        return None
                     strangers += 1
             return None
 
         return await self._retrier.call("list_objects", look)
+
+    def _warn_of_strangers(self) -> None:
+        """Say, once, that no hour is looked for behind so many keys of others; it is looked for again at each look."""
+        self._telemetry.count("hours_not_found")
+        if not self._has_warned:
+            self._has_warned = True
+            self._telemetry.warning(
+                "hours_not_found",
+                prefix=self._manifests.days,
+                foreign_keys=_STRANGERS_MAX,
+                consequence="no hour is completed until they are gone",
+            )
 
     async def _is_complete(self, begin: float) -> bool:
         hour = self._manifests.hour(begin)

@@ -49,7 +49,7 @@ SHARD_TRANSITIONS: Final[Mapping[tuple[ShardState, ShardState], str]] = {
     (ShardState.PAUSED, ShardState.DRAINING): "the worker leaves, or another asks",
     (ShardState.PAUSED, ShardState.HALTED): "too many records failed",
     (ShardState.PAUSED, ShardState.FINISHED): "trimmed as a whole",
-    (ShardState.HALTED, ShardState.DRAINING): "the worker leaves, or another asks",
+    (ShardState.HALTED, ShardState.DRAINING): "the worker leaves, another asks, or an operator resumes it",
     (ShardState.DRAINING, ShardState.HALTED): "too many records failed",
     (ShardState.DRAINING, ShardState.FINISHED): "it was at its end",
 }

@@ -311,7 +311,8 @@ class Worker:
         leases = {row.shard_id: row for row in rows.leases}
         for shard_id, epoch in epochs.items():
             if shard_id in leases and leases[shard_id].epoch == epoch:
-                self._holdings[shard_id].consumer.pause(is_paused=is_paused(leases[shard_id], leases))
+                row = leases[shard_id]
+                self._holdings.obey(self._holdings[shard_id], row, group, is_paused=is_paused(row, leases))
         plan = self._planner.plan(rows, epochs, now, self._holdings.avoided(now))
         for shard_id in plan.lost:
             found = self._holdings.get(shard_id)

@@ -115,6 +115,11 @@ class Lease:
     successor: str | None = None  # the worker that asks the owner for this shard
     load: int = 0  # bytes per second that the owner read lately, as of its last commit
 
+    @property
+    def is_halted(self) -> bool:
+        """Whether its owner has halted it, and nobody has resumed it."""
+        return self.owner is not None and self.halted_epoch == self.epoch
+
 
 @dataclass(frozen=True, slots=True)
 class Presence:

@@ -43,7 +43,7 @@ class CircuitBreaker:
             raise ShardHaltedError(
                 f"{self.failed} of the last {self.counted:,} records of `{shard_id}` failed, more than "
                 f"{self._percent:g} %",
-                hint="Look at the dead letters; deploy a fix or raise breaker_failed_percent, then restart",
+                hint="Look at the dead letters; deploy a fix or raise breaker_failed_percent, or `headrace resume`",
             )
 
     def succeed(self, count: int) -> None:

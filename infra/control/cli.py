@@ -76,7 +76,9 @@ def pause(application: AppOption = None, shard: ShardOption = None, output: Outp
 
 
 def resume(application: AppOption = None, shard: ShardOption = None, output: OutputOption = Output.TEXT) -> int:
-    """Let an application that was paused read on.
+    """Let an application that was paused read on, and try again what was halted.
+
+    A shard is halted where too many records failed, or where a flush ended the process again and again.
 
     Example: headrace resume --app headrace
     """

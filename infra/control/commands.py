@@ -115,7 +115,7 @@ def run_pause(app: str | None, *, shards: Sequence[str], is_paused: bool, as_jso
 
 def _changed_text(changed: int, *, is_paused: bool) -> str:
     if not changed:
-        return "Nothing to pause: all are paused" if is_paused else "Nothing to resume: none is paused"
+        return "Nothing to pause: all are paused" if is_paused else "Nothing to resume: none is paused or halted"
     shards = "1 shard; its owner sees" if changed == 1 else f"{changed:,} shards; their owners see"
     return f"{'Paused' if is_paused else 'Resumed'} {shards} it within seconds"
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from shared.aws.error_map import aws_errors
 from shared.aws.kinesis import page_from_wire
+from shared.aws.kinesis_wire import understand
 from shared.errors import StreamNotFoundError
 from shared.records import RecordPage, Start, StartKind, StreamConsumer
 
@@ -71,14 +72,18 @@ class EventSubscription:
             async for message in self._events:
                 event = message.get(_EVENT)
                 if event is not None:
-                    # At the end of a shard the service leaves the number out, although its model calls it required.
-                    return page_from_wire({**event, "NextShardIterator": event.get("ContinuationSequenceNumber")})
+                    return understand(_page_of, event, "SubscribeToShard")
         return None
 
     async def close(self) -> None:
         """Close the connection: what is left of the answer can't be told from the next one."""
         self._stream.close()
         await self._events.aclose()
+
+
+def _page_of(event: Any) -> RecordPage:
+    # At the end of a shard the service leaves the number out, although its model calls it required.
+    return page_from_wire({**event, "NextShardIterator": event.get("ContinuationSequenceNumber")})
 
 
 def _consumer_from_wire(wire: Any) -> StreamConsumer:

@@ -10,21 +10,25 @@ from consumer.core.manifest import COMPLETE_NAME, Manifests
 from consumer.hour_closer import HourCloser
 from consumer.retrier import Retrier
 from shared.lease import Lease, TableRows
+from shared.ports import Telemetry
 from shared.retry import Backoff
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_objects import FakeObjects
+from tests.unit.consumer.small_fleet import NotingTelemetry
 
 HOUR = 3600.0
 SHARD = "shardId-000000000000"
 MANIFESTS = Manifests("manifests/")
 
 
-async def follow(objects: FakeObjects, looks: list[Lease], seek_fills: float | None = None) -> list[str]:
+async def follow(
+    objects: FakeObjects, looks: list[Lease], seek_fills: float | None = None, telemetry: Telemetry | None = None
+) -> list[str]:
     """Let a worker look at the table so often, and return the folders of the hours that are complete then.
 
     With `seek_fills`, the last look comes after a seek that has written into the hour of that instant.
     """
-    telemetry = SilentTelemetry()
+    telemetry = telemetry or SilentTelemetry()
     retrier = Retrier(Backoff(0.1, 1.0), random.Random(1), telemetry)
     closer = HourCloser(objects, MANIFESTS, retrier=retrier, telemetry=telemetry)
     async with asyncio.TaskGroup() as tasks:
@@ -124,3 +128,20 @@ async def test_what_somebody_else_put_before_the_first_hour_hides_no_hour() -> N
     row = Lease(SHARD, closed_until=12 * HOUR)
     hours = [MANIFESTS.folder(f"1970-01-01/{hour}") for hour in (10, 11)]
     assert await follow(objects, [row]) == hours
+
+
+async def test_who_finds_no_hour_among_keys_of_others_says_so() -> None:
+    """A few of them are passed over; where no end of them is seen, it is told once and counted at each look."""
+    objects, telemetry = FakeObjects(), NotingTelemetry()
+    await put_index(objects, 100 * HOUR)
+    row = Lease(SHARD, closed_until=101 * HOUR)
+    for number in range(1_000):
+        await objects.put_object(f"{MANIFESTS.days}!{number:04}", b"", content_type="text/plain")
+    assert await follow(objects, [row], telemetry=telemetry) == folders(100, 100)
+    assert telemetry.count_of("hours_not_found") == 0
+    objects = FakeObjects()
+    await put_index(objects, 100 * HOUR)
+    for number in range(1_001):
+        await objects.put_object(f"{MANIFESTS.days}!{number:04}", b"", content_type="text/plain")
+    assert await follow(objects, [row, replace(row)], telemetry=telemetry) == []
+    assert telemetry.count_of("hours_not_found") == 1

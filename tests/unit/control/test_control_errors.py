@@ -88,7 +88,7 @@ def test_a_kcl_table_that_is_not_there_is_no_table_of_ours(plan: Callable[[KclPo
     ("changed", "is_paused", "text"),
     [
         (0, True, "Nothing to pause: all are paused"),
-        (0, False, "Nothing to resume: none is paused"),
+        (0, False, "Nothing to resume: none is paused or halted"),
         (1, True, "Paused 1 shard; its owner sees it within seconds"),
         (1200, False, "Resumed 1,200 shards; their owners see it within seconds"),
     ],

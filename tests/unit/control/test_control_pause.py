@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+from consumer.core import enrichment
 from consumer.core.shard_graph import is_paused, rows_to_create
+from consumer.core.totals import Totals
 from consumer.status import ShardState
 from infra.control.pause import set_pause
 from shared.errors import ConfigurationError
@@ -75,6 +78,56 @@ def test_a_worker_that_stops_while_paused_leaves_the_pause() -> None:
     cloud.run(story)
 
 
+def test_a_halted_shard_is_resumed_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once what made its records fail is mended, `resume` has it read on without a restart, and loses nothing."""
+    cloud = SmallCloud.make()
+
+    def fail(_: object) -> Totals:
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        events = [b'{"n":%d,"browse_history":null}' % number for number in range(300)]
+        worker = cloud.worker(flush_seconds=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(enrichment, "totals_of", fail)
+            await cloud.put(*events)
+            stop, task, _ = cloud.start(worker)
+            await cloud.until(lambda: any(row.is_halted for row in cloud.leases.rows.values()))
+            assert await set_pause(group_of(cloud), [], is_paused=True) == 1
+            await asyncio.sleep(20)
+            (shard,) = worker.status().shards
+            assert shard.state is ShardState.HALTED
+        assert await set_pause(group_of(cloud), [FIRST], is_paused=False) == 1
+        await cloud.until(lambda: worker.status().is_ready and worker.status().totals.enriched == 300)
+        assert await set_pause(group_of(cloud), [FIRST], is_paused=False) == 0
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert sorted(event["n"] for event in cloud.stored()) == list(range(300))
+    assert cloud.stored("errors/") == []
+
+
+def test_a_shard_that_fails_on_halts_again() -> None:
+    """Resumed too early, it is halted again under its next lease, which can be resumed in its turn."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put(*[b"garbage"] * 300)
+        stop, task, _ = cloud.start(cloud.worker())
+        for _ in range(2):
+            await cloud.until(lambda: any(row.is_halted for row in cloud.leases.rows.values()))
+            halted = cloud.leases.rows[FIRST].epoch
+            assert await set_pause(group_of(cloud), [], is_paused=False) == 1
+            await cloud.until(partial(_has_passed, cloud, halted))
+        await cloud.until(lambda: cloud.leases.rows[FIRST].is_halted)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert cloud.stored("errors/") == []
+
+
 def test_children_inherit_what_an_operator_wished() -> None:
     """The child of a merge is paused with either parent, and reads anew from the earlier time, once both have one."""
     parents = [Shard("a", ending_sequence_number=1), Shard("b", ending_sequence_number=1)]
@@ -88,6 +141,10 @@ def test_children_inherit_what_an_operator_wished() -> None:
     assert row.checkpoint.kind is CheckpointKind.AT_TIMESTAMP
     (row,) = rows_to_create([*parents, child], {"a": first, "b": replace(second, start_timestamp=None)})
     assert (row.checkpoint, row.start_timestamp) == (AT_TRIM_HORIZON, None)
+
+
+def _has_passed(cloud: SmallCloud, epoch: int) -> bool:
+    return cloud.leases.rows[FIRST].epoch > epoch
 
 
 def test_unknown_shards_are_refused() -> None:

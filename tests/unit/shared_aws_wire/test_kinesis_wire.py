@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.aws import record_page
+from shared.aws.fan_out import EventSubscription
 from shared.aws.kinesis import KinesisAdapter
 from shared.aws.kinesis_wire import parse_put_results, put_records_body
 from shared.aws.record_page import get_records_body, parse_record_page
@@ -140,6 +142,20 @@ async def test_what_is_no_answer_is_refused_in_the_ordinary_way_too(answer: dict
         await kinesis.put_records("orders", [PutEntry(b"{}", "key")])
     with pytest.raises(AmbiguousCallError, match="GetRecords"):
         await kinesis.get_records("orders", "iterator", 1)
+
+
+@pytest.mark.parametrize(
+    "event", [{}, {"Records": None}, {"Records": [{"Data": b"{}", "PartitionKey": "k"}]}, {"Records": 7}, ["Records"]]
+)
+async def test_a_broken_event_of_a_subscription_is_refused(event: Any) -> None:
+    """An event that can't be read is an error of ours, after which the reader subscribes anew; never a KeyError."""
+
+    async def messages() -> AsyncIterator[Any]:
+        yield {"ResourceNotFoundException": None}
+        yield {"SubscribeToShardEvent": event}
+
+    with pytest.raises(AmbiguousCallError, match="SubscribeToShard"):
+        await EventSubscription(messages(), "orders").next_event()
 
 
 @pytest.mark.parametrize("number", ["007", "0", "+7", " 7", "1_0", "\u0661\u0662", "9" * 65])
