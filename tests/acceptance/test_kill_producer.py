@@ -89,7 +89,7 @@ def live(server: WebServer, chance: random.Random, proxy: LossyProxy) -> None:
     until = deadline
     while time.monotonic() < until:
         if until == deadline and proxy.requests["PutRecords"] > puts:
-            until = time.monotonic() + chance.random() * 0.3
+            until = time.monotonic() + chance.random() * 0.6
         server.write(chance.randrange(1, 6))
         if chance.random() < 0.04:
             server.rotate()
@@ -108,7 +108,7 @@ def test_kill_9_of_the_producer_loses_nothing_and_keeps_order(shell: Shell) -> N
     server = WebServer(log, chance)
     command = ("producer_from_cli", "--stream", STREAM, "--file", str(log), "--follow")
     with LossyProxy(
-        shell.environment["AWS_ENDPOINT_URL"], seed=5, lose_request=0.1, lose_reply=0.2
+        shell.environment["AWS_ENDPOINT_URL"], seed=5, lose_request=0.15, lose_reply=0.2, hold_put=0.1
     ) as proxy:  # fmt: skip
         through = QUICK | {"AWS_ENDPOINT_URL": proxy.endpoint_url}
         server.write(50)
@@ -139,8 +139,9 @@ def test_kill_9_of_the_producer_loses_nothing_and_keeps_order(shell: Shell) -> N
         stream.read()
 
     firsts = first_occurrences(stream.seen)
+    struck = [each["PutRecords"] for each in (proxy.lost_requests, proxy.held_requests, proxy.lost_replies)]
     counts = f"{len(server.written)} lines, {server.rotations} rotations, {len(stream.seen) - len(firsts)} repetitions"
-    print(f"\n{KILLS} kills, {counts}")  # noqa: T201 - what a long run is for (pytest -s)
+    print(f"\n{KILLS} kills, {counts}; requests lost, held, replies lost: {struck}")  # noqa: T201 - what a long run is for (pytest -s)
     assert {each.event["n"] for each in firsts} == set(range(len(server.written)))
     # One id per line: a line that had come under two ids would be here twice.
     assert max(Counter(each.event["n"] for each in firsts).values()) == 1
@@ -149,6 +150,5 @@ def test_kill_9_of_the_producer_loses_nothing_and_keeps_order(shell: Shell) -> N
         assert each.data.startswith(line[:-1] + b',"event_id":"')
     assert out_of_order(firsts) == 0
     assert server.rotations >= 10
-    assert proxy.lost_requests["PutRecords"] >= 5
-    assert proxy.lost_replies["PutRecords"] >= 5
+    assert min(struck) >= 2
     assert len(stream.seen) > len(firsts)  # there were repetitions to be recognised

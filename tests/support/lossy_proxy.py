@@ -29,8 +29,9 @@ class LossyProxy:
     """Forwards to `endpoint_url` from a thread of its own, and cuts connections as the seed says.
 
     A request is lost before the service sees it (`lose_request`), or carried out and its reply lost (`lose_reply`);
-    both are probabilities for each request whose operation is in `operations` (empty: for every one). `requests`,
-    `lost_requests` and `lost_replies` count by operation.
+    both are probabilities for each request whose operation is in `operations` (empty: for every one). With the
+    probability `hold_put`, PutRecords goes nowhere and no answer comes, for as long as the client waits. `requests`,
+    `lost_requests`, `held_requests` and `lost_replies` count by operation.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class LossyProxy:
         seed: int,
         lose_request: float,
         lose_reply: float,
+        hold_put: float = 0.0,
         operations: frozenset[str] = frozenset(),
     ) -> None:
         parts = urlsplit(endpoint_url)
@@ -47,10 +49,12 @@ class LossyProxy:
         self._chance = random.Random(seed)
         self._lose_request = lose_request
         self._lose_reply = lose_reply
+        self._hold_put = hold_put
         self._operations = operations
         self.endpoint_url = ""
         self.requests: Counter[str] = Counter()
         self.lost_requests: Counter[str] = Counter()
+        self.held_requests: Counter[str] = Counter()
         self.lost_replies: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="lossy-proxy", daemon=True)
         self._started: Future[int] = Future()
@@ -123,10 +127,15 @@ class LossyProxy:
         if fate < self._lose_request:
             self.lost_requests[request.target] += 1
             return False
+        held_below = self._lose_request + self._hold_put
+        if fate < held_below and request.target == "PutRecords":
+            self.held_requests[request.target] += 1
+            await reader.read()  # until the client gives up, or is killed
+            return False
         upstream_writer.write(request.raw)
         await upstream_writer.drain()
         response = await read_message(upstream_reader)
-        if fate < self._lose_request + self._lose_reply:
+        if held_below <= fate < held_below + self._lose_reply:
             self.lost_replies[request.target] += 1
             return False
         writer.write(response.raw)
