@@ -9,7 +9,7 @@ import orjson
 
 from consumer.core.totals import TotalsColumns, plain_totals
 from shared.errors import MalformedEventError
-from shared.event import are_modest, decode_events
+from shared.event import are_modest, decode_event, decode_events
 from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
 
 # An event of no more bytes can't have too many keys: as short a key and value as can be is `"":0`, and a comma.
@@ -64,12 +64,24 @@ def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
     text = b"".join(datas)
     found = survey(text, events)
     digits = text.translate(_DIGITS_AS_ZEROS, _OPENINGS)
-    if digits.rfind(_DIGIT_RUN) >= 0:  # the search from the end skips what can't be a part of it
+    # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
+    if digits.rfind(_DIGIT_RUN) >= 0 and not all(map(_has_small_integers, datas)):
         return None
     is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
     if not is_flat and not ({*map(type, events)} <= {dict} and are_modest(datas)):
         return None
     return Decoded(events, {}, found)
+
+
+def _has_small_integers(data: bytes) -> bool:
+    """Whether no integer of an event is too large."""
+    if _DIGIT_RUN not in data.translate(_DIGITS_AS_ZEROS):
+        return True
+    try:
+        decode_event(data)
+    except MalformedEventError:
+        return False
+    return True
 
 
 def _openings_max(openings: int, products: Sequence[int]) -> int:

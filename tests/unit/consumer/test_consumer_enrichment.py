@@ -388,6 +388,17 @@ def test_events_are_decoded_alike_together_and_one_by_one(datas: list[bytes]) ->
     assert [str(refused[index]) for index in refused] == [str(decoded.malformed[index]) for index in refused]
 
 
+@pytest.mark.parametrize(
+    "neighbour", [b'"18446744073709551616"', b"18446744073709551615", b"1", b"18446744073709551616"]
+)
+def test_digits_in_a_text_are_no_reason_to_look_at_each_event(neighbour: bytes) -> None:
+    """A session id of hex digits may have nineteen decimal ones in a row; only an integer that is one is refused."""
+    datas = [b'{"session_id":"a1234567890123456789b"}', b'{"a":%b}' % neighbour]
+    decoded = decode(datas)
+    is_right = neighbour != b"18446744073709551616"
+    assert (decoded.survey is not None, not decoded.malformed) == (is_right, is_right)
+
+
 @given(st.lists(st.tuples(st.integers(0, 70), st.integers(0, 70), st.integers(0, 70), st.booleans()), max_size=6))
 def test_no_event_hides_behind_the_products_of_another(shapes: list[tuple[int, int, int, bool]]) -> None:
     """Nesting is bounded per event, however many products its neighbours have, and brackets in their texts."""
