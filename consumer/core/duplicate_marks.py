@@ -37,31 +37,37 @@ class DuplicateMarks:
 
     def repeated(self, event_ids: Sequence[object]) -> set[int]:
         """Return which of these events, by index, were seen; all of them are from now on. What is no text is no id."""
+        texts = [each for each in event_ids if type(each) is str]
+        if len(texts) < len(event_ids) or not "".join(texts).isascii():
+            return {index for index, each in enumerate(event_ids) if type(each) is str and self.is_duplicate(each)}
         found: set[int] = set()
-        offsets = self._offsets
-        key = source = ""
+        key = ""
         prefix: str | tuple[()] = ()  # which no text starts with
         highest = size = 0
-        for index, event_id in enumerate(event_ids):
-            if type(event_id) is not str:
-                continue
+        for index, event_id in enumerate(texts):
             if event_id.startswith(prefix):  # neighbours mostly come from one source and lane
                 digits = event_id[size:]
-                if digits.isdecimal() and digits.isascii() and digits >= "1" and len(digits) < _OFFSET_DIGITS_MAX:
+                if digits.isdecimal() and digits >= "1" and len(digits) < _OFFSET_DIGITS_MAX:
                     offset = int(digits)
                     if offset > highest:
-                        offsets[key] = highest = offset
-                        if self._newest != source:
-                            self._renew(source)
+                        highest = offset
                     else:
                         found.add(index)
                     continue
+            self._raise(key, highest)
             if self.is_duplicate(event_id):
                 found.add(index)
             key = event_id.rpartition(".")[0]
-            highest, size = offsets.get(key, -1), len(key) + 1
-            prefix, source = (key + "." if highest >= 0 else ()), key[:-3]
+            highest, size = self._offsets.get(key, -1), len(key) + 1
+            prefix = key + "." if highest >= 0 else ()
+        self._raise(key, highest)
         return found
+
+    def _raise(self, key: str, highest: int) -> None:
+        """Take note of the highest offset of a run of events of one source and lane."""
+        if highest > self._offsets.get(key, highest):
+            self._offsets[key] = highest
+            self._renew(key[:-3])
 
     def is_duplicate(self, event_id: str) -> bool:
         """Whether the event was seen; if not, it is from now on."""
