@@ -30,6 +30,7 @@ _GROUP_DEPTH_MAX: Final = 32
 _CONTINUED: Final = 0x80
 _LOW: Final = 0x7F  # what a byte of a varint adds
 
+_KEY_TAG: Final = bytes((_TAG_PARTITION_KEY,))
 # The first nine bytes of a record.
 _HEAD: Final = struct.Struct("9B")
 
@@ -65,6 +66,7 @@ def parse_message(data: bytes, at: int, end: int) -> Tables:
     """Parse the message in `data[at:end]`, behind which 16 bytes of digest must follow; MalformedMessageError."""
     tables = Tables()
     key_indexes, datas = tables.key_indexes, tables.datas
+    at = _read_even_keys(data, at, end, tables)
     while at < end:
         # What nearly every record is: 128 bytes to 16 KiB, so that its lengths take two bytes, an index of one or
         # two, and no explicit hash key. The digest lies behind `end`, so that nine bytes are there.
@@ -89,6 +91,26 @@ def parse_message(data: bytes, at: int, end: int) -> Tables:
             continue
         at = _parse_field(data, at, end, tables)
     return tables
+
+
+def _read_even_keys(data: bytes, at: int, end: int, tables: Tables) -> int:
+    """Take the first partition keys at once if they are ASCII and of one size, as most are; return where they end.
+
+    Only the first ones: to look for such a run at each key would take the square of the message's length.
+    """
+    size = data[at + 1]
+    stride = 2 + size
+    tags = data[at:end:stride]
+    count = len(tags) - len(tags.lstrip(_KEY_TAG))
+    stop = at + count * stride
+    if size >= _CONTINUED or stop > end or data[at + 1 : stop : stride] != bytes((size,)) * count:
+        return at
+    run = data[at:stop]
+    if not run.isascii():
+        return at
+    text = run.decode("ascii")
+    tables.keys += [text[start : start + size] for start in range(2, len(text) + 1, stride)]
+    return stop
 
 
 def _parse_field(data: bytes, at: int, end: int, tables: Tables) -> int:

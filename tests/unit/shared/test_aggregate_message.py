@@ -46,6 +46,22 @@ def read(message: bytes) -> Tables | None:
         return None
 
 
+_KEYS = st.text("ab\n\t", max_size=3) | st.sampled_from(("ä", "\U0001f600", "x" * 127, "x" * 128, "\n" * 8))
+
+
+@given(st.lists(_KEYS, max_size=6) | _KEYS.flatmap(lambda key: st.lists(st.just(key), max_size=6)), st.integers(0, 3))
+def test_keys_of_one_size_are_read_as_others(keys: list[str], cut: int) -> None:
+    """The table of keys is read alike at once and one by one: whatever the keys hold, and if the last one is cut."""
+    fields = b"".join(b"\x0a" + _length(key.encode()) + key.encode() for key in keys) + b"\x1a\x04\x08\x00\x1a\x00"
+    for message in (fields, fields[: len(fields) - 6 - cut] if len(fields) > 6 + cut else b""):
+        assert read(message) == read_slowly(message)
+
+
+def _length(data: bytes) -> bytes:
+    size = len(data)
+    return bytes((size,)) if size < 128 else bytes((size & 127 | 128, size >> 7))
+
+
 @given(_MEMBERS, st.sampled_from((0, 126, 127, 128, 300)))
 def test_members_of_any_size_and_index_are_read(members: list[tuple[int, int, int | None]], keys_before: int) -> None:
     """Whatever bytes lengths and indexes take, each member comes once, in order, with its own key and data."""
