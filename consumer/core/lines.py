@@ -51,23 +51,23 @@ class Lines:
 
         There is a slot for each line.
         """
+        if len({*slots}) == 1:
+            yield slots[0], range(len(slots)), self._text()
+            return
+        lines = _join(self._pieces)
         indexes: defaultdict[str, list[int]] = defaultdict(list)
         for index, slot in enumerate(slots):
             indexes[slot].append(index)
         for slot, own in sorted(indexes.items()):
-            yield slot, own, self._text(own)
+            yield slot, own, b"".join(pick(lines, own))
 
-    def _text(self, indexes: Sequence[int]) -> bytes:
-        """Return some lines, whose indexes rise, as one text: to make each of them takes twice the time."""
+    def _text(self) -> bytes:
+        """Return all lines as one text, in half the time that it takes to make each of them first."""
         pieces = self._pieces
-        parts = [piece if isinstance(piece, bytes) else b"" for piece in pieces] * len(indexes)
-        column: Sequence[bytes] = ()
+        parts = [piece if isinstance(piece, bytes) else b"" for piece in pieces] * len(self)
         for at, piece in enumerate(pieces):
-            if isinstance(piece, bytes):
-                continue
-            if piece is not column:  # a column may come twice
-                column, own = piece, piece if len(indexes) == len(piece) else pick(piece, indexes)
-            parts[at :: len(pieces)] = own
+            if not isinstance(piece, bytes):
+                parts[at :: len(pieces)] = piece
         return b"".join(parts)
 
 
