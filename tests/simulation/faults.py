@@ -48,6 +48,9 @@ _IS_ON: Final = 0.5
 _SLOW_DISK: Final = 0.1
 _YIELDING_DISK: Final = 0.4  # a call of the real disk never lets others run; more of these only cost time
 LATE_SECONDS_MAX: Final = 12.0
+# How the operations of a service begin: of the bucket, and of what takes records.
+BUCKET: Final = "objects."
+STREAMS: Final = "kinesis.put_record"
 # How many blows of a kind fall on one world: one of these, drawn.
 BLOWS: Final = {
     "reshard": (0, 1, 2, 4),
@@ -103,8 +106,18 @@ class SimulatedNetwork:
         self.epoch = 1_700_000_000.0
         self.call_blows: list[CallBlow] = []
         self.strike: Callable[[Process, CallBlow], None] | None = None
-        self.service_away = ""  # how the operations of a service begin that can't be reached at present
+        self._service_away = ""
         self._named = ""
+
+    def take_away(self, service: str) -> None:
+        """Let nobody reach the operations that begin like this, until `bring_back`."""
+        self._service_away = service
+        self._story.tell("world", f"{service}* is away")
+
+    def bring_back(self) -> None:
+        """Let every service be reached again."""
+        self._service_away = ""
+        self._story.tell("world", "all services are back")
 
     def now(self) -> float:
         """Return the servers' monotonic seconds."""
@@ -203,7 +216,7 @@ class SimulatedNetwork:
                 self._after(self._chance.choice([0, 0.001]), self._strike, process, blow)
 
     def _refusal(self, operation: str) -> Exception | None:
-        if self.service_away and operation.startswith(self.service_away):
+        if self._service_away and operation.startswith(self._service_away):
             self._story.count("service_away")
             return ServiceUnavailableError(f"could not connect for {operation}", code="EndpointConnectionError")
         if self.happens("call_throttled"):

@@ -14,6 +14,7 @@ from shared.aggregation import deaggregate
 from shared.lease import CheckpointKind
 from shared.records import Position
 from tests.simulation.draw import SOURCE
+from tests.simulation.faults import BUCKET
 from tests.simulation.truth import archived_numbers
 from tests.simulation.web_log import number_of
 
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.6  # of the worlds in which every record has to become an event or a dead letter in the bucket
 _LONG_SHARE: Final = 0.3  # of outages: so long that nothing is left, and that tombstones are deleted
-_LATE_SHARE: Final = 0.3  # of outages: they end when nobody writes any more, so that no later record tells of a gap
+_LATE_SHARE: Final = 0.6  # of outages: they end when nobody writes any more, so that no later record tells of a gap
 _SUDDEN_SHARE: Final = 0.2  # of workers: they are killed at its beginning, between two steps of a flush if there is one
+_IN_A_FLUSH_SHARE: Final = 0.3  # of outages: the bucket is away from just before, so that flushes are left prepared
+_BUCKET_AWAY_SECONDS: Final = (2.0, 10.0)
 _LOOK_SECONDS: Final = 0.02
 _PATIENCE_SECONDS: Final = 120
 _RETENTION_SECONDS: Final = 86_400.0  # the fake's
@@ -69,6 +72,10 @@ class Outage:
         end = begin + self._chance.uniform(4, 25)
         if random.Random(f"late outage {self._world.seed}").random() < _LATE_SHARE:
             end = chaos_seconds - self._chance.uniform(0, 5)
+        chance = random.Random(f"flush in an outage {self._world.seed}")
+        if chance.random() < _IN_A_FLUSH_SHARE and not self._world.service_outage.is_there:
+            self._world.at(begin - chance.uniform(*_BUCKET_AWAY_SECONDS), self._world.network.take_away, BUCKET)
+            self._world.at(end, self._world.network.bring_back)
         self._world.at(end, self._pass_time)
 
     def _fail_in_a_flush(self, actor: Actor, latest: float) -> None:

@@ -6,14 +6,14 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Final
 
+from tests.simulation.faults import BUCKET, STREAMS
+
 if TYPE_CHECKING:
     from shared.lease import Lease
     from tests.simulation.actor import Actor
     from tests.simulation.world import World
 
 _SHARE: Final = 0.08
-_BUCKET: Final = "objects."
-_STREAMS: Final = "kinesis.put_record"
 _LOST_LEASES: Final = (10, 16, 20)  # more than attempts end a search for a record that kills, or halt a replay
 _LATE_SECONDS_MAX: Final = 8.0  # before the chaos ends: processes that are killed in the outage did die
 _SPARE_SECONDS: Final = 3.0
@@ -38,24 +38,16 @@ class ServiceOutage:
         if not self.is_there:
             return
         chance, usage, settings = self._chance, self._world.usage, self._world.consumer_settings
-        services = [_BUCKET] * 3 * usage.has_bucket + [_STREAMS] * bool(usage.dest_streams)
+        services = [BUCKET] * 3 * usage.has_bucket + [STREAMS] * bool(usage.dest_streams)
         begin = self._world.chaos_seconds - chance.uniform(0, _LATE_SECONDS_MAX)
         # Until others have seen that it is lost, and one of them has looked at the table.
         frozen_seconds = settings.lease_duration_seconds + 2 * settings.shard_sync_seconds + _SPARE_SECONDS
         rounds = chance.choice(_LOST_LEASES)
-        self._world.at(begin, self._begin, chance.choice(services))
+        self._world.at(begin, self._world.network.take_away, chance.choice(services))
         for number in range(rounds):
             self._world.at(begin + (number + 1) * (frozen_seconds + _SPARE_SECONDS), self._move_on, frozen_seconds)
         self._end_at = begin + (rounds + 2) * (frozen_seconds + _SPARE_SECONDS)
-        self._world.at(self._end_at, self._end)
-
-    def _begin(self, service: str) -> None:
-        self._world.network.service_away = service
-        self._world.story.tell("world", f"{service}* is away")
-
-    def _end(self) -> None:
-        self._world.network.service_away = ""
-        self._world.story.tell("world", "all services are back")
+        self._world.at(self._end_at, self._world.network.bring_back)
 
     async def settle(self) -> None:
         """Wait until all services are back."""
