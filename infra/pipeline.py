@@ -15,7 +15,14 @@ from shared.aws.session import Aws
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
 from shared.ports import RecordSink, Telemetry
-from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, ObjectEncryption, ProducerSettings, load_settings
+from shared.settings import (
+    STREAM_NAME_PATTERN,
+    ConsumerSettings,
+    ObjectEncryption,
+    Ordering,
+    ProducerSettings,
+    load_settings,
+)
 
 
 def new_random() -> random.Random:
@@ -29,6 +36,17 @@ def name_worker(settings: ConsumerSettings) -> ConsumerSettings:
         return settings
     host = socket.gethostname()[:64] or "host"
     return settings.model_copy(update={"worker_id": f"{host}-{secrets.token_hex(4)}"})
+
+
+def _destination_settings() -> ProducerSettings:
+    settings = load_settings(ProducerSettings)
+    if settings.ordering is Ordering.NONE:
+        raise ConfigurationError(
+            "HEADRACE_PRODUCER_ORDERING is `none`: events keep their ids in destination streams, and readers would "
+            "take what arrives out of order for repetitions",
+            hint="Leave it out where a consumer runs",
+        )
+    return settings
 
 
 def check_streams(settings: ConsumerSettings) -> None:
@@ -93,7 +111,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
                 clock=SystemClock(),
                 random=new_random(),
                 telemetry=telemetry,
-                settings=load_settings(ProducerSettings),
+                settings=_destination_settings(),
             )
             by_stream[stream] = await stack.enter_async_context(producer)
         sinks: Mapping[str, RecordSink] = {

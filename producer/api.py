@@ -28,7 +28,8 @@ from shared.errors import (
     PartitionKeyError,
     RecordRejectedError,
 )
-from shared.event import EVENT_ID_FIELD, are_modest, decode_event, event_id_heads, event_id_of
+from shared.event import EVENT_ID_FIELD, are_modest, check_order, decode_event, event_id_heads, event_id_of
+from shared.lanes import LANES
 from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Telemetry
 from shared.settings import Ordering, ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
@@ -80,7 +81,6 @@ class EventProducer:
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
         source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
-        heads = event_id_heads(source_id, has_lanes=settings.ordering is Ordering.LANE)
         async with AsyncExitStack() as stack:
             kinesis = self._kinesis
             if kinesis is None:
@@ -94,9 +94,11 @@ class EventProducer:
                 telemetry=self._telemetry or StructlogTelemetry(),
                 settings=settings,
                 files=self._files or LocalFiles(),
+                lanes=None if settings.lanes_fine else LANES,
             )
             self._inner = await stack.enter_async_context(inner)
-            self._stage = inner.stage(heads)
+            has_lanes = settings.ordering is Ordering.LANE
+            self._stage = inner.stage(event_id_heads(source_id, inner.lanes, has_lanes=has_lanes))
             self._stack = stack.pop_all()
         return self
 
@@ -204,7 +206,10 @@ class EventProducer:
         self, event: Mapping[str, Any] | bytes, partition_key: str | None, ticket: Ticket | None
     ) -> None:
         """Look at an event closely and accept it."""
-        data, key, has_id = _encode(event, partition_key)
+        data, key, event_id = _encode(event, partition_key)
+        has_id = event_id is not None
+        if event_id is not None:
+            check_order(event_id, self._producer.ordered_lanes)
         await self._offer(data, key, ticket, has_id=has_id)
 
     async def _offer(self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool) -> None:
@@ -242,8 +247,8 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> tuple[list[bytes
     return (datas, keys) if are_modest(datas) else None
 
 
-def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, bool]:
-    """Return an event's bytes, its partition key, and whether it brings an id."""
+def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, str | None]:
+    """Return an event's bytes, its partition key, and the id that it brings, if any."""
     if isinstance(event, bytes):
         data = b"".join((event, b""))  # see Producer.put: it may be a result of orjson
         fields = decode_event(data)
@@ -258,4 +263,4 @@ def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tupl
     if not isinstance(key, str):
         message = f"the event has no {KEY_FIELD} that is a text"
         raise PartitionKeyError(message, hint="Add one, or put it with `partition_key=`")
-    return data, key, event_id_of(fields) is not None
+    return data, key, event_id_of(fields)

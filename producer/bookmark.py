@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from shared.errors import ConfigurationError
+from shared.lanes import FINE_LANES, LANES
 from shared.limits import MIB
 from shared.ports import FileIdentity, Files
 
@@ -42,7 +43,8 @@ class Bookmark:
 
     `source` names the source in event ids, followed by the generation. `state` is the parser's snapshot at `offset`.
     `files` are those of `generation` and later: a restart gives a file it finds there the generation it had, so that
-    its events get the ids they had. A file is written here before its first event is sent.
+    its events get the ids they had, and so does the number of `lanes`, 0 until it is known. A file is written here
+    before its first event is sent.
     """
 
     source: str
@@ -50,6 +52,7 @@ class Bookmark:
     offset: int = 0
     state: bytes = b""
     files: tuple[FileMark, ...] = ()
+    lanes: int = 0
 
     def file(self, generation: int) -> FileMark | None:
         """Return the file of a generation."""
@@ -76,6 +79,7 @@ class Bookmark:
             {
                 "version": _VERSION,
                 "source": self.source,
+                "lanes": self.lanes,
                 "generation": self.generation,
                 "offset": self.offset,
                 "state": base64.b64encode(self.state).decode(),
@@ -103,7 +107,11 @@ class Bookmark:
             msg = "version or source"
             raise ValueError(msg)
         state = base64.b64decode(stored["state"], validate=True)
-        return cls(stored["source"], _number(stored["generation"]), _number(stored["offset"]), state, files)
+        lanes = _number(stored.get("lanes", LANES))
+        if lanes not in {0, LANES, FINE_LANES}:
+            msg = "lanes"
+            raise ValueError(msg)
+        return cls(stored["source"], _number(stored["generation"]), _number(stored["offset"]), state, files, lanes)
 
 
 def _number(value: object) -> int:

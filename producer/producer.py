@@ -23,10 +23,11 @@ from producer.stage import Stage
 from producer.stream_watch import StreamWatch
 from shared.allocator import keep_freed_memory
 from shared.errors import HeadraceError
+from shared.lanes import FINE_LANES, LANES
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
 from shared.retry import Backoff
-from shared.settings import ProducerSettings
+from shared.settings import Ordering, ProducerSettings
 
 _COPIES: Final = 4  # of a request: its body, the same behind its head, and what waits for the socket
 _BUFFER_SHARE_MAX: Final = 4  # a request takes at most a quarter of the buffer, so that it fills while one is sent
@@ -40,6 +41,9 @@ class Producer:
     answer was lost is repeated. Retryable failures are retried without end. Any other (access denied, no such stream)
     is kept in `failure` and tried again every `refused_backoff_seconds_max` at the latest, until a call goes well. With
     that setting at 0 it is final: `put` raises it, and what is pending stays pending. Without `files`, no spill.
+
+    `lanes` is in how many classes of partition keys order is kept; None: as many as the stream's shards ask for.
+    Records that bring an event id need no more lanes than there were where that was made.
     """
 
     def __init__(
@@ -52,8 +56,10 @@ class Producer:
         telemetry: Telemetry,
         settings: ProducerSettings,
         files: Files | None = None,
+        lanes: int | None = LANES,
     ) -> None:
         self.stream = stream
+        self._lanes_wanted = lanes
         self._kinesis = kinesis
         self._clock = clock
         self._random = random
@@ -154,10 +160,30 @@ class Producer:
             loops += [self._spill.write_loop, self._spill.drain_loop]
         if self._watch.is_needed:
             loops.append(self._watch.run)
+        self._divide()
         await self._tasks.__aenter__()
         self.intake.is_open = True
         self._loops = [self._tasks.create_task(loop()) for loop in loops]
         return self
+
+    def _divide(self) -> None:
+        """Settle in how many lanes order is kept: more than 256 if shards would cut those."""
+        lanes = self._lanes_wanted
+        # What a former process spilled may have ids of 256 lanes.
+        if lanes is None and self._batcher.shard_map.open_count > LANES and not self._queues.spilled:
+            lanes = FINE_LANES
+        if lanes not in {None, LANES}:
+            self._queues.divide(lanes)
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes there are; settled once the producer is open."""
+        return len(self._queues.lanes)
+
+    @property
+    def ordered_lanes(self) -> int | None:
+        """In how many lanes order is kept; None if it is not."""
+        return self.lanes if self._settings.ordering is Ordering.LANE else None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

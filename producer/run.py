@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
@@ -25,6 +25,7 @@ from producer.source import LineSource, identify, open_file
 from producer.source_run import EventReceipt, RunSummary, SourceRun
 from producer.tailer import Tailer
 from shared.errors import ConfigurationError, SourceError
+from shared.lanes import LANES
 from shared.lifecycle import StopSignal
 from shared.limits import MIB
 from shared.ports import Clock, Files, Kinesis, Random, Telemetry
@@ -94,8 +95,16 @@ async def run_source(
         source_id = options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}"
         source = await open_once(files, options.path, source_id=source_id, line_bytes_max=settings.line_bytes_max)
     async with Producer(
-        stream, kinesis=kinesis, clock=clock, random=random, telemetry=telemetry, settings=settings
+        stream,
+        kinesis=kinesis,
+        clock=clock,
+        random=random,
+        telemetry=telemetry,
+        settings=settings,
+        lanes=_lanes_of(options, resumed, settings),
     ) as producer:
+        if resumed is not None:
+            resumed.bookmark = replace(resumed.bookmark, lanes=producer.lanes)
         run = SourceRun(
             source,
             parser,
@@ -113,6 +122,15 @@ async def run_source(
         summary = await run.run(stop or StopSignal())
         await producer.close(0)  # the run has drained; what is left now is left
     return summary
+
+
+def _lanes_of(options: SourceOptions, resumed: Tailer | HttpSource | None, settings: ProducerSettings) -> int | None:
+    """Return how many lanes a source has: as many as it ever had, so that its events get the ids they had; or None."""
+    if resumed is not None and resumed.bookmark.lanes:
+        return resumed.bookmark.lanes
+    # Nothing tells of a named source that is read once how many lanes it had the last time.
+    is_unknown = resumed is None and options.source_id is not None
+    return LANES if is_unknown or not settings.lanes_fine else None
 
 
 def _check(options: SourceOptions) -> None:

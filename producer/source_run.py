@@ -21,7 +21,8 @@ from producer.dead_letters import DeadLetters
 from producer.producer import Producer
 from producer.source import Chunk, LineSource
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.event import EventId, event_id_heads, event_id_of
+from shared.event import EventId, check_order, event_id_heads, event_id_of
+from shared.lanes import LANES
 from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
@@ -203,7 +204,8 @@ class SourceRun:
             summary.rejected += 1
             self._dead_letters.add_overlong(overlong, self._settings.line_bytes_max)
         if self._heads_of != chunk.source_id:
-            self._heads = event_id_heads(chunk.source_id, has_lanes=self._settings.ordering is Ordering.LANE)
+            has_lanes = self._settings.ordering is Ordering.LANE
+            self._heads = event_id_heads(chunk.source_id, self._producer.lanes, has_lanes=has_lanes)
             self._heads_of = chunk.source_id
         if chunk.generation != self._generation:
             self._generation = chunk.generation
@@ -287,6 +289,8 @@ class SourceRun:
         ticket = self._ticket
         numbering = None if has_event_id else (self._heads, offset)
         try:
+            if has_event_id and self._producer.ordered_lanes != LANES:
+                check_order(event_id_of(orjson.loads(data)) or "", self._producer.ordered_lanes)
             if self._on_receipt is not None:
                 event_id = self._producer.intake.event_id_of(data, key, numbering)
                 ticket = (self._take_outcome_and_tell, (ticket[1], event_id, key))

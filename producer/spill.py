@@ -25,7 +25,6 @@ from producer.core.spill_frame import (
 )
 from producer.spill_reading import read_records, read_whole
 from shared.errors import ConfigurationError, RecordRejectedError
-from shared.lanes import lane_of
 from shared.limits import KIB
 from shared.ports import Clock, Files, Outcome, ReadableFile, Telemetry, Undeliverable
 
@@ -114,7 +113,7 @@ class Spill:
         is_full = self.size + len(frame) > self._bytes_max or len(self._live) >= _FILES_MAX
         if is_full or (ticket is not None and len(self._tickets) >= _TICKETS_MAX):
             return False
-        lane = lane_of(self._queues.hash_key(partition_key))
+        lane = self._queues.lane_of(partition_key).index
         self._queues.lanes[lane].spilled += 1
         waiting = _Waiting(frame, lane, ticket, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -372,7 +371,7 @@ class Spill:
         while offset < size:
             records, is_broken = await read_records(handle, offset, size)
             for record in records:
-                self._queues.lanes[lane_of(self._queues.hash_key(record.partition_key))].spilled += 1
+                self._queues.lane_of(record.partition_key).spilled += 1
             self._queues.spilled += len(records)
             self._queues.accepted += len(records)
             offset += records[-1].end if records else 0

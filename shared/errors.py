@@ -7,6 +7,7 @@ HeadraceError
 +- RecordRejectedError                a record can't be sent as it is (dead letter)
 |  +- RecordTooLargeError
 |  +- PartitionKeyError
+|  +- EventIdError                    its order, which readers rely on, could not be kept
 |  +- MalformedEventError             not a JSON object, or outside the bounds
 +- SourceError                        a file or stream can't be read
 +- ServiceError                       AWS said no, or nothing
@@ -78,6 +79,12 @@ class PartitionKeyError(RecordRejectedError):
     """The partition key is missing, empty or longer than 256 characters."""
 
     error_code = "bad-partition-key"
+
+
+class EventIdError(RecordRejectedError):
+    """The event brings an id of headrace whose order can't be kept: readers would take it for a repetition."""
+
+    error_code = "unordered-event-id"
 
 
 class MalformedEventError(RecordRejectedError):

@@ -1,19 +1,24 @@
 """Lanes: the fixed classes of partition keys inside which order is kept and duplicates are recognised.
 
-The number of lanes is a constant of the format, never a setting: event ids carry a lane, consumers keep a high-water
-mark per (source, lane), and a mark taken under another number of lanes would make a consumer drop events it never saw.
+There are 256 of them, or 4,096 for a source of a stream with more shards than that. The number belongs to the source
+for good: event ids carry a lane, consumers keep a high-water mark per (source, lane), and with another number an event
+that comes again would have another id. What sends may keep order in wider classes than the ids say, never in narrower.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from shared.limits import HASH_KEY_MAX
+
 LANES: Final = 256
-_SHIFT: Final = 128 - 8
+FINE_LANES: Final = 4_096
+_HASH_KEY_BITS: Final = HASH_KEY_MAX.bit_length()
 
-assert LANES == 1 << 8
 
+def lane_of(hash_key: int, lanes: int = LANES) -> int:
+    """Return the lane of a 128-bit hash key: its first bits, so that a lane is a range of hash keys.
 
-def lane_of(hash_key: int) -> int:
-    """Return the lane (0..255) of a 128-bit hash key: its first byte, so that a lane is a range of hash keys."""
-    return hash_key >> _SHIFT
+    `lanes` is how many there are, a power of two.
+    """
+    return hash_key >> (_HASH_KEY_BITS + 1 - lanes.bit_length())

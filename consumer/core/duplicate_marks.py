@@ -67,7 +67,7 @@ class DuplicateMarks:
         """Take note of the highest offset of a run of events of one source and lane."""
         if highest > self._offsets.get(key, highest):
             self._offsets[key] = highest
-            self._renew(key[:-3])
+            self._renew(key.rpartition(".")[0])
 
     def is_duplicate(self, event_id: str) -> bool:
         """Whether the event was seen; if not, it is from now on."""
@@ -82,7 +82,7 @@ class DuplicateMarks:
         if offset <= self._offsets[key]:
             return True
         self._offsets[key] = offset
-        self._renew(key[:-3])
+        self._renew(key.rpartition(".")[0])
         return False
 
     def snapshot(self) -> Marks:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from producer.core.record_columns import RecordColumns, Ticket
-from shared.lanes import LANES
 
 
 class LaneBoard:
@@ -11,9 +10,9 @@ class LaneBoard:
 
     __slots__ = ("free", "idle", "ticket")
 
-    def __init__(self) -> None:
-        self.free = bytearray(b"\1" * LANES)  # 0 for a lane that is blocked
-        self.idle = set(range(LANES))  # the lanes without records
+    def __init__(self, lanes: int) -> None:
+        self.free = bytearray(b"\1" * lanes)  # 0 for a lane that is blocked
+        self.idle = set(range(lanes))  # the lanes without records
         self.ticket: Ticket | None = None  # of the records at the end of each lane whose ticket is not written down
 
 

@@ -15,8 +15,12 @@ KEYS_KEPT_MAX: Final = 65_536
 class LaneIndexes(dict[str, int]):
     """The lanes of the partition keys that were seen last; PartitionKeyError for one that Kinesis would not take."""
 
+    def __init__(self, lanes: int) -> None:
+        super().__init__()
+        self._lanes = lanes
+
     def __missing__(self, partition_key: str) -> int:
-        index = lane_of(checked_hash_key(partition_key))
+        index = lane_of(checked_hash_key(partition_key), self._lanes)
         if len(self) >= KEYS_KEPT_MAX:
             self.clear()
         self[partition_key] = index

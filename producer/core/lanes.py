@@ -33,10 +33,7 @@ class LaneQueues:
     """
 
     def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
-        self._board = LaneBoard()
-        self.lanes = [Lane(index, self._board) for index in range(LANES)]
-        self._datas = [lane.records.datas for lane in self.lanes]
-        self._keys = [lane.records.keys for lane in self.lanes]
+        self.divide(LANES)
         self._is_mixed = False  # whether a record may be queued that has an explicit hash key
         self.has_spill = False  # whether lanes may have spilled records
         self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
@@ -50,8 +47,15 @@ class LaneQueues:
         self._settled = 0
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
-        self.indexes = LaneIndexes()
         self._hash_keys: dict[str, int] = {}  # of the keys that `hash_key` was asked for last
+
+    def divide(self, lanes: int) -> None:
+        """Have so many lanes from now on; nothing may be queued or in flight."""
+        self._board = LaneBoard(lanes)
+        self.lanes = [Lane(index, self._board) for index in range(lanes)]
+        self._datas = [lane.records.datas for lane in self.lanes]
+        self._keys = [lane.records.keys for lane in self.lanes]
+        self.indexes = LaneIndexes(lanes)
 
     @property
     def queued(self) -> int:
@@ -151,7 +155,7 @@ class LaneQueues:
 
     def _takes_together(self, indexes: list[int]) -> bool:
         """Whether records of some lanes can be queued in columns."""
-        if self._is_mixed and len(self._board.idle) == LANES:
+        if self._is_mixed and len(self._board.idle) == len(self.lanes):
             self._is_mixed = False
         return not self._is_mixed and not (self.has_spill and any(self.lanes[index].spilled for index in {*indexes}))
 

@@ -78,7 +78,7 @@ class Packer:
             if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
                 untouched.extend(islice(lanes, position, None))
                 break
-            whole = shard_map.predict_lane(lane.index) if shard_map else None
+            whole = shard_map.predict_lane(lane.index, len(self._queues.lanes)) if shard_map else None
             shard_id = whole
             if whole is None or lane.records.hash_keys is not None:
                 shard_id = self._predict(lane.records, 0)
@@ -104,7 +104,7 @@ class Packer:
         if batch.count + count > self._batch_records_max or batch.bytes + size > self._batch_bytes_max:
             return False
         if self.rates.is_on and self._shard_map is not None:
-            shard_id = self._shard_map.predict_lane(lane.index)
+            shard_id = self._shard_map.predict_lane(lane.index, len(self._queues.lanes))
             if shard_id is None or self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
                 return False
             self.rates.take(shard_id, size, count)
@@ -122,7 +122,7 @@ class Packer:
     def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane) -> bool:
         """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""
         shard_map, records = self._shard_map, lane.records
-        shard_id = shard_map.predict_lane(lane.index) if shard_map else None
+        shard_id = shard_map.predict_lane(lane.index, len(self._queues.lanes)) if shard_map else None
         if shard_id is None or records.hash_keys is not None or lane.alone:
             return False
         group = groups.get(shard_id)

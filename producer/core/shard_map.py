@@ -6,11 +6,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 from shared.hash_key import HashKeyRange
-from shared.lanes import LANES
 from shared.limits import HASH_KEY_MAX
 from shared.records import Shard
-
-_LANE_WIDTH = (HASH_KEY_MAX + 1) // LANES
 
 
 class ShardMap:
@@ -28,11 +25,12 @@ class ShardMap:
         self._open = sorted(pairs, key=lambda pair: pair[0].start)
         self._starts = [pair[0].start for pair in self._open]
         self._open_ids = frozenset(pair[1] for pair in self._open)
-        self._by_lane: dict[int, str | None] = {}  # filled as lanes are asked for
+        self._by_lane: dict[tuple[int, int], str | None] = {}  # filled as lanes are asked for
 
-    def _shard_of_lane(self, lane: int) -> str | None:
-        index = bisect_right(self._starts, lane * _LANE_WIDTH) - 1
-        if index < 0 or self._open[index][0].end < (lane + 1) * _LANE_WIDTH - 1:
+    def _shard_of_lane(self, lane: int, lanes: int) -> str | None:
+        width = (HASH_KEY_MAX + 1) // lanes
+        index = bisect_right(self._starts, lane * width) - 1
+        if index < 0 or self._open[index][0].end < (lane + 1) * width - 1:
             return None
         return self._open[index][1]
 
@@ -43,11 +41,12 @@ class ShardMap:
             return None
         return self._open[index][1]
 
-    def predict_lane(self, lane: int) -> str | None:
-        """Return the open shard that takes the whole lane; None if a boundary runs through it or nobody knows."""
-        if lane not in self._by_lane:
-            self._by_lane[lane] = self._shard_of_lane(lane)
-        return self._by_lane[lane]
+    def predict_lane(self, lane: int, lanes: int) -> str | None:
+        """Return the open shard that takes the whole lane, one of so many; None if a boundary cuts it or is unknown."""
+        place = (lane, lanes)
+        if place not in self._by_lane:
+            self._by_lane[place] = self._shard_of_lane(lane, lanes)
+        return self._by_lane[place]
 
     def range_of(self, shard_id: str) -> HashKeyRange | None:
         """Return the range of a shard, open or closed; None if the map has never heard of it."""

@@ -17,6 +17,7 @@ from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
 from shared.aggregation import deaggregate
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
+from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.limits import KIB
 from shared.records import PutEntry, PutResult, Shard, StreamRecord, UserRecord
 from shared.retry import Backoff
@@ -358,8 +359,9 @@ def test_long_walks_keep_the_promises(kind: type[BatcherMachine]) -> None:
             raise
 
 
-@pytest.mark.parametrize("count", [1, 7, 256, 1000])
-def test_the_map_predicts_what_the_ranges_say(count: int) -> None:
+@pytest.mark.parametrize("lanes", [LANES, FINE_LANES])
+@pytest.mark.parametrize("count", [1, 7, 256, 1000, 4096, 5000])
+def test_the_map_predicts_what_the_ranges_say(count: int, lanes: int) -> None:
     """Prediction equals a look through all ranges; a lane is predicted only if no boundary cuts it."""
     ranges = even_ranges(count)
     shard_map = ShardMap(Shard(f"s{index}", each) for index, each in enumerate(ranges))
@@ -368,5 +370,5 @@ def test_the_map_predicts_what_the_ranges_say(count: int) -> None:
         hash_key = chance.getrandbits(128)
         expected = next(f"s{index}" for index, each in enumerate(ranges) if hash_key in each)
         assert shard_map.predict(hash_key) == expected
-        assert shard_map.predict_lane(hash_key >> 120) in {expected, None}
-    assert (shard_map.predict_lane(0) is None) == (count > 256)
+        assert shard_map.predict_lane(lane_of(hash_key, lanes), lanes) in {expected, None}
+    assert (shard_map.predict_lane(0, lanes) is None) == (count > lanes)

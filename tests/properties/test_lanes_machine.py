@@ -17,16 +17,16 @@ from producer.core.record_columns import RecordColumns, Ticket
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.event import event_id_heads
 from shared.hash_key import hash_key_of
-from shared.lanes import lane_of
+from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.limits import HASH_KEY_MAX, KIB
 
 KEYS = [f"key-{number}" for number in range(200)]
-LANES_OF = {key: lane_of(hash_key_of(key)) for key in KEYS}
+LANES_OF = {lanes: {key: lane_of(hash_key_of(key), lanes) for key in KEYS} for lanes in (LANES, FINE_LANES)}
 # Lanes with several keys, so that keys meet in one lane; and some with one.
-SHARED = [key for key in KEYS if sum(lane == LANES_OF[key] for lane in LANES_OF.values()) > 1][:8]
+SHARED = [key for key in KEYS if list(LANES_OF[LANES].values()).count(LANES_OF[LANES][key]) > 1][:8]
 CHOSEN = [*SHARED, *[key for key in KEYS if key not in SHARED][:4]]
 RECORD_BYTES_MAX = 4 * KIB
-HEADS = event_id_heads("machine", has_lanes=True)
+HEADS = {lanes: event_id_heads("machine", lanes, has_lanes=True) for lanes in (LANES, FINE_LANES)}
 TOGETHER = (print, "together"), (print, "together")
 
 
@@ -61,11 +61,14 @@ class LanesMachine(RuleBasedStateMachine):
         self.flights: list[Flight] = []
         self.queues = LaneQueues(buffer_bytes_max=0, record_bytes_max=RECORD_BYTES_MAX)
 
-    @initialize(room=st.sampled_from([1, 4 * KIB, 64 * KIB]))
-    def start(self, room: int) -> None:
+    @initialize(room=st.sampled_from([1, 4 * KIB, 64 * KIB]), lanes=st.sampled_from([LANES, FINE_LANES]))
+    def start(self, room: int, lanes: int) -> None:
         """Make the queues."""
         self.room = room
+        self.lanes = lanes
+        self.lane_of = LANES_OF[lanes]
         self.queues = LaneQueues(buffer_bytes_max=room, record_bytes_max=RECORD_BYTES_MAX)
+        self.queues.divide(lanes)
 
     @rule(
         key=st.sampled_from(CHOSEN),
@@ -94,7 +97,7 @@ class LanesMachine(RuleBasedStateMachine):
     def note(self, key: str, size: int, ticket: Ticket | None) -> None:
         """Take down the record that was accepted just now."""
         self.tickets.append(ticket)
-        self.waiting.setdefault(LANES_OF[key], deque()).append(self.count)
+        self.waiting.setdefault(self.lane_of[key], deque()).append(self.count)
         self.sizes[self.count] = size
         self.count += 1
 
@@ -111,14 +114,14 @@ class LanesMachine(RuleBasedStateMachine):
         datas = [b"%d:" % (self.count + index) + bytes(size) for index in range(len(keys))]
         keys = [*keys[:wrong], "", *keys[wrong + 1 :]] if wrong < len(keys) else keys
         numbers = range(first or 0, (first or 0) + len(keys))
-        numbering = None if first is None else (HEADS, numbers if is_range else list(numbers))
+        numbering = None if first is None else (HEADS[self.lanes], numbers if is_range else list(numbers))
         ticket = TOGETHER[self.count % 2] if asks else None
         accepted = self.queues.accept_all(datas, keys, ticket, numbering)
         self.queues.stamp(self.now)
         for data, key, number in zip(datas, keys, numbers, strict=True):
             if not key:
                 break
-            extra = 0 if first is None else len(HEADS[LANES_OF[key]]) + len(str(number)) + 2
+            extra = 0 if first is None else len(HEADS[self.lanes][self.lane_of[key]]) + len(str(number)) + 2
             bytes_now = len(data) + extra + len(key)
             if bytes_now > RECORD_BYTES_MAX or not self.has_room(bytes_now):
                 break
@@ -227,7 +230,7 @@ def walk(seed: int) -> None:
     """Take a long random walk through the machine's rules."""
     chance = random.Random(seed)
     machine = LanesMachine()
-    machine.start((1, 4 * KIB, 64 * KIB)[seed % 3])
+    machine.start((1, 4 * KIB, 64 * KIB)[seed % 3], FINE_LANES if seed % 5 == 0 else LANES)
     for _ in range(60):
         if chance.random() < 0.5:
             machine.put(

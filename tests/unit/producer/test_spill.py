@@ -21,6 +21,7 @@ from producer.producer import Producer
 from producer.spill import spill_folder
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, ThrottledError
+from shared.lanes import FINE_LANES, LANES
 from shared.limits import HASH_KEY_MAX, KIB, MIB
 from shared.ports import Outcome
 from shared.settings import ProducerSettings
@@ -97,7 +98,7 @@ class World:
         """Virtual seconds."""
         return self.loop.time()
 
-    def open(self) -> Producer:
+    def open(self, lanes: int | None = LANES) -> Producer:
         """Make the producer of a life."""
         self.producer = Producer(
             STREAM,
@@ -107,6 +108,7 @@ class World:
             telemetry=SilentTelemetry(),
             settings=self.settings,
             files=self.disk,
+            lanes=lanes,
         )
         return self.producer
 
@@ -213,6 +215,26 @@ def test_a_restart_sends_the_spilled_records_first() -> None:
         seen = landed[f"key-{key}"]
         assert seen == sorted(seen)
         assert seen[-1] >= 800
+
+
+def test_spilled_records_may_have_wide_lanes() -> None:
+    """A producer that finds records on disk keeps order in 256 lanes, as their ids may have; the next one in more."""
+    world = World()
+
+    async def main() -> None:
+        world.net.is_off = True
+        async with world.open() as producer:
+            await world.put(producer, range(800), asks=False)
+            await producer.close(0)
+        world.net.is_off = False
+        world.stream = world.kinesis.create_stream(STREAM, LANES + 1)
+        async with world.open(lanes=None) as producer:
+            assert producer.ledger.spilled
+            assert producer.lanes == LANES
+        async with world.open(lanes=None) as producer:
+            assert producer.lanes == FINE_LANES
+
+    world.loop.run(main())
 
 
 @pytest.mark.parametrize("seed", range(12))

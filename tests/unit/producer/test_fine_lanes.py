@@ -1,0 +1,168 @@
+"""Streams of more than 256 shards: more lanes, the same for a source for good, and no event that is lost by them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import orjson
+import pytest
+
+from producer import Producer
+from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
+from producer.run import SourceOptions, run_source
+from shared.aggregation import deaggregate
+from shared.errors import EventIdError
+from shared.event import EventId
+from shared.hash_key import hash_key_of
+from shared.lanes import FINE_LANES, LANES, lane_of
+from shared.lifecycle import StopSignal
+from shared.settings import Ordering, ProducerSettings
+from shared.telemetry import SilentTelemetry
+from tests.support.fake_files import FakeFiles
+from tests.support.fake_kinesis import FakeKinesis
+from tests.support.network import ScriptedNetwork
+
+LOG = "/log/web.log"
+WIDE = {"session_id": "s", "event_id": "elsewhere.a3.7"}
+
+
+class LoopClock:
+    """The clock that the running loop goes by."""
+
+    def monotonic(self) -> float:
+        """Return the loop's time."""
+        return asyncio.get_running_loop().time()
+
+    def wall(self) -> float:
+        """Return an instant of 2026."""
+        return 1.79e9
+
+
+class Cloud:
+    """A stream, and those who put on it."""
+
+    def __init__(self, shards: int) -> None:
+        self.kinesis = FakeKinesis(ScriptedNetwork())
+        self.stream = self.kinesis.create_stream("orders", shards)
+        self.files = FakeFiles()
+
+    def producer(self, **settings: Any) -> Producer:
+        """Make a producer."""
+        return Producer(
+            "orders",
+            kinesis=self.kinesis,
+            files=self.files,
+            telemetry=SilentTelemetry(),
+            settings=ProducerSettings(batch_linger_seconds=0, shard_rate_percent=0, **settings),
+        )
+
+    def ids(self) -> dict[str, EventId]:
+        """Return the ids in the stream, by session."""
+        events = [
+            orjson.loads(user.data)
+            for shard in self.stream.shards.values()
+            for record in shard.records
+            for user in deaggregate(record, shard.shard.hash_key_range).records
+        ]
+        found = {event["session_id"]: EventId.parse(event["event_id"]) for event in events}
+        return {session: event_id for session, event_id in found.items() if event_id is not None}
+
+    async def run(self, *, is_followed: bool = True, source_id: str | None = None) -> None:
+        """Read the log, and stop after the first event that is in the stream."""
+        stop = StopSignal()
+        await run_source(
+            SourceOptions(path=LOG, is_followed=is_followed, source_id=source_id),
+            stream="orders",
+            kinesis=self.kinesis,
+            files=self.files,
+            clock=LoopClock(),
+            random=random.Random(1),
+            telemetry=SilentTelemetry(),
+            settings=ProducerSettings(batch_linger_seconds=0, shard_rate_percent=0, state_dir="/state"),
+            stop=stop,
+            on_receipt=lambda *_: stop.requested.set(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("shards", "settings", "lanes"),
+    [(LANES, {}, LANES), (LANES + 1, {}, FINE_LANES), (LANES + 1, {"lanes_fine": False}, LANES)],
+)
+async def test_a_stream_with_many_shards_has_many_lanes(shards: int, settings: dict[str, Any], lanes: int) -> None:
+    """An id tells the lane of its key, one of 4,096 where the stream has more than 256 shards and nobody minds."""
+    cloud = Cloud(shards)
+    async with cloud.producer(**settings) as producer:
+        await producer.put_all({"session_id": f"s{number}"} for number in range(50))
+    ids = cloud.ids()
+    assert len(ids) == 50
+    for session, event_id in ids.items():
+        assert (event_id.lane, event_id.lanes) == (lane_of(hash_key_of(session), lanes), lanes)
+
+
+@pytest.mark.parametrize(
+    ("shards", "settings", "is_refused"),
+    [
+        (1, {}, False),
+        (LANES + 1, {}, True),
+        (LANES + 1, {"lanes_fine": False}, False),
+        (1, {"ordering": Ordering.NONE}, True),
+    ],
+)
+async def test_an_id_whose_order_would_be_lost_is_refused(
+    shards: int, settings: dict[str, Any], is_refused: bool
+) -> None:
+    """Readers drop what comes after a higher number of its lane, so who keeps less order refuses such an id."""
+    cloud = Cloud(shards)
+    async with cloud.producer(**settings) as producer:
+        for foreign in ("mine", "elsewhere.-.7"):
+            await producer.put(WIDE | {"event_id": foreign})
+        if is_refused:
+            with pytest.raises(EventIdError, match="256 lanes") as caught:
+                await producer.put(WIDE)
+            assert "HEADRACE_PRODUCER_" in caught.value.hint
+        else:
+            await producer.put(WIDE)
+    assert producer.ledger.acknowledged == 3 - is_refused
+
+
+async def test_a_line_whose_order_would_be_lost_is_a_dead_letter() -> None:
+    """What a library refuses at once, a source keeps with its reason."""
+    cloud = Cloud(LANES + 1)
+    cloud.files.write_log(LOG, orjson.dumps(WIDE) + b'\n{"session_id":"a"}\n')
+    await cloud.run(is_followed=False)
+    assert cloud.ids().keys() == {"a"}
+    (letter,) = (cloud.files.content("/state/dead-letters.ndjson") or b"").splitlines()
+    assert orjson.loads(letter)["error_code"] == "unordered-event-id"
+
+
+async def test_a_source_keeps_its_lanes_however_the_stream_changes() -> None:
+    """A followed file was begun on a stream with few shards, or with many: after a restart its ids are as they were."""
+    for before, after, lanes in ((1, LANES + 1, LANES), (LANES + 1, 1, FINE_LANES)):
+        cloud = Cloud(before)
+        cloud.files.write_log(LOG, b'{"session_id":"a"}\n')
+        await cloud.run()
+        cloud.stream = cloud.kinesis.create_stream("orders", after)
+        cloud.files.write_log(LOG, b'{"session_id":"b"}\n')
+        await cloud.run()
+        ids = cloud.ids()
+        assert (ids.keys(), ids["b"].lanes) == ({"b"}, lanes)
+
+
+async def test_a_named_source_that_is_read_again_gets_the_ids_it_had() -> None:
+    """Nothing was written down of it: its lanes are the same on every stream."""
+    for shards in (1, LANES + 1):
+        cloud = Cloud(shards)
+        cloud.files.write_log(LOG, b'{"session_id":"a"}\n')
+        await cloud.run(is_followed=False, source_id="web-1")
+        assert cloud.ids()["a"].lanes == LANES
+
+
+async def test_a_bookmark_of_before_has_256_lanes() -> None:
+    """A stored bookmark that does not tell is of a source with 256 lanes; another number than ours is damage."""
+    stored = orjson.loads(Bookmark("abc", lanes=FINE_LANES).encode())
+    assert Bookmark.decode(orjson.dumps(stored), "path").lanes == FINE_LANES
+    del stored["lanes"]
+    assert Bookmark.decode(orjson.dumps(stored), "path").lanes == LANES
+    assert await BookmarkStore(FakeFiles(), bookmark_path("/state", "s", LOG)).load() is None
