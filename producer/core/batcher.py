@@ -72,6 +72,7 @@ class Batcher:
         self._gate = CallGate(backoff)
         self._bisection = Bisection()
         self._succeeded_at = -_NEVER
+        self._paced_until = -_NEVER
         self._in_flight = 0
         self._acknowledged = 0
 
@@ -105,7 +106,16 @@ class Batcher:
         return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
 
     def _linger_end(self) -> float:
-        return self.queues.ready_since + self._linger_seconds
+        return max(self.queues.ready_since + self._linger_seconds, self._paced_until)
+
+    def _pace(self, batch: Batch) -> None:
+        """Put off the next request that nothing fills, where one can't serve all shards.
+
+        Else, while events come fast, each would hold a few of them for a part of the shards, again and again.
+        """
+        shards = self.shard_map.open_count
+        if batch.reason is FlushReason.LINGER and shards > self._batch_records_max:
+            self._paced_until = batch.taken_at + self._linger_seconds * min(1, batch.count / shards)
 
     def is_full(self) -> FlushReason | None:
         """Return why what is ready fills a request; None if it does not."""
@@ -157,6 +167,7 @@ class Batcher:
             self._take_part(batch, self._bisection.take_unproven())
         if not batch.count:
             return None
+        self._pace(batch)
         self._gate.start()
         return batch
 

@@ -17,6 +17,7 @@ from shared.lanes import LANES
 from shared.limits import HASH_KEY_MAX
 
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
+_NEVER: Final = float("inf")
 _append: Final = list.append
 _run: Final = deque[None](maxlen=0).extend  # of an iterator of calls
 
@@ -38,6 +39,7 @@ class LaneQueues:
         self.has_spill = False  # whether lanes may have spilled records
         self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
         self.ready: deque[Lane] = deque()
+        self.ready_since = _NEVER  # the longest-waiting ready lane waits
         self.ready_bytes = 0
         self.ready_count = 0
         self.accepted = 0
@@ -206,6 +208,8 @@ class LaneQueues:
         """Note since when the fresh lanes wait."""
         for lane in self.fresh:
             lane.ready_since = now
+        if self.ready:
+            self.ready_since = min(self.ready_since, now)
         self.fresh.clear()
 
     def event_id(self, partition_key: str, numbering: Numbering) -> str:
@@ -256,22 +260,19 @@ class LaneQueues:
         msg = f"data and partition key have {size:,} bytes; the stream takes {self.record_bytes_max:,}"
         return RecordTooLargeError(msg, hint="Send less per record, or raise the stream's MaxRecordSize")
 
-    @property
-    def ready_since(self) -> float:
-        """Since when the longest-waiting ready lane waits; infinity if none is ready."""
-        return min((lane.ready_since for lane in self.ready), default=float("inf"))
-
     def take_ready(self) -> deque[Lane]:
         """Hand over all ready lanes; each must be blocked or given back by `make_ready`."""
         taken, self.ready = self.ready, deque()
         self.ready_bytes = 0
         self.ready_count = 0
+        self.ready_since = _NEVER
         return taken
 
     def make_ready(self, lane: Lane) -> None:
         """Count a lane among the ready ones, if anything waits in it."""
         if lane.records.datas:
             self.ready.append(lane)
+            self.ready_since = min(self.ready_since, lane.ready_since)
             self.ready_bytes += lane.records.size
             self.ready_count += len(lane.records.datas)
 
@@ -295,6 +296,7 @@ class LaneQueues:
             if not lane.is_blocked:
                 if not lane.records.datas:
                     self.ready.append(lane)
+                    self.ready_since = min(self.ready_since, lane.ready_since)
                 self.ready_bytes += returned.size
                 self.ready_count += len(returned)
             self._is_mixed |= returned.hash_keys is not None

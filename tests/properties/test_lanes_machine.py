@@ -194,6 +194,7 @@ class LanesMachine(RuleBasedStateMachine):
         assert sorted(lane.index for lane in queues.ready) == [lane.index for lane in ready]
         assert queues.ready_count == sum(len(lane.records) for lane in ready)
         assert queues.ready_bytes == sum(lane.records.size for lane in ready)
+        assert queues.ready_since == min((lane.ready_since for lane in queues.ready), default=float("inf"))
         assert queues.pending_count == len(self.sizes)
         assert queues.pending_bytes == sum(self.sizes.values())
         assert queues.accepted == self.count
