@@ -225,5 +225,5 @@ class _SlowNetwork(PerfectNetwork):
 
 
 def test_a_thousand_shards_take_as_much_as_one() -> None:
-    """What a round trip bounds is much the same where there are 1,000 shards; in 256 lanes it would take 0.9 seconds."""
+    """What a round trip bounds is much the same with 1,000 shards; in 256 lanes it would take 0.9 seconds."""
     assert seconds_for(1_000) < seconds_for(1) + 0.2
