@@ -21,6 +21,7 @@ from shared.records import Position
 
 # So many chunks, a page or two, are acknowledged as one: then its events in an aggregate share a receipt.
 _PARCEL_CHUNKS_MAX: Final = 64
+_PROGRESS_RECEIPTS: Final = 256  # so many events of a parcel are progress, though it is not through
 
 
 class _Part(NamedTuple):
@@ -129,7 +130,8 @@ class Delivery:
     def _receive(self, parcel: _Parcel, outcome: Outcome, count: int = 1, /) -> None:
         if isinstance(outcome, Undeliverable):
             self._refuse(_letter_of(outcome, parcel), parcel.batch)
-        if self.tracker.acknowledge(parcel.unit, count):
+        before = parcel.unit.outstanding // _PROGRESS_RECEIPTS
+        if self.tracker.acknowledge(parcel.unit, count) or parcel.unit.outstanding // _PROGRESS_RECEIPTS < before:
             self._on_progress()
 
     def _refuse(self, letter: DeadLetter, batch: Batch) -> None:

@@ -58,7 +58,7 @@ class _SlowSink:
 
 
 class _Shard:
-    """A shard's delivery, one chunk of two events after the other."""
+    """A shard's delivery, one chunk after the other."""
 
     def __init__(self) -> None:
         self.sink = _SlowSink()
@@ -70,16 +70,20 @@ class _Shard:
             counters=Counters(),
             clock=SystemClock(),
             telemetry=SilentTelemetry(),
-            on_progress=lambda: None,
+            on_progress=self._note_progress,
         )
         self.batch = Batch(0, keeps_lines=True)
         self._transform = Transform(Enricher("src", "shard"), Router(()), DuplicateMarks({}))
         self._number = 0
+        self.progress = 0
 
-    async def take(self) -> Chunk:
-        """Deliver two more events."""
-        numbers = (self._number + 1, self._number + 2)
-        self._number += 2
+    def _note_progress(self) -> None:
+        self.progress += 1
+
+    async def take(self, count: int = 2) -> Chunk:
+        """Deliver so many more events."""
+        numbers = range(self._number + 1, self._number + 1 + count)
+        self._number += count
         records = [StreamRecord(b'{"n":%d,"session_id":"s"}' % number, "s", number, 1.0) for number in numbers]
         (chunk,) = cut(records, FULL_RANGE)
         await self.delivery.take(chunk, self.batch, self._transform, timestamp=b"now")
@@ -123,6 +127,16 @@ async def test_a_batch_waits_for_no_chunk_of_the_next_one() -> None:
     await shard.take()
     shard.sink.answer(2)
     assert shard.delivery.tracker.covers(chunk.last)
+
+
+async def test_receipts_of_a_part_are_progress() -> None:
+    """A destination that is slow is no shard that stands still: some hundred events count, before all are through."""
+    shard = _Shard()
+    for _ in range(3):
+        await shard.take(256)
+    assert shard.progress == 0
+    shard.sink.answer(512)
+    assert (shard.progress, shard.delivery.tracker.watermark) == (2, None)
 
 
 async def test_a_refused_event_finds_its_record_in_any_chunk() -> None:
