@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, cast
 
 from shared.event import OFFSET_MAX, EventId
 from shared.lease import Marks
@@ -37,8 +37,8 @@ class DuplicateMarks:
 
     def repeated(self, event_ids: Sequence[object]) -> set[int]:
         """Return which of these events, by index, were seen; all of them are from now on. What is no text is no id."""
-        texts = [each for each in event_ids if type(each) is str]
-        if len(texts) < len(event_ids) or not "".join(texts).isascii():
+        texts = cast("Sequence[str]", event_ids)
+        if not {*map(type, event_ids)} <= {str} or not "".join(texts).isascii():
             return {index for index, each in enumerate(event_ids) if type(each) is str and self.is_duplicate(each)}
         found: set[int] = set()
         key = ""
