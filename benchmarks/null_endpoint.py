@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import cbor2
 import orjson
 
 from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page
@@ -23,6 +24,7 @@ from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
 
 _SHARDS_MAX: Final = 1_000  # a page of ListShards
 _ENTRIES_MAX: Final = 500
+_CBOR_BODY: Final = b"\xa2"  # as it begins, where JSON has a brace
 _SEQUENCE: Final = SEQUENCE_NUMBER.encode()
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: c8a7c1d2-6d8e-d1a8-9c4e-0f3b6c1f2a11\r\n"
@@ -70,15 +72,25 @@ def _put_answer(shards: Sequence[int]) -> bytes:
     return _answer(b'{"FailedRecordCount":0,"Records":[%b]}' % b",".join(entries))
 
 
+def _put_answer_cbor(count: int) -> bytes:
+    """Return the answer for the one shard, to a request in CBOR."""
+    entry = {"SequenceNumber": SEQUENCE_NUMBER, "ShardId": _shard_id(0)}
+    body: bytes = cbor2.dumps({"FailedRecordCount": 0, "Records": [entry] * count})
+    return _answer(body).replace(b"x-amz-json-1.1", b"x-amz-cbor-1.1", 1)
+
+
 class PutAnswers:
     """Answers to PutRecords: made beforehand for one shard, with a look at each record's hash key for more."""
 
     def __init__(self, ranges: Sequence[HashKeyRange]) -> None:
         self._starts = [each.start for each in ranges]
         self._ready = [_put_answer([0] * count) for count in range(_ENTRIES_MAX + 1)]
+        self._ready_cbor = [_put_answer_cbor(count) for count in range(_ENTRIES_MAX + 1)]
 
     def find(self, request: bytes) -> bytes:
         """Return the answer to a request."""
+        if request.startswith(_CBOR_BODY, request.index(b"\r\n\r\n") + 4):
+            return self._ready_cbor[min(request.count(b"PartitionKey"), _ENTRIES_MAX)]
         if len(self._starts) == 1:
             return self._ready[min(request.count(b'"PartitionKey"'), _ENTRIES_MAX)]
         records = orjson.loads(request[request.index(b"\r\n\r\n") + 4 :])["Records"]

@@ -39,6 +39,7 @@ from shared.clock import SystemClock
 from shared.collector import tune_collector
 from shared.disk import LocalFiles
 from shared.lifecycle import StopSignal
+from shared.records import Wire
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 
@@ -56,6 +57,7 @@ CONTENDERS: Final = (
     Contender("access_log", "headrace, from access-log lines (per line)", share=0.5),
     Contender("json_lines", "headrace, from JSON lines"),
     Contender("plain", "headrace, not aggregated, order `none`"),
+    Contender("cbor", "headrace, `put_all` x 500, aggregated, order per session, CBOR"),
     Contender("together", "headrace, `put_all` x 500, aggregated, order per session"),
     Contender("aggregated", "headrace, aggregated, order per session"),
 )
@@ -175,8 +177,9 @@ def _run(options: argparse.Namespace) -> None:
         asyncio.run(_aiobotocore(endpoint, count))
     elif name == "aggregated":
         asyncio.run(_headrace(endpoint, count, _settings()))
-    elif name == "together":
-        asyncio.run(_headrace_all(endpoint, count, _settings()))
+    elif name in {"together", "cbor"}:
+        wire = Wire.CBOR if name == "cbor" else Wire.JSON
+        asyncio.run(_headrace_all(endpoint, count, _settings(wire=wire)))
     elif name == "plain":
         asyncio.run(_headrace(endpoint, count, _settings(aggregate=False, ordering="none")))
     elif name == "json_lines":

@@ -38,9 +38,9 @@ def name_worker(settings: ConsumerSettings) -> ConsumerSettings:
     return settings.model_copy(update={"worker_id": f"{host}-{secrets.token_hex(4)}"})
 
 
-def _destination_settings() -> ProducerSettings:
+def _destination_settings(destinations: Mapping[str, str]) -> ProducerSettings:
     settings = load_settings(ProducerSettings)
-    if settings.ordering is Ordering.NONE:
+    if destinations and settings.ordering is Ordering.NONE:
         raise ConfigurationError(
             "HEADRACE_PRODUCER_ORDERING is `none`: events keep their ids in destination streams, and readers would "
             "take what arrives out of order for repetitions",
@@ -97,7 +97,8 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     """
     check_streams(settings)
     named = name_worker(settings)
-    kinesis = await aws.kinesis()
+    puts = _destination_settings(named.dest_streams)
+    kinesis = await aws.kinesis(puts.wire)
     leases = await aws.leases(named.app, telemetry)
     renewals = await aws.leases(named.app, telemetry, pool="renewals")
     objects = await aws.objects(named.bucket, write_options_of(named)) if named.bucket else None
@@ -111,7 +112,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
                 clock=SystemClock(),
                 random=new_random(),
                 telemetry=telemetry,
-                settings=_destination_settings(),
+                settings=puts,
             )
             by_stream[stream] = await stack.enter_async_context(producer)
         sinks: Mapping[str, RecordSink] = {

@@ -85,7 +85,7 @@ class EventProducer:
             kinesis = self._kinesis
             if kinesis is None:
                 aws = await stack.enter_async_context(open_aws(call_timeout_seconds=settings.call_timeout_seconds))
-                kinesis = await aws.kinesis()
+                kinesis = await aws.kinesis(settings.wire)
             inner = Producer(
                 self.stream,
                 kinesis=kinesis,

@@ -194,7 +194,7 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
             summary = await run_source(
                 options,
                 stream=given.stream,
-                kinesis=await aws.kinesis(),
+                kinesis=await aws.kinesis(settings.wire),
                 files=files,
                 clock=SystemClock(),
                 random=random.SystemRandom(),

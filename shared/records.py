@@ -191,6 +191,13 @@ class StreamSummary:
     distribution: Distribution = Distribution.USER_PARTITION_KEY
 
 
+class Wire(Enum):
+    """How requests that carry records are written."""
+
+    JSON = "json"
+    CBOR = "cbor"
+
+
 class StartKind(Enum):
     """The five iterator types of GetShardIterator."""
 

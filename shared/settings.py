@@ -25,6 +25,7 @@ from shared.limits import (
     RECORD_BYTES_MAX_DEFAULT,
     S3_SINGLE_PUT_BYTES_MAX,
 )
+from shared.records import Wire
 
 _TAG_KEY: Final = re.compile(r"(?!aws:)[\w +=.:/@-]{1,128}")
 _TAG_VALUE: Final = re.compile(r"[\w +=.:/@-]{0,256}")
@@ -77,6 +78,10 @@ class ProducerSettings(BaseSettings):
         default=True,
         description="keep order in 4,096 classes of partition keys instead of 256 where the stream has more than 256 "
         "shards at the start: several times faster there; events that bring an id with one of 256 lanes are refused",
+    )
+    wire: Wire = Field(
+        default=Wire.JSON,
+        description="how records are put: `json`, or `cbor` (a quarter less to send; tried on the local cloud only)",
     )
     aggregate: bool = Field(default=True, description="pack many user records into one stream record (KPL format)")
     aggregate_bytes_max: int = Field(

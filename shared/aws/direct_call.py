@@ -14,8 +14,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
+
+from shared.aws.cbor import CBOR_TYPE, MalformedCborError, decode_cbor
 
 _ERROR_STATUS_MIN: Final = 300
 _PROTOCOL: Final = "json"
@@ -32,11 +35,14 @@ class _Template:
     headers: dict[str, str]
     context: dict[str, Any]
 
-    def fill(self, body: bytes) -> dict[str, Any]:
+    def fill(self, body: bytes, content_type: str) -> dict[str, Any]:
         """Return a request of its own for one call; signing writes into its headers and its context."""
         retries = {**self.context.get("retries", {}), "attempt": 1, "invocation-id": str(uuid.uuid4())}
         context = {**self.context, "retries": retries}
-        return {**self.request, "headers": dict(self.headers), "context": context, "body": body}
+        headers = dict(self.headers)
+        if content_type:
+            headers["Content-Type"] = content_type
+        return {**self.request, "headers": headers, "context": context, "body": body}
 
 
 class DirectCall:
@@ -83,20 +89,29 @@ class DirectCall:
         finally:
             self._client.meta.events.unregister(event, keep)
 
-    async def send(self, body: bytes) -> bytes:
-        """Send a request and return the body of its answer.
+    async def send(self, body: bytes, content_type: str = "") -> bytes:
+        """Send a request and return the body of its answer; `content_type` of both, if it is not JSON.
 
         Raises what the ordinary way raises: ClientError where the service refused, another botocore error where no
         answer came.
         """
         assert self._template is not None, "learn comes first"
         endpoint = self._client._endpoint  # noqa: SLF001 - `_operation_model` looked at it
-        request = await endpoint.create_request(self._template.fill(body), self._model)
+        request = await endpoint.create_request(self._template.fill(body, content_type), self._model)
         response = await endpoint.http_session.send(request)
         content: bytes = await response.content
         if response.status_code >= _ERROR_STATUS_MIN:
-            answer = {"headers": response.headers, "status_code": response.status_code, "body": content, "context": {}}
+            told = _as_json(content) if content_type == CBOR_TYPE else content
+            answer = {"headers": response.headers, "status_code": response.status_code, "body": told, "context": {}}
             raise ClientError(create_parser(_PROTOCOL).parse(answer, None), self._operation)
+        return content
+
+
+def _as_json(content: bytes) -> bytes:
+    """Return a refusal in the form that botocore's parser reads; what is no CBOR stays as it is."""
+    try:
+        return orjson.dumps(decode_cbor(content))
+    except (MalformedCborError, orjson.JSONEncodeError):
         return content
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from shared.aws.cbor import CBOR_TYPE, put_records_cbor
 from shared.aws.direct_call import DirectCall
 from shared.aws.error_map import aws_errors
-from shared.aws.kinesis_wire import parse_put_results, put_records_body, put_results, understand
+from shared.aws.kinesis_wire import parse_put_results, parse_put_results_cbor, put_records_body, put_results, understand
 from shared.aws.record_page import (
     get_records_body,
     hash_key_range,
@@ -26,17 +27,20 @@ from shared.records import (
     StartKind,
     StreamRecords,
     StreamSummary,
+    Wire,
 )
 
 
 class KinesisAdapter:
     """Kinesis Data Streams through an aiobotocore client whose own retries are off.
 
-    PutRecords and GetRecords take the direct way once the client's first call has shown it.
+    PutRecords and GetRecords take the direct way once the client's first call has shown it. With `wire` CBOR, so does
+    PutRecords in CBOR; everything else is JSON.
     """
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, wire: Wire = Wire.JSON) -> None:
         self._client = client
+        self._is_cbor = wire is Wire.CBOR
         self._direct_put = DirectCall(client, "PutRecords")
         self._direct_get = DirectCall(client, "GetRecords")
 
@@ -55,6 +59,8 @@ class KinesisAdapter:
             return await self._client.put_records(StreamName=stream, Records=records)
 
         with aws_errors("kinesis", "PutRecords", stream):
+            if direct.is_ready and self._is_cbor:
+                return parse_put_results_cbor(await direct.send(put_records_cbor(stream, entries), CBOR_TYPE))
             if direct.is_ready:
                 return parse_put_results(await direct.send(put_records_body(stream, entries)))
             is_new = direct.is_possible

@@ -13,6 +13,7 @@ import orjson
 from botocore.parsers import ResponseParserError
 from pybase64 import b64encode
 
+from shared.aws.cbor import decode_cbor
 from shared.records import PutEntry, PutResult, PutResults
 
 T = TypeVar("T")
@@ -41,6 +42,14 @@ def parse_put_results(body: bytes) -> Sequence[PutResult]:
     try:
         return put_results(orjson.loads(body))
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _unreadable("PutRecords", body, error) from None
+
+
+def parse_put_results_cbor(body: bytes) -> Sequence[PutResult]:
+    """Parse the answer to PutRecords in CBOR; errors as in `parse_put_results`."""
+    try:
+        return put_results(decode_cbor(body))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _unreadable("PutRecords", body, error) from None
 
 

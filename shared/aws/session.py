@@ -18,6 +18,7 @@ from shared.aws.leases import LeaseAdapter
 from shared.aws.objects import ObjectAdapter, WriteOptions
 from shared.limits import SHARDS_PER_STREAM_MAX, SUBSCRIPTION_SILENCE_SECONDS_MAX
 from shared.ports import Telemetry
+from shared.records import Wire
 
 _CONNECT_TIMEOUT_SECONDS: Final = 5
 _SILENCE_MARGIN_SECONDS: Final = 15  # so that the reader's own patience ends first
@@ -65,9 +66,9 @@ class Aws:
         )
         self._clients: dict[str, Any] = {}
 
-    async def kinesis(self) -> KinesisAdapter:
-        """Return the Kinesis port."""
-        return KinesisAdapter(await self._client("kinesis", "stream"))
+    async def kinesis(self, wire: Wire = Wire.JSON) -> KinesisAdapter:
+        """Return the Kinesis port; `wire` is how records are put."""
+        return KinesisAdapter(await self._client("kinesis", "stream"), wire)
 
     async def fan_out(self, stream: str) -> FanOutAdapter:
         """Return the port of enhanced fan-out."""

@@ -11,13 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import cbor2
 import pytest
 
+from shared.aws.cbor import CBOR_TYPE
 from shared.aws.kinesis import KinesisAdapter
 from shared.aws.session import Aws, open_aws
 from shared.errors import HeadraceError
 from shared.hash_key import FULL_RANGE
-from shared.records import TRIM_HORIZON, PutEntry, PutResult
+from shared.records import TRIM_HORIZON, PutEntry, PutResult, Wire
 
 _ENTRIES = [
     PutEntry(b'{"session_id":"a"}', "a"),
@@ -232,6 +234,49 @@ async def test_a_client_that_is_made_otherwise_takes_the_ordinary_way(endpoint: 
         assert (await _get(stranger)).next_iterator == "AAAB"
     assert results[0] == results[1]
     assert all(request.endswith(b"]} ") for request in endpoint.requests[:2])
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, cbor2.dumps({"__type": "ProvisionedThroughputExceededException", "message": "slow"}), "ThrottledError"),
+        (400, cbor2.dumps({"__type": "ResourceNotFoundException", "message": "x"}), "StreamNotFoundError"),
+        (400, b'{"__type":"ValidationException","message":"in JSON"}', "InvalidRequestError"),
+        (503, b"<html>oops</html>", "AmbiguousCallError"),
+        (200, b"<html>a captive portal</html>", "AmbiguousCallError"),
+    ],
+)
+async def test_refusals_in_cbor_are_the_same_errors(
+    endpoint: Endpoint, status: int, body: bytes, expected: str
+) -> None:
+    """A refusal of a request in CBOR is in CBOR, or in what stands in between writes; its class is the same."""
+    async with open_aws() as aws:
+        adapter = await aws.kinesis(Wire.CBOR)
+        await adapter.put_records("s", _ENTRIES)
+        endpoint.status, endpoint.body, endpoint.content_type = status, body, CBOR_TYPE
+        with pytest.raises(HeadraceError) as caught:
+            await adapter.put_records("s", _ENTRIES)
+    assert type(caught.value).__name__ == expected
+    head, _, sent = endpoint.requests[-1].partition(b"\r\n\r\n")
+    assert b"content-type: application/x-amz-cbor-1.1" in head.lower()
+    assert cbor2.loads(sent)["StreamName"] == "s"
+
+
+async def test_records_put_in_cbor_are_those_put_in_json(aws: Aws, unique: str) -> None:
+    """On the local cloud the first request goes in JSON, those after it in CBOR, and all records read the same."""
+    adapter = await aws.kinesis(Wire.CBOR)
+    client = adapter._client
+    await client.create_stream(StreamName=unique, ShardCount=1)
+    await client.get_waiter("stream_exists").wait(StreamName=unique, WaiterConfig={"Delay": 1, "MaxAttempts": 9})
+    for _ in range(3):
+        assert [each.error_code for each in await adapter.put_records(unique, _ENTRIES)] == [""] * 3
+    iterator = await adapter.get_shard_iterator(unique, "shardId-000000000000", TRIM_HORIZON)
+    page = await adapter.get_records(unique, iterator, 100)
+    assert [(entry.data, entry.partition_key) for entry in _ENTRIES * 3] == [
+        (record.data, record.partition_key) for record in page.records
+    ]
+    with pytest.raises(HeadraceError, match="does not exist"):
+        await adapter.put_records(f"{unique}-absent", _ENTRIES)
 
 
 async def test_both_ways_agree_on_the_local_cloud(aws: Aws, unique: str) -> None:
