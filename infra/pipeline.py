@@ -49,6 +49,15 @@ def _destination_settings(destinations: Mapping[str, str]) -> ProducerSettings:
     return settings
 
 
+def without_drain(settings: ProducerSettings) -> ProducerSettings:
+    """Return the settings of a destination's producer, which is left when the worker has ended.
+
+    The worker has waited for its receipts by then, for as long as it may. What is pending all the same is behind the
+    checkpoint and is read again; to wait for it would take each destination's time once more, one after the other.
+    """
+    return settings.model_copy(update={"drain_timeout_seconds": 0.0})
+
+
 def check_streams(settings: ConsumerSettings) -> None:
     """Refuse settings a consumer can't start with; ConfigurationError with the missing option."""
     import re  # noqa: PLC0415 - one use
@@ -112,7 +121,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
                 clock=SystemClock(),
                 random=new_random(),
                 telemetry=telemetry,
-                settings=puts,
+                settings=without_drain(puts),
             )
             by_stream[stream] = await stack.enter_async_context(producer)
         sinks: Mapping[str, RecordSink] = {

@@ -6,6 +6,7 @@ import random
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+from infra.pipeline import without_drain
 from producer.producer import Producer
 from producer.run import SourceOptions, run_source
 from shared.lifecycle import StopSignal
@@ -59,10 +60,9 @@ class WorkerLife:
         self._keeps_id = chance.random() < 0.5
         self._settings = world.consumer_settings
         usage = world.usage
-        self._producer_settings = draw_producer_settings(chance, usage, is_ordered=usage.keeps_order_in_streams)
-        # The worker drains, and then what it put its events with.
-        both = self._settings.drain_timeout_seconds + self._producer_settings.drain_timeout_seconds
-        self.stop_seconds_max = both + _SPARE_SECONDS
+        drawn = draw_producer_settings(chance, usage, is_ordered=usage.keeps_order_in_streams)
+        self._producer_settings = without_drain(drawn)
+        self.stop_seconds_max = self._settings.drain_timeout_seconds + _SPARE_SECONDS
 
     async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""
