@@ -86,7 +86,8 @@ class Stage:
         done = 0
         while (done := done + self.put_all(bodies[done:], keys[done:])) < len(bodies):
             # Its lane has records with explicit hash keys, from a spill. There is room for it.
-            self.intake.take(bodies[done] + b"}", keys[done], None, self.number())
+            is_taken = self.intake.take(bodies[done] + b"}", keys[done], None, self.number())
+            assert is_taken, "an event that was accepted found no room"
             done += 1
 
     def put_all(self, bodies: Sequence[bytes], keys: Sequence[str]) -> int:
