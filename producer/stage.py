@@ -86,8 +86,9 @@ class Stage:
         done = 0
         while (done := done + self.put_all(bodies[done:], keys[done:])) < len(bodies):
             # Its lane has records with explicit hash keys, from a spill. There is room for it.
-            is_taken = self.intake.take(bodies[done] + b"}", keys[done], None, self.number())
-            assert is_taken, "an event that was accepted found no room"
+            if not self.intake.take(bodies[done] + b"}", keys[done], None, self.number()):
+                msg = "an event that was accepted found no room"
+                raise AssertionError(msg)
             done += 1
 
     def put_all(self, bodies: Sequence[bytes], keys: Sequence[str]) -> int:

@@ -28,7 +28,6 @@ _INTEGER_CHARACTERS_MAX: Final = 20
 _GROUP_EVENTS: Final = 8
 _DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
-_SEPARATOR: Final = b"\0"  # JSON holds no NUL
 _QUOTE: Final = ord('"')
 _BRACE: Final = ord("}")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -77,14 +76,28 @@ def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[in
 
     The checks look at all of them at once. Only where one of them finds something, each event is decoded by itself.
     """
-    if are_modest(datas) and _DIGIT_RUN not in _SEPARATOR.join(datas).translate(_DIGITS_AS_ZEROS):
-        try:
-            events = list(map(orjson.loads, datas))
-        except orjson.JSONDecodeError:
-            return _decode_each(datas)
-        if {*map(type, events)} <= {dict}:
-            return events, {}
+    if not are_modest(datas):
+        return _decode_each(datas)
+    try:
+        events = list(map(orjson.loads, datas))
+    except orjson.JSONDecodeError:
+        return _decode_each(datas)
+    digits = b"".join(datas).translate(_DIGITS_AS_ZEROS)
+    # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
+    if {*map(type, events)} <= {dict} and (digits.rfind(_DIGIT_RUN) < 0 or all(map(has_small_integers, datas))):
+        return events, {}
     return _decode_each(datas)
+
+
+def has_small_integers(data: bytes) -> bool:
+    """Whether no integer of a JSON text is beyond 64 bits."""
+    if _DIGIT_RUN not in data.translate(_DIGITS_AS_ZEROS):
+        return True
+    try:
+        _check_integers(data)
+    except MalformedEventError:
+        return False
+    return True
 
 
 def are_modest(datas: Sequence[bytes]) -> bool:

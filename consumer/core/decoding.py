@@ -9,11 +9,9 @@ import orjson
 
 from consumer.core.totals import TotalsColumns, plain_totals
 from shared.errors import MalformedEventError
-from shared.event import are_modest, decode_event, decode_events
-from shared.limits import EVENT_DEPTH_MAX, EVENT_KEYS_MAX
+from shared.event import SHORT_BYTES, are_modest, decode_events, has_small_integers
+from shared.limits import EVENT_DEPTH_MAX
 
-# An event of no more bytes can't have too many keys: as short a key and value as can be is `"":0`, and a comma.
-_SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _OPENINGS: Final = b"[{"
 _DIGIT_RUN: Final = b"0" * 19  # an integer of fewer digits always fits 64 bits
@@ -55,7 +53,7 @@ def survey(text: bytes, events: Sequence[Mapping[str, Any]]) -> Survey | None:
 
 def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
     """Return the events; None if one of them is to be refused, or might be."""
-    if max(map(len, datas), default=0) > _SHORT_BYTES:
+    if max(map(len, datas), default=0) > SHORT_BYTES:
         return None
     try:
         events = list(map(orjson.loads, datas))
@@ -65,23 +63,12 @@ def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
     found = survey(text, events)
     digits = text.translate(_DIGITS_AS_ZEROS, _OPENINGS)
     # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
-    if digits.rfind(_DIGIT_RUN) >= 0 and not all(map(_has_small_integers, datas)):
+    if digits.rfind(_DIGIT_RUN) >= 0 and not all(map(has_small_integers, datas)):
         return None
     is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
     if not is_flat and not ({*map(type, events)} <= {dict} and are_modest(datas)):
         return None
     return Decoded(events, {}, found)
-
-
-def _has_small_integers(data: bytes) -> bool:
-    """Whether no integer of an event is too large."""
-    if _DIGIT_RUN not in data.translate(_DIGITS_AS_ZEROS):
-        return True
-    try:
-        decode_event(data)
-    except MalformedEventError:
-        return False
-    return True
 
 
 def _openings_max(openings: int, products: Sequence[int]) -> int:

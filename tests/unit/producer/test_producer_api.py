@@ -29,6 +29,7 @@ from shared.errors import (
 from shared.event import EventId
 from shared.limits import MIB
 from shared.ports import Delivered
+from shared.records import Wire
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
@@ -300,7 +301,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> tuple[FastAPI, Cloud]:
 
     @asynccontextmanager
     async def open_aws(**_: Any) -> AsyncIterator[Any]:
-        async def kinesis() -> FakeKinesis:
+        async def kinesis(_: Wire) -> FakeKinesis:
             return cloud.kinesis
 
         yield SimpleNamespace(kinesis=kinesis)
