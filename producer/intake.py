@@ -57,17 +57,6 @@ class Intake:
         an event that gets its id here; else they are kept as they are, not copied.
         """
         self.check_open()
-        return self.take(data, partition_key, ticket, numbering, explicit_hash_key)
-
-    def take(
-        self,
-        data: bytes,
-        partition_key: str,
-        ticket: Ticket | None,
-        numbering: Numbering | None,
-        explicit_hash_key: int | None = None,
-    ) -> bool:
-        """Do what `try_put` does, whether the producer is open or not."""
         queues = self._queues
         if not queues.accept(data, partition_key, ticket, explicit_hash_key, numbering):
             return False

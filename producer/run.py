@@ -128,8 +128,9 @@ def _lanes_of(options: SourceOptions, resumed: Tailer | HttpSource | None, setti
     """Return how many lanes a source has: as many as it ever had, so that its events get the ids they had; or None."""
     if resumed is not None and resumed.bookmark.lanes:
         return resumed.bookmark.lanes
-    # Nothing tells of a named source that is read once how many lanes it had the last time.
-    is_unknown = resumed is None and options.source_id is not None
+    # Nothing tells of a named source that is read once, or of an API before its first bookmark, how many lanes it had
+    # the last time. A followed file has a bookmark before its first event.
+    is_unknown = not options.is_followed and options.source_id is not None
     return LANES if is_unknown or not settings.lanes_fine else None
 
 

@@ -19,6 +19,7 @@ KEY_FIELD: Final = "session_id"
 _ID_BYTES_MAX: Final = EVENT_ID_CHARACTERS_MAX + len(b',"event_id":""}')
 _KEY_BYTES_MAX: Final = 4 * PARTITION_KEY_CHARACTERS_MAX
 _COST_BYTES_MAX: Final = SHORT_BYTES + _ID_BYTES_MAX + _KEY_BYTES_MAX + RECORD_OVERHEAD_BYTES
+_ROOM_BYTES: Final = _EVENTS_MAX * _COST_BYTES_MAX
 _EMPTY_BYTES: Final = len(b"{}")
 _dumps: Final = orjson.dumps
 
@@ -26,8 +27,9 @@ _dumps: Final = orjson.dumps
 class Stage:
     """Accepts events, and numbers and queues them together, at the latest once the event loop has run what is ready.
 
-    An event that is staged is accepted: there was room for it in the buffer. Whatever looks at the queues, closes the
-    producer or puts by another way has to `clear` the stage first.
+    An event that is staged is accepted: room for it is reserved in the buffer. Whatever looks at the queues, closes the
+    producer or puts by another way has to `clear` the stage first; records from a spill need not, as lanes that have
+    some are not staged for.
     """
 
     def __init__(self, intake: Intake, queues: LaneQueues, heads: tuple[bytes, ...]) -> None:
@@ -61,7 +63,7 @@ class Stage:
         if openings > EVENT_DEPTH_MAX or not _EMPTY_BYTES < size <= SHORT_BYTES:
             return False
         bodies = self._bodies
-        if not (bodies or self._begin()) or (self._may_spill and self._queues.lanes[index].spilled):
+        if (self._may_spill and self._queues.lanes[index].spilled) or not (bodies or self._begin()):
             return False
         bodies.append(data[:-1])
         self._keys.append(key)
@@ -70,9 +72,9 @@ class Stage:
         return True
 
     def _begin(self) -> bool:
-        """Have the stage cleared soon, unless the buffer has no room for as many events as it may hold."""
+        """Take room for as many events as may be staged, and have the stage cleared soon; False if there is none."""
         self.intake.check_open()
-        if self._queues.room_left < _EVENTS_MAX * _COST_BYTES_MAX:
+        if not self._queues.reserve(_ROOM_BYTES):
             return False
         asyncio.get_running_loop().call_soon(self.clear)
         return True
@@ -83,13 +85,10 @@ class Stage:
         if not bodies:
             return
         self._bodies, self._keys = [], []
-        done = 0
-        while (done := done + self.put_all(bodies[done:], keys[done:])) < len(bodies):
-            # Its lane has records with explicit hash keys, from a spill. There is room for it.
-            if not self.intake.take(bodies[done] + b"}", keys[done], None, self.number()):
-                msg = "an event that was accepted found no room"
-                raise AssertionError(msg)
-            done += 1
+        self._queues.unreserve(_ROOM_BYTES)
+        if self.put_all(bodies, keys) < len(bodies):
+            msg = "an event that was accepted found no room"
+            raise AssertionError(msg)
 
     def put_all(self, bodies: Sequence[bytes], keys: Sequence[str]) -> int:
         """Queue the first ones of some events that lack their last brace, and return how many."""

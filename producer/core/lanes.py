@@ -109,10 +109,17 @@ class LaneQueues:
             self.ready_count += 1
         return True
 
-    @property
-    def room_left(self) -> int:
-        """How many bytes records that come now may take, their overhead included."""
-        return self._buffer_bytes_max - self._room_taken
+    def reserve(self, size: int) -> bool:
+        """Take `size` bytes of room for records to come, if there is as much; `unreserve` gives them back."""
+        room_taken = self._room_taken + size
+        if room_taken > self._buffer_bytes_max:
+            return False
+        self._room_taken = room_taken
+        return True
+
+    def unreserve(self, size: int) -> None:
+        """Give back reserved room, to records that are accepted in the same step."""
+        self._room_taken -= size
 
     def accept_all(
         self,

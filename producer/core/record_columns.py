@@ -60,8 +60,11 @@ class RecordColumns:
 
     def fill_tickets(self, ticket: Ticket | None) -> None:
         """Give a ticket to the records at the end that have none yet; None says that nobody is told of them."""
-        held = [] if self.tickets is None else self.tickets
-        self.tickets = held + [ticket] * (len(self.datas) - len(held))
+        if self.tickets is None:
+            self.tickets = []
+        missing = len(self.datas) - len(self.tickets)
+        if missing:  # else nothing is done: this is asked for each record that is put by itself
+            self.tickets += [ticket] * missing
 
     def extend(self, others: RecordColumns) -> None:
         """Add other records behind these."""

@@ -23,6 +23,7 @@ from producer.http_source import HttpSource
 from producer.run import RunSummary, SourceOptions, run_source
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError, HeadraceError, SourceError
+from shared.lanes import LANES
 from shared.lifecycle import StopSignal
 from shared.settings import ProducerSettings
 from tests.support.fake_files import FakeFiles
@@ -173,6 +174,17 @@ async def test_what_was_not_bookmarked_comes_again_under_the_same_ids(api: Api, 
     for event in world.events():
         assert by_id.setdefault(event["event_id"], event) == event
     assert sorted(each["n"] for each in by_id.values()) == list(range(10))
+
+
+async def test_a_stream_that_grew_before_the_first_bookmark_gets_the_same_ids(api: Api) -> None:
+    """Nothing tells of a named API without a bookmark how many lanes it had: it has 256, on any number of shards."""
+    world = World()
+    await world.run(api, lines=2)
+    before = world.events()
+    world.kinesis.create_stream("s", LANES + 1)
+    await world.run(api)
+    assert len(before) == 2
+    assert all(event in world.events() for event in before)
 
 
 async def test_throttles_errors_and_cut_connections_are_waited_out(api: Api) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from producer.api import EventProducer
 from producer.core.spill_frame import (
     FILE_HEAD_BYTES,
     FileHead,
@@ -54,10 +55,15 @@ class Net(PerfectNetwork):
         self.chance = chance
         self.is_off = False
         self.rates: dict[str, float] = {}
+        self.reads = asyncio.Event()  # set while the disk reads
+        self.reads.set()
 
     async def call(self, operation: str, land: Any) -> Any:
         """Carry a call."""
         self.calls.append(operation)
+        if operation == "files.read":
+            await self.reads.wait()
+            return land()
         await asyncio.sleep(0.01 if operation.startswith("kinesis") else 0.001)
         if self.is_off and operation == "kinesis.put_records":
             raise ThrottledError("off")
@@ -233,6 +239,43 @@ def test_spilled_records_may_have_wide_lanes() -> None:
             assert producer.lanes == LANES
         async with world.open(lanes=None) as producer:
             assert producer.lanes == FINE_LANES
+
+    world.loop.run(main())
+
+
+def test_what_comes_back_from_disk_takes_no_room_of_events_that_were_put() -> None:
+    """Events that are put in the step before many spilled records fill the buffer arrive, each of them, like those."""
+    world = World()
+    kept = 20_000
+
+    async def main() -> None:
+        world.net.is_off = True
+        async with EventProducer(
+            STREAM,
+            settings=world.settings,
+            kinesis=world.kinesis,
+            files=world.disk,
+            clock=world,
+            chance=world.chance,
+            telemetry=SilentTelemetry(),
+        ) as producer:
+            async with asyncio.TaskGroup() as tasks:
+                for number in range(kept):
+                    tasks.create_task(producer.put({"session_id": f"key-{number % KEYS}", "n": number}))
+            world.net.reads.clear()
+            world.net.is_off = False
+            await asyncio.sleep(100)
+            assert producer.ledger.pending == producer.ledger.spilled > 0
+            late = asyncio.create_task(producer.put({"session_id": "key-0", "n": kept + 100}))
+            await asyncio.sleep(1)
+            world.net.reads.set()
+            for number in range(kept, kept + 100):
+                await producer.put({"session_id": "another", "n": number, "text": "x" * 3_800})
+            await asyncio.sleep(1)  # else the flush would have them queued at once
+            await late
+            assert await producer.flush(100) == 0
+            assert producer.ledger.acknowledged == kept + 101
+            assert producer._producer.pending_bytes == 0
 
     world.loop.run(main())
 

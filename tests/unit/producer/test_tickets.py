@@ -32,3 +32,14 @@ def test_each_ticket_is_told_once_of_all_its_records() -> None:
     for number, ticket in enumerate((TICKET, None, other, TICKET, TICKET)):
         records.append(b"%d" % number, "key", ticket)
     assert list(records.receipts()) == [(TICKET, 3), (other, 1)]
+
+
+def test_a_put_copies_no_tickets_of_those_that_wait() -> None:
+    """Records that are put one by one behind others of their lane add a ticket each: the rest is left where it is."""
+    queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
+    queues.accept_all([b"first", b"second"], ["key", "key"], TICKET)
+    lane = queues.lane_of("key")
+    queues.accept(b"third", "key", TICKET)
+    tickets = lane.records.tickets
+    queues.accept(b"fourth", "key", None)
+    assert lane.records.tickets is tickets == [TICKET, TICKET, TICKET, None]
