@@ -20,6 +20,7 @@ from consumer.retention import Retention, ShardRetention
 from consumer.shard_sync import ShardSync
 from consumer.succession import Succession
 from shared.lease import Lease, LeaseChange, TableRows
+from tests.simulation import lives
 from tests.simulation.planted.registry import Patch, bug
 
 
@@ -119,6 +120,12 @@ def attempts_of_the_living_counted(patch: Patch) -> None:
 
     patch.setattr(attempts, "with_attempt", with_attempt)
     patch.setattr(attempts, "attempts_before", lambda row, process: row.attempts)
+
+
+@bug("a worker that is ended waits for its destinations once, not for each in turn")
+def destinations_waited_for_in_turn(patch: Patch) -> None:
+    """Let each destination's producer drain by itself once the worker has ended."""
+    patch.setattr(lives, "without_drain", lambda settings: settings)
 
 
 @bug("a condemned record is not decoded")
