@@ -88,7 +88,6 @@ class Producer:
         self._progress = asyncio.Event()  # for those who wait for room or for the end
         self._is_hurried = False
         self._flushes = 0  # under way
-        self._last_ticket: Ticket | None = None  # of records that were put together
         self._report = Report(stream, telemetry)
         self._sender = Sender(
             stream,
@@ -227,9 +226,9 @@ class Producer:
 
         The data are kept as they are, not copied.
         """
-        ticket = self._last_ticket  # records that have the same one are told of together
+        ticket = self._queues.ticket  # records that have the same one are told of together
         if ticket is None or ticket[1] is not token or ticket[0] != receipt:
-            ticket = self._last_ticket = (receipt, token)
+            ticket = (receipt, token)
         done = 0
         while (done := done + self.intake.try_put_all(datas[done:], partition_keys[done:], ticket)) < len(datas):
             while not await self.offer(datas[done], partition_keys[done], ticket):

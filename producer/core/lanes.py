@@ -60,6 +60,11 @@ class LaneQueues:
         self.indexes = LaneIndexes(lanes)
 
     @property
+    def ticket(self) -> Ticket | None:
+        """That of the records that were queued together last, while some records are not settled."""
+        return self._board.ticket
+
+    @property
     def queued(self) -> int:
         """How many records wait in the lanes."""
         return sum(map(len, self._datas))
@@ -133,6 +138,7 @@ class LaneQueues:
         With `numbering`, the data are events that lack their last brace (and are not empty). The rest begins with one
         that has to be looked at by itself, as there is no room for it or an error to raise.
         """
+        assert len(datas) == len(partition_keys), "each record has a key"
         if not datas:
             return 0
         try:
@@ -141,8 +147,7 @@ class LaneQueues:
             return self._accept_each(datas, partition_keys, ticket, numbering)  # those before it
         events = datas
         if numbering is not None:
-            heads, numbers = numbering
-            events = with_numbered_ids(datas, map(heads.__getitem__, indexes), numbers)
+            events = with_numbered_ids(datas, map(numbering[0].__getitem__, indexes), numbering[1])
         size = bytes_of(events, partition_keys)
         room_taken = self._room_taken + size + len(events) * RECORD_OVERHEAD_BYTES
         if (
@@ -312,12 +317,17 @@ class LaneQueues:
     def settle(self, count: int, size: int) -> None:
         """Give back the room of records whose outcome is known."""
         self._settled += count
-        self._room_taken -= size + count * RECORD_OVERHEAD_BYTES
+        self._give_back(size + count * RECORD_OVERHEAD_BYTES)
 
     def reject(self, size: int) -> None:
         """Give back the room of a record of `size` bytes that the stream does not take."""
         self.undeliverable += 1
-        self._room_taken -= size + RECORD_OVERHEAD_BYTES
+        self._give_back(size + RECORD_OVERHEAD_BYTES)
+
+    def _give_back(self, room: int) -> None:
+        self._room_taken -= room
+        if not self._room_taken:
+            self._board.ticket = None  # its token may hold much memory
 
 
 def _check_explicit_hash_key(explicit_hash_key: int) -> None:

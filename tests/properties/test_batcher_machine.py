@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from producer.core.batch import Batch, Settlement
 from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
+from producer.core.record_columns import Ticket
 from producer.core.shard_map import ShardMap
 from shared.aggregation import deaggregate
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
@@ -25,6 +27,7 @@ from shared.retry import Backoff
 KEYS = [f"key-{number}" for number in range(24)]
 CODES = ["ProvisionedThroughputExceededException", "InternalFailure", "SomethingNew"]
 SHARDS_MAX = 14
+SHARED_TICKETS = [(print, "one"), (print, "other")]
 POISON = b":!"  # a request with this in it is refused whole
 REFUSAL = ("ValidationException", "1 validation error detected")
 
@@ -43,6 +46,7 @@ class BatcherMachine(RuleBasedStateMachine):
         self.children_of: dict[str, list[str]] = {}
         self.sequence = 0
         self.put_count = 0
+        self.tickets: list[Ticket | None] = []  # of each number
         self.puts: dict[str, list[int]] = {key: [] for key in KEYS}
         self.acknowledged: set[int] = set()
         self.poisonous: set[int] = set()
@@ -117,6 +121,20 @@ class BatcherMachine(RuleBasedStateMachine):
                 self.puts[key].append(self.put_count)
                 self.put_count += 1
 
+    @rule(seed=st.integers(0, 2**32), count=st.integers(1, 40))
+    def put_together(self, seed: int, count: int) -> None:
+        """Put some records in columns, under one ticket that may serve others, too, or none."""
+        chance = random.Random(seed)
+        keys = chance.choices(KEYS, k=count)
+        datas = [b"%d:" % (self.put_count + index) + bytes(chance.choice((0, 10, 300))) for index in range(count)]
+        ticket = chance.choice([None, *SHARED_TICKETS])
+        accepted = self.queues.accept_all(datas, keys, ticket)
+        self.queues.stamp(self.now)
+        for key in keys[:accepted]:
+            self.puts[key].append(self.put_count)
+            self.tickets.append(ticket)
+            self.put_count += 1
+
     @rule(seed=st.integers(0, 2**32))
     def put_poison(self, seed: int) -> None:
         """Put a record that no request may hold."""
@@ -179,20 +197,26 @@ class BatcherMachine(RuleBasedStateMachine):
         self.batcher.fail(batch, self.now, self.chance)
 
     def _accept(self, data: bytes, key: str, explicit: int | None = None) -> bool:
-        is_accepted = self.queues.accept(data, key, (print, self.put_count), explicit)
+        ticket = (print, self.put_count)
+        is_accepted = self.queues.accept(data, key, ticket, explicit)
         self.queues.stamp(self.now)
+        if is_accepted:
+            self.tickets.append(ticket)
         return is_accepted
 
     def _settle(self, settlement: Settlement) -> None:
         for members, _ in settlement.delivered:
-            for ticket in members.tickets:
-                assert ticket is not None
-                assert ticket[1] not in self.acknowledged
-                self.acknowledged.add(ticket[1])
-        for ticket, _ in settlement.undeliverable:
-            assert ticket is not None
-            assert ticket[1] not in self.acknowledged | self.undeliverable
-            self.undeliverable.add(ticket[1])
+            numbers = [int(data.split(b":")[0]) for data in members.datas]
+            tickets = [self.tickets[number] for number in numbers]
+            assert [members.ticket(index) for index in range(len(numbers))] == tickets
+            assert dict(members.receipts()) == Counter(ticket for ticket in tickets if ticket is not None)
+            assert not self.acknowledged.intersection(numbers)
+            self.acknowledged.update(numbers)
+        for ticket, outcome in settlement.undeliverable:
+            number = int(outcome.data.split(b":")[0])
+            assert ticket == self.tickets[number]
+            assert number not in self.acknowledged | self.undeliverable
+            self.undeliverable.add(number)
 
     @rule()
     def refresh(self) -> None:
@@ -326,6 +350,8 @@ def walk(machine: BatcherMachine, seed: int) -> None:
     for _ in range(80):
         draw = chance.getrandbits(32)
         machine.put(draw, chance.randint(1, 12), chance.random() < 0.3)
+        if chance.random() < 0.5:
+            machine.put_together(draw, chance.randint(1, 12))
         if chance.random() < poison:
             machine.put_poison(draw)
         machine.wait(chance.choice((0.01, 0.5, 2.0)))

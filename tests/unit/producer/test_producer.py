@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -105,6 +107,30 @@ async def test_records_arrive_once_in_order_and_in_their_shard() -> None:
     assert world.outcomes.keys() == set(range(600))
     assert world.stream_record_count() < 100
     assert producer.ledger.acknowledged == producer.ledger.accepted == 600
+
+
+class Token:
+    """Whatever somebody wants back with a receipt."""
+
+
+async def test_a_token_is_let_go_once_all_is_told() -> None:
+    """Puts with one token share a receipt; a producer with nothing to send keeps none, as it may hold much memory."""
+    world = World(shards=1)
+    told: list[int] = []
+
+    def receipt(_: Token, outcome: Outcome, count: int = 1, /) -> None:
+        told.append(count)
+
+    async with world.producer() as producer:
+        token = Token()
+        for _ in range(2):
+            await producer.put_all([b"1", b"2"], ["a", "b"], receipt, token)
+        assert await producer.flush(5) == 0
+        assert told == [4]
+        watched = weakref.ref(token)
+        del token
+        gc.collect()
+        assert watched() is None
 
 
 async def test_a_lost_answer_is_repeated_with_the_same_bytes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from producer.core.lanes import LaneQueues
 from producer.core.record_columns import RecordColumns
 from shared.limits import MIB
@@ -43,3 +45,11 @@ def test_a_put_copies_no_tickets_of_those_that_wait() -> None:
     tickets = lane.records.tickets
     queues.accept(b"fourth", "key", None)
     assert lane.records.tickets is tickets == [TICKET, TICKET, TICKET, None]
+
+
+def test_records_without_a_key_each_are_a_defect() -> None:
+    """Columns of different lengths are refused before anything is queued: what is behind would get wrong keys."""
+    queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
+    with pytest.raises(AssertionError, match="a key"):
+        queues.accept_all([b"first"], ["key", "key"], None)
+    assert (queues.accepted, queues.queued) == (0, 0)
