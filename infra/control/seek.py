@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from consumer.assembly import initial_checkpoint
 from consumer.core.object_key import position_text
 from consumer.lease_table import HeldLease, WriteIds
+from infra.audit.core.lineage import lineage_order
 from infra.control.group import ATTEMPTS_MAX, Group
 from infra.control.peek import peek, unread_start
-from infra.control.seek_plan import SeekTarget, change_for, chosen_shards, followed_later, row_for
+from infra.control.seek_plan import SeekTarget, change_for, chosen_shards, descendants, followed_later, row_for
 from infra.control.span import span_text
 from infra.query.rows import table_lines
 from shared.errors import ConfigurationError, LeaseLostError
@@ -102,7 +104,7 @@ async def plan_seek(group: Group, target: SeekTarget, names: Sequence[str]) -> S
     moves = [move for move in moves if move.shard.shard_id not in later]
     moved = {move.shard.shard_id for move in moves}
     untouched = (each.shard_id for each in chosen if each.shard_id not in moved and each.shard_id not in later)
-    return SeekPlan(target, tuple(moves), tuple(untouched), tuple(shard for shard in listed if shard.shard_id in later))
+    return SeekPlan(target, tuple(moves), tuple(untouched), tuple(shard for shard in chosen if shard.shard_id in later))
 
 
 async def _look(group: Group, shard: Shard, row: Lease | None, target: SeekTarget) -> Move | None:
@@ -126,27 +128,42 @@ async def apply_seek(group: Group, plan: SeekPlan) -> None:
     """Carry out a plan; LeaseLostError if rows were taken back again and again, after which it can be repeated.
 
     First every row is taken from its owner, so that nobody reads on while others are moved; a command that dies then
-    has moved nothing, and its leases expire. Then the rows are moved and set free, descendants first: a child must not
-    start at its old place behind a parent that is read anew.
+    has moved nothing, and its leases expire. So are those of descendants that have come since the plan. Then the rows
+    are moved and set free, descendants first: a child must not start at its old place behind a parent read anew.
     """
     ids = WriteIds(group.random)
     owner = f"@seek-{group.random.getrandbits(48):012x}"
-    rows = {move.shard.shard_id: move.row for move in plan.moves if move.row is not None}
-    held = await _in_parallel(
-        [lambda name=name: _seize(group, ids, name, owner) for name in rows]  # type: ignore[misc] # mypy on defaults
-    )
-    seized = {each.shard_id: each for each in held}
+    moves = list(plan.moves)
+    seized: dict[str, HeldLease] = {}
+    fresh = [move.shard.shard_id for move in moves if move.row is not None]
+    for _ in range(_SEIZE_ATTEMPTS_MAX):
+        held = await _in_parallel(partial(_seize, group, ids, name, owner) for name in fresh)
+        seized |= {each.shard_id: each for each in held}
+        made = await _made_meanwhile(group, plan, {move.shard.shard_id for move in moves})
+        if not made:
+            break
+        moves += made
+        fresh = [move.shard.shard_id for move in made]
+    else:
+        raise LeaseLostError(f"New shards came {_SEIZE_ATTEMPTS_MAX} times", hint="Seek again")
     known = {name: each.row for name, each in seized.items()}
-    for move in (*reversed(await _made_meanwhile(group, plan)), *reversed(plan.moves)):
+    for move in reversed(moves):
         await _move(group, ids, owner, move, plan.target, seized, known)
 
 
-async def _made_meanwhile(group: Group, plan: SeekPlan) -> list[Move]:
-    """Return the moves of shards whose row a worker has made since the plan; with all others fenced, no more come."""
-    rows = await group.retrier.call("list", group.leases.list_leases, attempts_max=ATTEMPTS_MAX)
-    made = {row.shard_id: row for row in rows}
-    later = sorted(plan.later, key=lambda shard: shard.shard_id)
-    return [Move(shard, made[shard.shard_id], None) for shard in later if shard.shard_id in made]
+async def _made_meanwhile(group: Group, plan: SeekPlan, moved: Collection[str]) -> list[Move]:
+    """Return the moves of descendants whose row a worker has made since the plan, each after its parents.
+
+    Once they and all others are fenced, no more rows come.
+    """
+    call, stream = group.retrier.call, group.source_stream
+    made = {row.shard_id: row for row in await call("list", group.leases.list_leases, attempts_max=ATTEMPTS_MAX)}
+    listed = await call("list_shards", lambda: group.kinesis.list_shards(stream), attempts_max=ATTEMPTS_MAX)
+    known = {shard.shard_id: shard for shard in (*plan.later, *listed)}
+    later = {shard.shard_id for shard in plan.later}
+    chosen = descendants(known, later.union(moved, plan.untouched)).difference(moved, plan.untouched)
+    order = lineage_order({name: shard.parents for name, shard in known.items()})
+    return [Move(known[name], made[name], None) for name in order if name in chosen and name in made]
 
 
 async def _move(

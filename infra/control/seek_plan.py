@@ -47,10 +47,17 @@ def chosen_shards(shards: Iterable[Shard], names: Iterable[str]) -> tuple[Shard,
                 f"Shard `{name[:128]}` is not in the stream", hint="`headrace status` lists the shards"
             )
     order = lineage_order({name: shard.parents for name, shard in listed.items()})
-    for name in order:
-        if wanted.intersection(listed[name].parents):
-            wanted.add(name)
-    return tuple(listed[name] for name in order if name in wanted)
+    found = descendants(listed, wanted)
+    return tuple(listed[name] for name in order if name in found)
+
+
+def descendants(shards: Mapping[str, Shard], ancestors: Collection[str]) -> frozenset[str]:
+    """Return the shards that come from any of these, and these."""
+    found = set(ancestors)
+    for name in lineage_order({name: shard.parents for name, shard in shards.items()}):
+        if found.intersection(shards[name].parents):
+            found.add(name)
+    return frozenset(found)
 
 
 def change_for(row: Lease, target: SeekTarget) -> LeaseChange:

@@ -23,6 +23,7 @@ REGRESSIONS: dict[int, str] = {
     7502916: "a repetition in one shard was taken for the first copy, which another had before it began at LATEST",
     7002436: "an empty rotated file that was removed before it was read hid the file that was rotated after it",
     11000341: "a worker that was ended while its destinations were away waited for each of them in turn",
+    12000374: "a seek left a child that came, and was stored in part, while it was being planned",
     9200033: "an audit of columns without the country took two series of objects for one, and told of disorder",
     7500212: "a worker at LATEST left during the audit; its successor began too early: that one's clock was slow",
 }

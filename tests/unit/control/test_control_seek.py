@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from infra.control.seek import parse_target, plan_lines, plan_seek
+from infra.control.seek import apply_seek, parse_target, plan_lines, plan_seek
 from infra.control.seek_plan import SeekTarget, chosen_shards
 from shared.errors import ConfigurationError, HeadraceError
 from shared.records import Shard
@@ -210,6 +210,30 @@ def test_descendants_go_along() -> None:
     assert [each.shard_id for each in chosen_shards(shards, [])] == names
     with pytest.raises(ConfigurationError, match="shardId-9"):
         chosen_shards(shards, ["shardId-9"])
+
+
+def test_children_that_came_after_the_plan_are_sent_back_as_well() -> None:
+    """Shards merge and their child is stored in part while a seek is planned: it is read again like its parents."""
+    cloud = SmallCloud.make(2)
+
+    async def story() -> None:
+        await put_with_ids(cloud, 0, 20)
+        stop, task, _ = cloud.start(cloud.worker(flush_seconds=1))
+        await asyncio.sleep(5)
+        group = group_of(cloud)
+        plan = await plan_seek(group, SeekTarget(), [])
+        first, second = (shard.shard_id for shard in await cloud.kinesis.list_shards(SOURCE))
+        child = cloud.kinesis.merge_shards(SOURCE, first, second)
+        await put_with_ids(cloud, 20, 40)
+        await asyncio.sleep(15)
+        assert cloud.leases.rows[child].checkpoint.position is not None, "the child was read before the seek began"
+        await apply_seek(group, plan)
+        await asyncio.sleep(25)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert stored_by_generation(cloud) == {0: once(0, 40), 1: once(0, 40)}
 
 
 def test_targets() -> None:
