@@ -142,4 +142,7 @@ def _read_items(body: bytes, at: int, count: int | None, depth: int, *, is_map: 
         items.append(item)
     if not is_map:
         return items, at
+    if len(items) % 2:
+        msg = "a key without a value"
+        raise MalformedCborError(msg)
     return dict(zip(items[::2], items[1::2], strict=True)), at
