@@ -83,7 +83,7 @@ def test_any_bytes_are_a_value_or_malformed(data: bytes) -> None:
     ],
 )
 def test_a_bad_length_or_depth_is_refused_before_work_is_done(data: bytes) -> None:
-    """Counts beyond the bytes that are there, depth without end, pieces, a key that is a map or has no value, bad UTF-8."""
+    """Counts beyond the bytes that are there, endless depth, pieces, a key that is a map or has no value, bad UTF-8."""
     with pytest.raises(MalformedCborError):
         decode_cbor(data)
 
