@@ -163,16 +163,26 @@ class EventProducer:
     async def put_all(self, events: Iterable[Mapping[str, Any] | bytes]) -> None:
         """Accept events in their order, each as `put` does, in half the time.
 
-        Errors as in `put`, for the first event that can't be sent: those before it are accepted, those after it not.
+        Errors as in `put`, for the first event that can't be sent, and any of the iterable: events before it are
+        accepted, those after it not.
         """
-        remaining = iter(events)
-        while part := list(islice(remaining, _PART_EVENTS)):
-            encoded = _encode_all(part)
-            if encoded is None:
-                for event in part:
-                    await self.put(event)
-                continue
+        remaining, is_more = iter(events), True
+        while is_more:
+            part: list[Mapping[str, Any] | bytes] = []
+            try:
+                part.extend(islice(remaining, _PART_EVENTS))
+            finally:  # also after an error of the iterable
+                await self._put_part(part)
+            is_more = len(part) == _PART_EVENTS
+
+    async def _put_part(self, part: Sequence[Mapping[str, Any] | bytes]) -> None:
+        """Accept events, together where they are ordinary ones."""
+        encoded = _encode_all(part)
+        if encoded is not None:
             await self._put_encoded(*encoded)
+            return
+        for event in part:
+            await self.put(event)
 
     async def _put_encoded(self, datas: list[bytes], keys: list[str]) -> None:
         """Accept events that lack their last brace."""

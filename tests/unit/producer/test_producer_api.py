@@ -6,7 +6,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
@@ -193,6 +193,22 @@ async def test_the_first_event_that_can_not_be_sent_ends_many(bad: Any, error: t
             await producer.put_all([*good[:7], bad, *good[7:]])
         assert producer.ledger.accepted == 7
     assert [each["n"] for each in cloud.events()] == list(range(7))
+
+
+@pytest.mark.parametrize("count", [0, 1, 256, 300])
+async def test_what_came_before_an_error_of_the_iterable_is_accepted(count: int) -> None:
+    """As if each had been put by itself: who makes events as they are put has none of them left to put again."""
+    cloud = Cloud()
+
+    def events() -> Iterator[dict[str, Any]]:
+        for number in range(count):
+            yield {"session_id": "a", "number": number}
+        raise ZeroDivisionError
+
+    async with cloud.producer() as producer:
+        with pytest.raises(ZeroDivisionError):
+            await producer.put_all(events())
+    assert [event["number"] for event in cloud.events()] == list(range(count))
 
 
 async def test_many_events_wait_for_room() -> None:
