@@ -302,7 +302,8 @@ class LaneQueues:
         """
         by_lane: dict[Lane, RecordColumns] = {}
         for index, key in enumerate(records.keys):
-            by_lane.setdefault(self.lane_of(key), RecordColumns()).extend(records.single(index))
+            returned = by_lane.setdefault(self.lane_of(key), RecordColumns())
+            returned.append(records.datas[index], key, records.ticket(index), records.explicit(index))
         for lane, returned in by_lane.items():
             lane.alone += alone * len(returned)
             if not lane.is_blocked:
