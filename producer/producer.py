@@ -168,8 +168,9 @@ class Producer:
     def _divide(self) -> None:
         """Settle in how many lanes order is kept: more than 256 if shards would cut those."""
         lanes = self._lanes_wanted
-        # What a former process spilled may have ids of 256 lanes.
-        if lanes is None and self._batcher.shard_map.open_count > LANES and not self._queues.spilled:
+        if self._queues.spilled:  # by a former process: they may have ids of 256 lanes, whose order readers rely on
+            self._batcher.keep_order()
+        elif lanes is None and self._watch.shard_count > LANES:
             lanes = FINE_LANES
         if lanes not in {None, LANES}:
             self._queues.divide(lanes)

@@ -36,6 +36,7 @@ class StreamWatch:
         batcher: Batcher,
         on_settled: Callable[[Settlement], None],
     ) -> None:
+        self.shard_count = 0  # open ones, as the stream was described last
         self.is_needed = settings.aggregate or settings.shard_rate_percent > 0
         self._stream = stream
         self._kinesis = kinesis
@@ -100,6 +101,7 @@ class StreamWatch:
         self._batcher.aggregates = self._settings.aggregate and not is_auto
         self._batcher.follows_shards = self.is_needed and not is_auto
         self._batcher.queues.record_bytes_max = summary.record_bytes_max
+        self.shard_count = summary.open_shard_count
 
     async def _refresh_stream(self) -> bool:
         """Look whether the stream still keeps partition keys, and at its shards; False if that failed."""

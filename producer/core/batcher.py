@@ -89,6 +89,11 @@ class Batcher:
             in_flight=self._in_flight,
         )
 
+    def keep_order(self) -> None:
+        """Keep order from now on, whatever was asked for; nothing may be in flight."""
+        self._keeps_order = True
+        self._packer.keep_order()
+
     def rate_share(self, shard_id: str) -> float:
         """Return which share of a shard's limits is used at most at present: 1 is all of them."""
         return self._rates.share(shard_id)

@@ -46,6 +46,10 @@ class Packer:
         self._batch_bytes_max = batch_bytes_max
         self._shard_map: ShardMap | None = None
 
+    def keep_order(self) -> None:
+        """Send one stream record of a lane at a time from now on."""
+        self._keeps_order = True
+
     def has_room(self, batch: Batch, open_groups: int, size: int) -> bool:
         """Whether a request takes one more stream record of `size` bytes beside the groups that are open."""
         count = batch.count + open_groups

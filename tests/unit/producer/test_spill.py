@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from shared.errors import ConfigurationError, ThrottledError
 from shared.lanes import FINE_LANES, LANES
 from shared.limits import HASH_KEY_MAX, KIB, MIB
 from shared.ports import Outcome
-from shared.settings import ProducerSettings
+from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import Process, SimulationLoop
 from tests.support.fake_files import FakeFiles
@@ -278,6 +279,37 @@ def test_what_comes_back_from_disk_takes_no_room_of_events_that_were_put() -> No
             assert producer._producer.pending_bytes == 0
 
     world.loop.run(main())
+
+
+def test_spilled_records_keep_their_order_where_none_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may have been put where order was promised, with ids that readers rely on; later calls overtake here."""
+    world = World(batch_bytes_max=64 * KIB)
+    delays = count(40, -1)
+
+    async def call(operation: str, land: Any) -> Any:
+        seconds = max(0.001, next(delays) / 20) if operation == "kinesis.put_records" else 0.001
+        await asyncio.sleep(seconds)
+        if world.net.is_off and operation == "kinesis.put_records":
+            raise ThrottledError("off")
+        return land()
+
+    async def main() -> None:
+        world.net.is_off = True
+        async with world.open() as producer:
+            await world.put(producer, range(800), asks=False)
+            await producer.close(0)
+            left = producer.ledger.spilled
+        world.net.is_off = False
+        monkeypatch.setattr(world.net, "call", call)
+        world.settings = world.settings.model_copy(update={"ordering": Ordering.NONE})
+        async with world.open() as producer:
+            assert producer.ledger.spilled == left
+            assert await producer.flush(600) == 0
+
+    world.loop.run(main())
+    landed = world.numbers()
+    assert landed
+    assert all(seen == sorted(seen) for seen in landed.values())
 
 
 @pytest.mark.parametrize("seed", range(12))
