@@ -22,6 +22,7 @@ from shared.retry import Backoff
 
 _NEVER: Final = float("inf")
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
+_TURN_SECONDS_MAX: Final = 0.1
 _GRACE_SECONDS: Final = 1.0  # after a success, a request that was throttled whole says something of its shards only
 
 
@@ -53,6 +54,7 @@ class Batcher:
         self.shard_map = ShardMap()
         self.needs_shard_map = True
         self._keeps_order = keeps_order
+        self._aggregate_bytes_max = aggregate_bytes_max
         self._batch_records_max = batch_records_max
         self._batch_bytes_max = batch_bytes_max
         self._linger_seconds = linger_seconds
@@ -114,13 +116,15 @@ class Batcher:
         return max(self.queues.ready_since + self._linger_seconds, self._paced_until)
 
     def _pace(self, batch: Batch) -> None:
-        """Put off the next request that nothing fills, where one can't serve all shards.
+        """Put off the next request that nothing fills, where this one could not serve all shards and has small records.
 
         Else, while events come fast, each would hold a few of them for a part of the shards, again and again.
         """
-        shards = self.shard_map.open_count
-        if batch.reason is FlushReason.LINGER and shards > self._batch_records_max:
-            self._paced_until = batch.taken_at + self._linger_seconds * min(1, batch.count / shards)
+        count, shards = batch.count, self.shard_map.open_count
+        is_cut = batch.reason is FlushReason.LINGER and self._batch_records_max <= count < shards
+        if is_cut and self.aggregates and batch.bytes < count * self._aggregate_bytes_max // 2:
+            seconds = self._linger_seconds * count / shards
+            self._paced_until = batch.taken_at + min(seconds, _TURN_SECONDS_MAX)
 
     def is_full(self) -> FlushReason | None:
         """Return why what is ready fills a request; None if it does not."""

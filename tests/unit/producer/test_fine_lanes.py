@@ -185,18 +185,18 @@ def test_where_a_request_can_not_serve_all_shards_the_next_one_waits_for_its_tur
         aggregate_bytes_max=50 * KIB,
         batch_records_max=100,
         batch_bytes_max=4 * MIB,
-        linger_seconds=1.0,
+        linger_seconds=0.1,
         backoff=Backoff(0.05, 5),
     )
     batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(200))))
     keys = [f"key-{number}" for number in range(4_000)]
     assert batcher.queues.accept_all([b"x"] * len(keys), keys, None) == len(keys)
     batcher.queues.stamp(0.0)
-    sent = []
-    for now in (1.0, 1.25, 1.5, 1.75):
+    sent, turns = [], [0.1 + 0.1 * 100 / 200, 0.1 + 2 * (0.1 * 100 / 200)]
+    for now in (0.1, 0.125, turns[0], 0.175):
         batch = batcher.take(now)
         sent.append(0 if batch is None else batch.count)
-        assert batcher.next_deadline(now) in {1.5, 2.0, None}
+        assert batcher.next_deadline(now) in {None, *turns}
     assert sent[:2] == [100, 0]
     assert sent[2] > 80
     assert sent[3] == 0
@@ -227,3 +227,22 @@ class _SlowNetwork(PerfectNetwork):
 def test_a_thousand_shards_take_as_much_as_one() -> None:
     """What a round trip bounds is much the same with 1,000 shards; in 256 lanes it would take 0.9 seconds."""
     assert seconds_for(1_000) < seconds_for(1) + 0.2
+
+
+def test_full_records_do_not_take_turns() -> None:
+    """Where few shards have all the load, waiting would fill nothing: what is due goes at once (world 13001482)."""
+    batcher = Batcher(
+        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
+        keeps_order=True,
+        aggregates=True,
+        aggregate_bytes_max=KIB,
+        batch_records_max=1,
+        batch_bytes_max=4 * MIB,
+        linger_seconds=1.0,
+        backoff=Backoff(0.05, 5),
+    )
+    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(300))))
+    keys = [f"key-{number}" for number in range(20)]
+    batcher.queues.accept_all([bytes(900)] * len(keys), keys, None)
+    batcher.queues.stamp(0.0)
+    assert [batcher.take(1.0) is not None for _ in range(5)] == [True] * 5
