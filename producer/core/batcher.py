@@ -16,13 +16,13 @@ from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns
 from producer.core.shard_map import ShardMap
+from producer.core.turns import Turns
 from shared.ports import Delivered, Random, Undeliverable
 from shared.records import PutResult
 from shared.retry import Backoff
 
 _NEVER: Final = float("inf")
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
-_TURN_SECONDS_MAX: Final = 0.1
 _GRACE_SECONDS: Final = 1.0  # after a success, a request that was throttled whole says something of its shards only
 
 
@@ -54,7 +54,6 @@ class Batcher:
         self.shard_map = ShardMap()
         self.needs_shard_map = True
         self._keeps_order = keeps_order
-        self._aggregate_bytes_max = aggregate_bytes_max
         self._batch_records_max = batch_records_max
         self._batch_bytes_max = batch_bytes_max
         self._linger_seconds = linger_seconds
@@ -74,7 +73,9 @@ class Batcher:
         self._gate = CallGate(backoff)
         self._bisection = Bisection()
         self._succeeded_at = -_NEVER
-        self._paced_until = -_NEVER
+        self._turns = Turns(
+            linger_seconds=linger_seconds, batch_records_max=batch_records_max, aggregate_bytes_max=aggregate_bytes_max
+        )
         self._in_flight = 0
         self._acknowledged = 0
 
@@ -113,18 +114,7 @@ class Batcher:
         return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
 
     def _linger_end(self) -> float:
-        return max(self.queues.ready_since + self._linger_seconds, self._paced_until)
-
-    def _pace(self, batch: Batch) -> None:
-        """Put off the next request that nothing fills, where this one could not serve all shards and has small records.
-
-        Else, while events come fast, each would hold a few of them for a part of the shards, again and again.
-        """
-        count, shards = batch.count, self.shard_map.open_count
-        is_cut = batch.reason is FlushReason.LINGER and self._batch_records_max <= count < shards
-        if is_cut and self.aggregates and batch.bytes < count * self._aggregate_bytes_max // 2:
-            seconds = self._linger_seconds * count / shards
-            self._paced_until = batch.taken_at + min(seconds, _TURN_SECONDS_MAX)
+        return max(self.queues.ready_since + self._linger_seconds, self._turns.next_at)
 
     def is_full(self) -> FlushReason | None:
         """Return why what is ready fills a request; None if it does not."""
@@ -176,7 +166,8 @@ class Batcher:
             self._take_part(batch, self._bisection.take_unproven())
         if not batch.count:
             return None
-        self._pace(batch)
+        if self.aggregates:
+            self._turns.take(batch, self.shard_map.open_count)
         self._gate.start()
         return batch
 

@@ -176,19 +176,25 @@ async def test_a_bookmark_of_before_has_256_lanes() -> None:
     assert await BookmarkStore(FakeFiles(), bookmark_path("/state", "s", LOG)).load() is None
 
 
-def test_where_a_request_can_not_serve_all_shards_the_next_one_waits_for_its_turn() -> None:
-    """Each shard is served once in the time of lingering: else each request would hold a few events for some shards."""
+def batcher_of(shards: int, *, aggregate_bytes_max: int, batch_records_max: int, linger_seconds: float) -> Batcher:
+    """Make a batcher that knows a stream."""
     batcher = Batcher(
         LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
         keeps_order=True,
         aggregates=True,
-        aggregate_bytes_max=50 * KIB,
-        batch_records_max=100,
+        aggregate_bytes_max=aggregate_bytes_max,
+        batch_records_max=batch_records_max,
         batch_bytes_max=4 * MIB,
-        linger_seconds=0.1,
+        linger_seconds=linger_seconds,
         backoff=Backoff(0.05, 5),
     )
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(200))))
+    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(shards))))
+    return batcher
+
+
+def test_where_a_request_can_not_serve_all_shards_the_next_one_waits_for_its_turn() -> None:
+    """Each shard is served once in the time of lingering: else each request would hold a few events for some shards."""
+    batcher = batcher_of(200, aggregate_bytes_max=50 * KIB, batch_records_max=100, linger_seconds=0.1)
     keys = [f"key-{number}" for number in range(4_000)]
     assert batcher.queues.accept_all([b"x"] * len(keys), keys, None) == len(keys)
     batcher.queues.stamp(0.0)
@@ -231,17 +237,7 @@ def test_a_thousand_shards_take_as_much_as_one() -> None:
 
 def test_full_records_do_not_take_turns() -> None:
     """Where few shards have all the load, waiting would fill nothing: what is due goes at once (world 13001482)."""
-    batcher = Batcher(
-        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
-        keeps_order=True,
-        aggregates=True,
-        aggregate_bytes_max=KIB,
-        batch_records_max=1,
-        batch_bytes_max=4 * MIB,
-        linger_seconds=1.0,
-        backoff=Backoff(0.05, 5),
-    )
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(300))))
+    batcher = batcher_of(300, aggregate_bytes_max=KIB, batch_records_max=1, linger_seconds=1.0)
     keys = [f"key-{number}" for number in range(20)]
     batcher.queues.accept_all([bytes(900)] * len(keys), keys, None)
     batcher.queues.stamp(0.0)
