@@ -14,10 +14,11 @@ from typing import Any, Final, NoReturn, Self, cast
 import orjson
 
 from producer.core.hot_keys import ShardHeat
+from producer.core.json_line import SESSION_ID_FIELD
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
 from producer.producer import Producer
-from producer.stage import KEY_FIELD, Stage
+from producer.stage import Stage
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.disk import LocalFiles
@@ -35,7 +36,7 @@ from shared.settings import Ordering, ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
 
 _SOURCE_ID_BITS: Final = 80
-_KEY_OF: Final = itemgetter(KEY_FIELD)
+_KEY_OF: Final = itemgetter(SESSION_ID_FIELD)
 _PART_EVENTS: Final = 256
 _BRACES: Final = repeat(b"}")
 _EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
@@ -269,8 +270,8 @@ def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tupl
             raise MalformedEventError(f"the event can't be written as JSON: {error}") from None
         fields = decode_event(data)
         data = b"".join((data, b""))
-    key = fields.get(KEY_FIELD) if partition_key is None else partition_key
+    key = fields.get(SESSION_ID_FIELD) if partition_key is None else partition_key
     if not isinstance(key, str):
-        message = f"the event has no {KEY_FIELD} that is a text"
+        message = f"the event has no {SESSION_ID_FIELD} that is a text"
         raise PartitionKeyError(message, hint="Add one, or put it with `partition_key=`")
     return data, key, event_id_of(fields)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 
+from producer.core.json_line import SESSION_ID_FIELD
 from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues, Numbering
 from producer.intake import Intake
 from shared.errors import PartitionKeyError
@@ -15,7 +16,6 @@ from shared.event import EVENT_ID_CHARACTERS_MAX, EVENT_ID_FIELD, SHORT_BYTES
 from shared.limits import EVENT_DEPTH_MAX, PARTITION_KEY_CHARACTERS_MAX
 
 _EVENTS_MAX: Final = 128
-KEY_FIELD: Final = "session_id"
 _ID_BYTES_MAX: Final = EVENT_ID_CHARACTERS_MAX + len(b',"event_id":""}')
 _KEY_BYTES_MAX: Final = 4 * PARTITION_KEY_CHARACTERS_MAX
 _COST_BYTES_MAX: Final = SHORT_BYTES + _ID_BYTES_MAX + _KEY_BYTES_MAX + RECORD_OVERHEAD_BYTES
@@ -45,11 +45,11 @@ class Stage:
     def add(self, event: Any, partition_key: Any) -> bool:
         """Accept an event; False if it needs a look of its own: it is no ordinary one, or there is no room.
 
-        Its partition key is that of `KEY_FIELD` unless given.
+        Its partition key is that of `SESSION_ID_FIELD` unless given.
         """
         if type(event) is not dict or EVENT_ID_FIELD in event:
             return False
-        key = event.get(KEY_FIELD) if partition_key is None else partition_key
+        key = event.get(SESSION_ID_FIELD) if partition_key is None else partition_key
         if type(key) is not str:
             return False
         try:

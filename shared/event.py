@@ -26,8 +26,8 @@ _INTEGER_MAX: Final = 2**64 - 1
 _INTEGER_DIGITS: Final = 19  # an integer of fewer digits always fits 64 bits
 _INTEGER_CHARACTERS_MAX: Final = 20
 _GROUP_EVENTS: Final = 8
-_DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
-_DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
+DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
+DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _QUOTE: Final = ord('"')
 _BRACE: Final = ord("}")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -64,7 +64,7 @@ def decode_event(data: bytes) -> dict[str, Any]:
         raise _malformed(
             "the event is JSON, but not an object", hint='An event is written as {"session_id": "...", ...}'
         )
-    if _DIGIT_RUN in data.translate(_DIGITS_AS_ZEROS):
+    if DIGIT_RUN in data.translate(DIGITS_AS_ZEROS):
         _check_integers(data)
     if len(data) > SHORT_BYTES and data.count(b":") > EVENT_KEYS_MAX:
         _check_keys(event)
@@ -82,16 +82,16 @@ def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[in
         events = list(map(orjson.loads, datas))
     except orjson.JSONDecodeError:
         return _decode_each(datas)
-    digits = b"".join(datas).translate(_DIGITS_AS_ZEROS)
+    digits = b"".join(datas).translate(DIGITS_AS_ZEROS)
     # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
-    if {*map(type, events)} <= {dict} and (digits.rfind(_DIGIT_RUN) < 0 or all(map(has_small_integers, datas))):
+    if {*map(type, events)} <= {dict} and (digits.rfind(DIGIT_RUN) < 0 or all(map(has_small_integers, datas))):
         return events, {}
     return _decode_each(datas)
 
 
 def has_small_integers(data: bytes) -> bool:
     """Whether no integer of a JSON text is beyond 64 bits."""
-    if _DIGIT_RUN not in data.translate(_DIGITS_AS_ZEROS):
+    if DIGIT_RUN not in data.translate(DIGITS_AS_ZEROS):
         return True
     try:
         _check_integers(data)

@@ -9,12 +9,10 @@ import orjson
 
 from consumer.core.totals import TotalsColumns, plain_totals
 from shared.errors import MalformedEventError
-from shared.event import SHORT_BYTES, are_modest, decode_events, has_small_integers
+from shared.event import DIGIT_RUN, DIGITS_AS_ZEROS, SHORT_BYTES, are_modest, decode_events, has_small_integers
 from shared.limits import EVENT_DEPTH_MAX
 
-_DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _OPENINGS: Final = b"[{"
-_DIGIT_RUN: Final = b"0" * 19  # an integer of fewer digits always fits 64 bits
 
 
 class Survey(NamedTuple):
@@ -61,9 +59,9 @@ def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
         return None
     text = b"".join(datas)
     found = survey(text, events)
-    digits = text.translate(_DIGITS_AS_ZEROS, _OPENINGS)
+    digits = text.translate(DIGITS_AS_ZEROS, _OPENINGS)
     # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
-    if digits.rfind(_DIGIT_RUN) >= 0 and not all(map(has_small_integers, datas)):
+    if digits.rfind(DIGIT_RUN) >= 0 and not all(map(has_small_integers, datas)):
         return None
     is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
     if not is_flat and not ({*map(type, events)} <= {dict} and are_modest(datas)):
