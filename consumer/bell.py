@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 
 
 class Bell:
@@ -23,3 +25,11 @@ class Bell:
                 await self._rung.wait()
         except TimeoutError:
             return
+
+    async def until(self, condition: Callable[[], bool], seconds_max: float | None = None) -> None:
+        """Wait until a condition holds, at most `seconds_max`; whatever may bring it about rings."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                while not condition():
+                    self._rung.clear()
+                    await self._rung.wait()

@@ -37,6 +37,10 @@ class Reader(Protocol):
         """Return the age of the oldest unread record, in milliseconds, without reading it."""
         ...
 
+    def hurry(self) -> None:
+        """Read without idle pauses from now on."""
+        ...
+
     async def aclose(self) -> None:
         """Give back what is held open."""
         ...
@@ -106,6 +110,9 @@ class FanOutReader:
         """Return the age of the oldest unread record, in milliseconds, without reading it: by polling."""
         await self.aclose()
         return await self._poller.look()
+
+    def hurry(self) -> None:
+        """Nothing to do: what comes is pushed."""
 
     async def aclose(self) -> None:
         """End the subscription, and give the last page back."""

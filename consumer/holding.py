@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +32,7 @@ class Holding:
     is_halt_noted: bool = False  # its row says that it is halted: once it does not, an operator has resumed it
     is_given_up: bool = False  # it stood still: its task ends, the lease goes back
     is_released: bool = False  # its lease is being given away, or was: that another has it is no loss
+    parting: asyncio.Task[None] | None = None  # what is done for a successor while reading goes on
     successor: str | None = None  # where the lease goes once everything that was read is stored
 
     @property
@@ -47,12 +49,17 @@ class Holdings(Mapping[str, Holding]):
         make_consumer: Callable[[HeldLease], ShardConsumer],
         *,
         on_ended: Callable[[], None],
+        ahead_seconds_max: float,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        """`on_ended` is called when a shard was read to its end, so that its children can start."""
+        """`on_ended` is called when a shard was read to its end, so that its children can start.
+
+        `ahead_seconds_max`: how long a shard that is handed over may be read on until most of it is stored.
+        """
         self._make_consumer = make_consumer
         self._on_ended = on_ended
+        self._ahead_seconds_max = ahead_seconds_max
         self._clock = clock
         self._telemetry = telemetry
         self._holdings: dict[str, Holding] = {}
@@ -114,14 +121,27 @@ class Holdings(Mapping[str, Holding]):
             group.create_task(self._end(holding))
 
     def hand_over(self, holding: Holding, successor: str, group: asyncio.TaskGroup) -> None:
-        """Stop reading for another worker; what was delivered is stored first."""
+        """Give a shard to another worker: store what was delivered while reading goes on, and the rest after it."""
         if holding.successor is not None or holding.is_lost or holding.is_released or holding.consumer.is_finishing:
             return
         holding.successor = successor
         self._telemetry.info("lease_handing_over", shard_id=holding.shard_id, successor=successor)
-        holding.consumer.stop()
         if holding.task is None or holding.task.done():  # halted: nothing runs that would end
+            holding.consumer.stop()
             group.create_task(self._end(holding))
+        else:
+            holding.parting = group.create_task(self._part(holding))
+
+    async def _part(self, holding: Holding) -> None:
+        version = holding.held.row.version
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._ahead_seconds_max):
+                await holding.consumer.store_ahead()
+        row = holding.held.row
+        if row.version > version and row.successor != holding.successor:
+            holding.successor = None  # the ask was withdrawn while this took its time: the shard stays
+        else:
+            holding.consumer.stop()
 
     def lose(self, holding: Holding, reason: str) -> None:
         """Stop a shard at once, without any write."""
@@ -178,10 +198,14 @@ class Holdings(Mapping[str, Holding]):
 
     def _forget(self, holding: Holding) -> None:
         """Drop a holding whose task has ended, wherever it was cancelled; a halted one stays until it is lost."""
+        if holding.parting is not None:
+            holding.parting.cancel()
         if not holding.is_released:
             self._last[holding.shard_id] = (holding.held, holding.renewed_at)
         is_halted = holding.consumer.state is ShardState.HALTED and not holding.is_lost
-        if not is_halted and self._holdings.get(holding.shard_id) is holding:
+        if is_halted:
+            holding.successor = None  # whoever asked is heard again: a halted shard is given away as it is
+        elif self._holdings.get(holding.shard_id) is holding:
             del self._holdings[holding.shard_id]
 
     async def _note_halt(self, holding: Holding) -> None:

@@ -123,25 +123,33 @@ class HeldLease:
 
         Not conditional on the version: a data write of ours that was given up may still have landed. One that lands
         later is refused, because the row has another owner or none. An orderly end is no failed attempt at a record.
+        A successor that asks no longer would not read: then the lease is free.
         """
         write_id = self._write_ids.draw()
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
+        if successor is not None:
+            expectation = replace(expectation, successor=successor)
         change = replace(self._news(), owner=None, successor=None, attempts=0, attempted_by=(), write_id=write_id)
         if successor is not None:
             change = replace(change, owner=successor, epoch=self.epoch + 1)
 
-        async def attempt() -> None:
+        async def attempt() -> bool:
             try:
                 await self._store.update_lease(self.shard_id, expectation, change)
             except ConditionFailedError as refused:
                 current = refused.current
-                is_ours = current is not None and current.write_id == write_id
-                # A release that was cancelled may have landed all the same.
-                is_released = current is not None and current.owner is None and current.epoch == self.epoch
-                if not is_ours and not is_released:
+                if current is None:
                     raise self._lost(current) from refused
+                is_withdrawn = successor is not None and (current.owner, current.epoch) == (self._owner, self.epoch)
+                # A release that was cancelled may have landed all the same.
+                is_released = current.owner is None and current.epoch == self.epoch
+                if current.write_id != write_id and not is_released and not is_withdrawn:
+                    raise self._lost(current) from refused
+                return not is_withdrawn
+            return True
 
-        await self._retrier.call("lease_release", attempt)
+        if not await self._retrier.call("lease_release", attempt):
+            await self.release()
 
     def _news(self) -> LeaseChange:
         """Return what a write that touches no data takes along, so that it costs no write of its own."""

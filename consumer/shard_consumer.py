@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 from consumer.archive import Archive
 from consumer.bell import Bell
@@ -14,7 +15,6 @@ from consumer.core.circuit_breaker import CircuitBreaker
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Enricher
 from consumer.core.load_meter import LoadMeter
-from consumer.core.object_key import position_text
 from consumer.delivery import Delivery
 from consumer.failure import first_failure
 from consumer.fan_out_reader import Reader, open_reader
@@ -27,9 +27,10 @@ from consumer.shard_reader import start_of
 from consumer.status import ShardState, ShardStatus
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.lease import CheckpointKind, PendingFlush
-from shared.records import Position, RecordPage, Start, StartKind, StreamRecord
+from shared.records import Position, Start, StartKind, StreamRecord
 
 _PAUSED_LOOK_SECONDS = 10.0  # how often a paused shard is asked how far behind it is
+_LAST_READ_SECONDS_MAX = 0.5  # what is waited for before a hand-over; a subscription may have nothing to bring
 
 
 class ShardConsumer:
@@ -81,6 +82,8 @@ class ShardConsumer:
         self._behind_milliseconds = 0
         self._records = 0
         self._read_task: asyncio.Task[None] | None = None
+        self._reader: Reader | None = None
+        self._pages = 0
         self._is_processing = False
         self._is_stopping = False
         self._has_ended = False
@@ -95,16 +98,10 @@ class ShardConsumer:
 
     def status(self) -> ShardStatus:
         """Return what the live page shows."""
-        row, checkpoint = self._held.row, self._held.row.checkpoint
-        return ShardStatus(
-            shard_id=row.shard_id,
-            owner=row.owner or "",
-            epoch=row.epoch,
-            state=self.state,
-            checkpoint=position_text(checkpoint.position)
-            if checkpoint.kind is CheckpointKind.NUMBER
-            else checkpoint.text,
-            iterator_age_milliseconds=self._behind_milliseconds,
+        return ShardStatus.of(
+            self._held.row,
+            self.state,
+            behind_milliseconds=self._behind_milliseconds,
             records=self._records,
             buffered_bytes=self._open.size + (self._closed.size if self._closed is not None else 0),
         )
@@ -118,6 +115,17 @@ class ShardConsumer:
     def _advance(self) -> None:
         self._progress_at = self._clock.monotonic()
         self._bell.ring()
+
+    async def store_ahead(self) -> None:
+        """Store what was delivered while reading goes on, then read once more: a stop has little left to do."""
+        await self._bell.until(lambda: not self._is_processing and self._closed is None)
+        if self._open.last is not None:
+            self._seal_batch()
+            await self._bell.until(lambda: self._closed is None)
+        if self._reader is not None:
+            pages = self._pages
+            self._reader.hurry()
+            await self._bell.until(lambda: self._pages > pages and not self._is_processing, _LAST_READ_SECONDS_MAX)
 
     def stop(self) -> None:
         """Stop reading; what was delivered is still flushed and checkpointed, and then `run` returns."""
@@ -180,18 +188,14 @@ class ShardConsumer:
                 hint="Set --bucket to the bucket that this application wrote to before",
             )
         attempts = self._flusher.attempts
-        if attempts.policy.is_careful:
-            async with self._parts.care.alone():
-                await attempts.begin_replay(pending)
-                await self._rebuild(pending, archive)
-        else:
+        async with self._parts.care.alone() if attempts.policy.is_careful else nullcontext():
             await attempts.begin_replay(pending)
             await self._rebuild(pending, archive)
 
     async def _rebuild(self, pending: PendingFlush, archive: Archive) -> None:
         # A replay polls: a subscription for a short range would bar the one that follows for five seconds.
         start = Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=pending.first.sequence_number)
-        reader, care = self._reader(start, polls=True), self._parts.care
+        reader, care = self._reader_at(start, polls=True), self._parts.care
         replay = Replay(reader, self._delivery, self._enricher, self._marks, care=care, clock=self._clock)
         self._account.is_replaying = True
         batch = await replay.rebuild(pending, self._held.row.hash_key_range)
@@ -219,7 +223,7 @@ class ShardConsumer:
 
     async def _read(self) -> None:
         start = start_of(self._held.row, self._settings.read.start_timestamp)
-        reader = self._reader_after(self._through) or self._reader(start)
+        reader = self._reader = self._reader_after(self._through) or self._reader_at(start)
         carry = carrier_of(
             self._held.shard_id,
             self._parts,
@@ -236,7 +240,7 @@ class ShardConsumer:
                         again = self._reader_after(self._through)
                         if again is not None:
                             await reader.aclose()
-                            reader = again
+                            reader = self._reader = again
                         continue
                     page = await reader.read()
                     self._progress_at = self._clock.monotonic()
@@ -251,17 +255,16 @@ class ShardConsumer:
                 if page.records:
                     await self._process(page.records, carry)
                 await self._flusher.anchor_time(reader.latest_at)
+                self._pages += 1
+                self._bell.ring()
                 if page.next_iterator is None and not self._is_stopping:
-                    self._end(page)
+                    self._children = tuple(child.shard_id for child in page.child_shards)
+                    self._has_ended = True
                     break
                 del page  # before the next one takes its room
             await self._flusher.anchor_time(reader.latest_at)  # a stop may have come before the first page
         finally:
             await reader.aclose()
-
-    def _end(self, page: RecordPage) -> None:
-        self._children = tuple(child.shard_id for child in page.child_shards)
-        self._has_ended = True
 
     async def _rest(self, reader: Reader) -> None:
         """Let a pause pass, looking now and then at how far the shard runs ahead; nothing that is seen is kept."""
@@ -300,8 +303,7 @@ class ShardConsumer:
     async def _store_piece(self, records: int) -> None:
         """Commit what was taken before anything else is looked at."""
         await self._close_batch()
-        while self._closed is not None:
-            await self._bell.wait()
+        await self._bell.until(lambda: self._closed is None)
         self._flusher.attempts.survive(records)
 
     async def _take(self, chunk: Chunk, carry: Carrier) -> None:
@@ -320,8 +322,7 @@ class ShardConsumer:
     # Flushing.
 
     async def _close_batch(self) -> None:
-        while self._closed is not None:
-            await self._bell.wait()
+        await self._bell.until(lambda: self._closed is None)
         self._seal_batch()
 
     def _seal_batch(self) -> None:
@@ -367,7 +368,7 @@ class ShardConsumer:
 
     # Small parts.
 
-    def _reader(self, start: Start, *, polls: bool = False) -> Reader:
+    def _reader_at(self, start: Start, *, polls: bool = False) -> Reader:
         read, ports = self._settings.read, self._parts.ports
         return open_reader(self._held.shard_id, start, settings=read, ports=ports, account=self._account, polls=polls)
 
@@ -376,7 +377,7 @@ class ShardConsumer:
         if position is None:
             return None
         self._retention.expect(position)
-        return self._reader(Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number))
+        return self._reader_at(Start(StartKind.AT_SEQUENCE_NUMBER, sequence_number=position.sequence_number))
 
     def _cut(self, records: Sequence[StreamRecord], after: Position | None) -> Iterator[Chunk]:
         records_max = min(self._flusher.attempts.policy.records_max, self._settings.chunk_records_max)
@@ -395,5 +396,4 @@ class ShardConsumer:
         return self._settings.roll.is_due(batch, now=self._clock.monotonic(), ratio=ratio)
 
     async def _wait_for_receipts(self, position: Position) -> None:
-        while not self._delivery.tracker.covers(position):
-            await self._bell.wait()
+        await self._bell.until(lambda: self._delivery.tracker.covers(position))

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
+from consumer.bell import Bell
 from consumer.budget import Account, Turn
 from consumer.core.read_estimate import ReadEstimate, page_bytes
 from consumer.core.read_pacer import ReadPacer
@@ -80,6 +81,7 @@ class ShardReader:
         self._ports = ports
         self._account = account
         self._pacer = ReadPacer(pause_seconds=settings.pause_seconds, idle_seconds=settings.idle_seconds)
+        self._bell = Bell()
         self._iterator: str | None = None
         self._estimate = ReadEstimate()
         self._asked_at = 0.0  # when the last call was made
@@ -131,6 +133,7 @@ class ShardReader:
         A page without `next_iterator` is the last one. Raises ServiceError where no retry helps.
         """
         self._account.settle()
+        is_probe = not self._estimate.is_known
         page = await self._get(self._estimate.limit(self._settings.records_max))
         self._estimate.take_page(self._asked_at, page.behind_milliseconds)
         self._iterator = page.next_iterator
@@ -143,17 +146,22 @@ class ShardReader:
             page_bytes=data_bytes(page.records),
             record_count=len(page.records),
             behind_milliseconds=page.behind_milliseconds,
+            is_probe=is_probe,
         )
         return page
+
+    def hurry(self) -> None:
+        """Wait no longer where nothing comes than anywhere else, from now on."""
+        self._pacer.hurry()
+        self._bell.ring()
 
     async def aclose(self) -> None:
         """Give the last page back; an iterator expires by itself."""
         self._account.settle()
 
     async def _pace(self) -> None:
-        delay = self._pacer.next_deadline() - self._ports.clock.monotonic()
-        if delay > 0:
-            await asyncio.sleep(delay)
+        while (delay := self._pacer.next_deadline() - self._ports.clock.monotonic()) > 0:
+            await self._bell.wait(delay)
 
     async def look(self) -> int:
         """Return the age of the oldest unread record, in milliseconds, without reading it."""

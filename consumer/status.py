@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from consumer.core.object_key import position_text
+from shared.lease import CheckpointKind, Lease
+
 
 class WorkerState(Enum):
     """The life of a worker."""
@@ -82,6 +85,24 @@ class ShardStatus:
     iterator_age_milliseconds: int
     records: int
     buffered_bytes: int
+
+    @classmethod
+    def of(
+        cls, row: Lease, state: ShardState, *, behind_milliseconds: int, records: int, buffered_bytes: int
+    ) -> ShardStatus:
+        """Return what there is to say of a shard whose row was written last as `row`."""
+        checkpoint = row.checkpoint
+        is_number = checkpoint.kind is CheckpointKind.NUMBER
+        return cls(
+            shard_id=row.shard_id,
+            owner=row.owner or "",
+            epoch=row.epoch,
+            state=state,
+            checkpoint=position_text(checkpoint.position) if is_number else checkpoint.text,
+            iterator_age_milliseconds=behind_milliseconds,
+            records=records,
+            buffered_bytes=buffered_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,9 @@ from shared.errors import HeadraceError
 from shared.lease import Lease
 from shared.ports import Clock, Telemetry
 
-_LOOK_SECONDS: Final = 0.25  # how soon a shard that was handed over is read on
+_LOOK_SECONDS: Final = 0.25
+_CLOSE_LOOK_SECONDS: Final = 0.05  # once the owner has stored something, it may give the shard away next
+_CLOSE_SECONDS: Final = 2.0  # for so long after that
 _LEAVE_SECONDS_MAX: Final = 2.0
 
 
@@ -92,8 +94,9 @@ class Succession:
     async def _is_answered(self, seen: Lease) -> bool:
         """Wait for the owner's answer; False if none came in time."""
         deadline = self._clock.monotonic() + self._patience
-        while self._clock.monotonic() < deadline:
-            await asyncio.sleep(_LOOK_SECONDS)
+        version, close_until = seen.version, 0.0
+        while (now := self._clock.monotonic()) < deadline:
+            await asyncio.sleep(_CLOSE_LOOK_SECONDS if now < close_until else _LOOK_SECONDS)
             try:
                 row = await self._table.read(seen.shard_id)
             except HeadraceError as error:
@@ -103,6 +106,8 @@ class Succession:
             if row is None or row.epoch != seen.epoch or row.successor != self._worker_id:
                 self._take_answer(row, seen)
                 return True
+            if row.version != version:
+                version, close_until = row.version, self._clock.monotonic() + _CLOSE_SECONDS
         return False
 
     def _take_answer(self, row: Lease | None, seen: Lease) -> None:

@@ -33,6 +33,7 @@ from shared.retry import Backoff
 from shared.settings import ConsumerSettings
 
 _ROUNDS_PER_LEASE: Final = 3
+_ROUND_SECONDS_MAX_AT_LEAVE: Final = 1.0  # while a worker leaves: what nobody asked for in time stands still
 _PATIENCE_LEASES: Final = 2  # lease durations that an owner may take to hand a shard over, or to restore its row
 
 
@@ -100,7 +101,13 @@ class Worker:
         self._shard_settings = shard_settings_of(
             settings, start_timestamp, has_archive=archive is not None, is_partitioned=bool(fields)
         )
-        self._holdings = Holdings(self._consume, on_ended=self._sync_soon, clock=clock, telemetry=telemetry)
+        self._holdings = Holdings(
+            self._consume,
+            on_ended=self._sync_soon,
+            ahead_seconds_max=settings.lease_duration_seconds / _ROUNDS_PER_LEASE,
+            clock=clock,
+            telemetry=telemetry,
+        )
         self._renewal = Renewal(
             self._holdings,
             lease_duration_seconds=settings.lease_duration_seconds,
@@ -242,6 +249,10 @@ class Worker:
     def _round_seconds(self) -> float:
         return min(self._settings.lease_duration_seconds / _ROUNDS_PER_LEASE, self._settings.shard_sync_seconds)
 
+    def _next_round_seconds(self) -> float:
+        is_hasty = self._planner.roster.is_somebody_leaving(self._clock.monotonic())
+        return min(self._round_seconds, _ROUND_SECONDS_MAX_AT_LEAVE) if is_hasty else self._round_seconds
+
     def _new_succession(self, group: asyncio.TaskGroup) -> Succession:
         def adopt(held: HeldLease) -> None:
             if self._state is WorkerState.RUNNING and held.shard_id not in self._holdings:
@@ -283,7 +294,7 @@ class Worker:
                 self._telemetry.error("round_failed", error=str(error), hint=error.hint)
             is_first = False
             try:
-                async with asyncio.timeout(self._round_seconds):
+                async with asyncio.timeout(self._next_round_seconds()):
                     await self._round_due.wait()
             except TimeoutError:
                 continue

@@ -35,17 +35,17 @@ class ReadEstimate:
     """
 
     def __init__(self) -> None:
-        self._is_known = False
+        self.is_known = False  # whether an answer has come
         self._tip_at: float | None = None  # when everything was read
 
     @property
     def is_small(self) -> bool:
         """Whether the next answer can't be a large one."""
-        return not self._is_known or self._tip_at is not None
+        return not self.is_known or self._tip_at is not None
 
     def limit(self, records_max: int) -> int:
         """Return for how many records to ask."""
-        return records_max if self._is_known else 1
+        return records_max if self.is_known else 1
 
     def answer_bytes(self, now: float, limit: int) -> int:
         """Return what an answer takes at most, to be reserved at `now` (seconds of a monotonic clock)."""
@@ -57,7 +57,7 @@ class ReadEstimate:
 
     def take_page(self, asked_at: float, behind_milliseconds: int) -> None:
         """Take note of an answer to a call that was made at `asked_at`."""
-        self._is_known = True
+        self.is_known = True
         self._tip_at = None if behind_milliseconds else asked_at
 
 

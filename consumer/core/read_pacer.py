@@ -27,15 +27,25 @@ class ReadPacer:
         """When the next call may be made, in seconds of the same clock as `now`."""
         return self._next
 
-    def take_page(self, now: float, *, page_bytes: int, record_count: int, behind_milliseconds: int) -> None:
-        """Take note of an answer; an empty one at the tip lets the pause grow up to the idle pause."""
+    def take_page(
+        self, now: float, *, page_bytes: int, record_count: int, behind_milliseconds: int, is_probe: bool = False
+    ) -> None:
+        """Take note of an answer; an empty one at the tip lets the pause grow up to the idle pause.
+
+        A probe, which asked for a single record, is followed at once by a call that asks for what there is.
+        """
         if record_count or behind_milliseconds:
             self._idle = 0.0
-            pause = self._pause
+            pause = 0.0 if is_probe else self._pause
         else:
             self._idle = min(self._idle_max, max(self._pause, self._idle * _IDLE_GROWTH))
             pause = self._idle
         self._next = now + max(pause, page_bytes / SHARD_READ_BYTES_PER_SECOND if self._pause else 0.0)
+
+    def hurry(self) -> None:
+        """Let the idle pause be no longer than any other, the one under way included."""
+        self._next -= max(0.0, self._idle - self._pause)
+        self._idle, self._idle_max = 0.0, self._pause
 
     def take_throttle(self, now: float, delay: float) -> None:
         """Take note of a refused call: other readers of the shard count against its limits, too."""

@@ -67,6 +67,10 @@ class Roster:
         """Return who shares the shards: the given owners of live leases and all who are present, save who leaves."""
         return (frozenset(owners) | self.present(now)) - self._leaving
 
+    def is_somebody_leaving(self, now: float) -> bool:
+        """Whether a worker is about to leave, whose shards wait to be asked for."""
+        return bool(self.present(now) & self._leaving)
+
     def forgotten(self, now: float) -> tuple[tuple[str, int], ...]:
         """Return presences, with their heartbeat, whose worker died without taking them away."""
         return tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -11,13 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from tests.acceptance.conftest import PATIENCE_SECONDS, Shell
-from tests.acceptance.test_lab_session import names, provision
+from tests.acceptance.test_lab_session import archived, names, provision
 
 LEASE_SECONDS: Final = int(os.environ.get("FLEET_LEASE_SECONDS", "1"))
 SHARDS: Final = 4
@@ -248,6 +250,22 @@ class Fleet:
         """Whether every shard has gone on since then, and every worker that runs has a part."""
         everybody = {each.worker_id for each in self.members}
         return watch.has_advanced_since(since) and everybody == set(watch.owners())
+
+    def gaps(self, since: float, until: float) -> dict[str, float]:
+        """Return the longest pause of each shard between two events that were processed in an interval.
+
+        By the workers' own wall clocks: unlike a standstill of the checkpoint, it is what an event may have waited for.
+        """
+        moments: dict[str, list[float]] = {}
+        for _, event in archived(self.shell, self.named["bucket"]):
+            moment = datetime.fromisoformat(event["processing_timestamp"]).timestamp()
+            if since <= moment <= until:
+                moments.setdefault(event["source"]["shard_id"], []).append(moment)
+        return {
+            name: round(max(after - before for before, after in itertools.pairwise(sorted(each))), 2)
+            for name, each in sorted(moments.items())
+            if len(each) > 1
+        }
 
     def audit(self) -> dict[str, Any]:
         """Audit until nothing is missing, for a bounded time; return the last report."""

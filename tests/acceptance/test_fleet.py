@@ -79,6 +79,18 @@ def reshard(fleet: Fleet, kind: str) -> str:
     return "merge"
 
 
+def restart_all(fleet: Fleet, watch: Watch, *, is_surge: bool) -> None:
+    """Replace each worker; in a surge, the new one has a part before the old one is ended."""
+    for member in list(fleet.members):
+        moment = time.monotonic()
+        fleet.add()
+        if is_surge:
+            wait_until(lambda since=moment: fleet.has_settled(watch, since), "a start")  # type: ignore[misc] # mypy on defaults
+            moment = time.monotonic()
+        assert fleet.end(member, signal.SIGTERM) == 0
+        wait_until(lambda since=moment: fleet.has_settled(watch, since), "a restart")  # type: ignore[misc] # mypy on defaults
+
+
 def tell(title: str, figures: dict[str, Any]) -> None:
     """Print figures for whoever runs this with -s."""
     sys.stdout.write(f"\n{title}: {json.dumps(figures)}\n")
@@ -103,11 +115,10 @@ def test_blows_to_a_fleet_lose_double_and_hold_up_nothing(fleet: Fleet) -> None:
             struck.append(strike(fleet, watch, kind, chance))
             wait_until(lambda since=moment: fleet.has_settled(watch, since), f"a recovery from {kind}")  # type: ignore[misc] # mypy on defaults
         restarted_at = time.monotonic()
-        for member in list(fleet.members):
-            moment = time.monotonic()
-            fleet.add()
-            assert fleet.end(member, signal.SIGTERM) == 0
-            wait_until(lambda since=moment: fleet.has_settled(watch, since), "a restart")  # type: ignore[misc] # mypy on defaults
+        walls = [time.time()]
+        for is_surge in (False, True):
+            restart_all(fleet, watch, is_surge=is_surge)
+            walls.append(time.time())
         ended_at = time.monotonic()
         accepted = load.finish()
         wait_until(lambda: watch.is_quiet(2 * LEASE_SECONDS), "the end")
@@ -117,6 +128,8 @@ def test_blows_to_a_fleet_lose_double_and_hold_up_nothing(fleet: Fleet) -> None:
     tell("longest standstill in seconds, blows", blows)
     tell("longest standstill in seconds, rolling restart", restarts)
     report = fleet.audit()
+    for title, since, until in zip(("one by one", "each started before another ends"), walls, walls[1:], strict=False):
+        tell(f"longest gap between two events in seconds, restarted {title}", fleet.gaps(since, until))
     for member in list(fleet.members):
         assert fleet.end(member, signal.SIGTERM) == 0
 

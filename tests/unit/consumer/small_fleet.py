@@ -24,9 +24,12 @@ class NotingTelemetry(SilentTelemetry):
     def __init__(self) -> None:
         super().__init__()
         self.events: list[tuple[str, str, str]] = []  # level, event, shard id
+        self.moments: dict[tuple[str, str], list[float]] = {}  # event and shard id -> when it was said
 
     def info(self, event: str, **fields: Any) -> None:
         """Keep the event."""
+        said_at = asyncio.get_running_loop().time()
+        self.moments.setdefault((event, str(fields.get("shard_id", ""))), []).append(said_at)
         self.events.append(("info", event, str(fields.get("shard_id", ""))))
 
     def warning(self, event: str, **fields: Any) -> None:
@@ -73,6 +76,23 @@ class Change:
     seconds: float  # between the last checkpoint of the one and the first page of the other
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What passed between the last record that one worker read of a shard and the first that the next one did."""
+
+    shard_id: str
+    before: str
+    after: str
+    giving: float  # seconds from the last record until the lease was given: the rest stored, checkpoint, release
+    noticing: float  # until the successor saw it
+    reading: float  # until its first record
+
+    @property
+    def seconds(self) -> float:
+        """The whole of it."""
+        return self.giving + self.noticing + self.reading
+
+
 @dataclass
 class SmallFleet:
     """Members over one cloud; `telemetry` is that of all."""
@@ -81,6 +101,8 @@ class SmallFleet:
     telemetry: NotingTelemetry = field(default_factory=NotingTelemetry)
     commits: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  # shard -> time and owner
     reads: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  # shard -> time and worker
+    news: dict[str, list[tuple[float, str]]] = field(default_factory=dict)  # those that brought records, new ones
+    per_put: int = 5
     written: int = 0
 
     @classmethod
@@ -90,13 +112,18 @@ class SmallFleet:
         fleet.cloud.telemetry = fleet.telemetry
         fleet.cloud.leases.on_write = fleet._note_write
         get_records = fleet.cloud.kinesis.get_records
+        last: dict[str, int] = {}
 
         async def noted(stream: str, iterator: str, limit: int) -> RecordPage:
             page = await get_records(stream, iterator, limit)
             process = PROCESS.get()
             assert process is not None
             shard_id = iterator.rsplit(":", 2)[0]
-            fleet.reads.setdefault(shard_id, []).append((fleet.cloud.loop.time(), process.name))
+            read = (fleet.cloud.loop.time(), process.name)
+            fleet.reads.setdefault(shard_id, []).append(read)
+            if page.records and page.records[-1].sequence_number > last.get(shard_id, 0):
+                last[shard_id] = page.records[-1].sequence_number
+                fleet.news.setdefault(shard_id, []).append(read)
             return page
 
         fleet.cloud.kinesis.get_records = noted  # type: ignore[method-assign]  # the same, noted
@@ -116,13 +143,13 @@ class SmallFleet:
 
     @contextlib.asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
-        """Put fifty events a second, of ten sessions each second anew, so that every shard has some."""
+        """Put some events ten times a second, each of another session, so that every shard has some."""
         is_over = False
 
         async def put() -> None:
             while not is_over:
-                events = ({"session_id": f"s{n}", "n": n} for n in range(self.written, self.written + 5))
-                self.written += 5
+                events = ({"session_id": f"s{n}", "n": n} for n in range(self.written, self.written + self.per_put))
+                self.written += self.per_put
                 await self.cloud.put(*events)
                 await asyncio.sleep(0.1)
 
@@ -147,6 +174,19 @@ class SmallFleet:
                 stored = [at for at, owner in self.commits.get(shard_id, ()) if owner == before and at <= moment]
                 if before != after and stored:
                     found.append(Change(shard_id, before, after, moment - stored[-1]))
+        return found
+
+    def gaps(self) -> list[Gap]:
+        """Return what passed without a record as shards were handed over, in its parts."""
+        found: list[Gap] = []
+        for shard_id, news in self.news.items():
+            for (ended_at, before), (began_at, after) in itertools.pairwise(news):
+                if before == after:
+                    continue
+                given = [at for at in self.telemetry.moments.get(("lease_handed_over", shard_id), ()) if at >= ended_at]
+                seen = [at for at in self.telemetry.moments.get(("lease_adopted", shard_id), ()) if at >= ended_at]
+                given_at = min(given[0], seen[0])  # the answer to who gives may come later than the look
+                found.append(Gap(shard_id, before, after, given_at - ended_at, seen[0] - given_at, began_at - seen[0]))
         return found
 
     def check_whole(self) -> None:

@@ -169,3 +169,25 @@ async def test_creating_a_row_twice_changes_nothing() -> None:
     await held.write(LeaseChange(checkpoint=DONE))
     assert not await table.create(Lease("a"))
     assert store.rows["a"].checkpoint == DONE
+
+
+async def test_a_successor_that_asks_no_longer_is_given_nothing() -> None:
+    """It would not read: a lease that is handed over after the ask was withdrawn becomes free."""
+    table, store = make()
+    held = await taken(table)
+    other, _ = make(2, "other", store)
+    await other.ask(store.rows["a"])
+    await other.withdraw(store.rows["a"])
+    await held.release("other")
+    assert (store.rows["a"].owner, store.rows["a"].epoch) == (None, 1)
+
+
+async def test_a_hand_over_whose_reply_was_lost_is_recognised() -> None:
+    """Landed without an answer, it is not taken for an ask that was withdrawn."""
+    table, store = make()
+    held = await taken(table)
+    other, _ = make(2, "other", store)
+    await other.ask(store.rows["a"])
+    script(store, Lost(AmbiguousCallError("no answer")), None)
+    await held.release("other")
+    assert (store.rows["a"].owner, store.rows["a"].epoch) == ("other", 2)

@@ -65,6 +65,7 @@ def test_a_lease_that_is_lost_while_its_end_is_written_does_not_bar_its_shard(is
         holdings = Holdings(
             lambda _: cast("Any", _Consumer(is_halted=is_halted)),
             on_ended=lambda: None,
+            ahead_seconds_max=1.0,
             clock=VirtualClock(cloud.loop),
             telemetry=SilentTelemetry(),
         )
