@@ -79,7 +79,7 @@ def encode_aggregate(
         places = dict(zip(unique, count(), strict=False))
         indexes = list(map(places.__getitem__, partition_keys))
     if hash_keys is None:
-        _write_plain(parts, indexes, datas)
+        _write_plain(parts, indexes, len(unique), datas)
     else:
         _write_mixed(parts, indexes, hash_keys, datas)
     message = b"".join(parts)
@@ -99,27 +99,27 @@ def _key_table(keys: Collection[str]) -> bytes:
     return b"".join(part for key in encoded for part in (b"\x0a", _varint(len(key)), key))
 
 
-def _write_plain(parts: list[bytes], indexes: Sequence[int], datas: Sequence[bytes]) -> None:
+def _write_plain(parts: list[bytes], indexes: Sequence[int], index_end: int, datas: Sequence[bytes]) -> None:
     sizes = list(map(len, datas))
-    if max(sizes) >= _SHORT_DATA_BYTES or max(indexes) >= _SHORT_INDEXES:
+    if max(sizes) >= _SHORT_DATA_BYTES or index_end > _SHORT_INDEXES:
         for index, data in zip(indexes, datas, strict=True):
             _write_member(parts, index, None, data)
         return
     columns: list[bytes] = [b""] * (_PARTS_PER_MEMBER * len(datas))
-    columns[0::4] = _member_heads(indexes, sizes)
+    columns[0::4] = _member_heads(indexes, index_end, sizes)
     columns[1::4] = map(_SHORT_VARINTS.__getitem__, indexes)
     columns[2::4] = map(_SHORT_LENGTHS.__getitem__, sizes)
     columns[3::4] = datas
     parts += columns
 
 
-def _member_heads(indexes: Sequence[int], sizes: list[int]) -> Iterable[bytes]:
+def _member_heads(indexes: Sequence[int], index_end: int, sizes: list[int]) -> Iterable[bytes]:
     one, two = _HEADS_BY_INDEX_BYTES
+    if index_end <= _ONE_BYTE_INDEXES:
+        return map(one.__getitem__, sizes)
     if isinstance(indexes, range):
         few, many = sizes[:_ONE_BYTE_INDEXES], sizes[_ONE_BYTE_INDEXES:]
         return [*map(one.__getitem__, few), *map(two.__getitem__, many)]
-    if max(indexes) < _ONE_BYTE_INDEXES:
-        return map(one.__getitem__, sizes)
     return [(two if index >= _ONE_BYTE_INDEXES else one)[size] for index, size in zip(indexes, sizes, strict=True)]
 
 

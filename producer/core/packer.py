@@ -44,7 +44,7 @@ class Packer:
         self._aggregate_bytes_max = min(aggregate_bytes_max, batch_bytes_max, queues.record_bytes_max - 1)
         self._batch_records_max = batch_records_max
         self._batch_bytes_max = batch_bytes_max
-        self._shard_map: ShardMap | None = None
+        self._shard_map = ShardMap()
 
     def keep_order(self) -> None:
         """Send one stream record of a lane at a time from now on."""
@@ -71,35 +71,46 @@ class Packer:
 
     def pack(self, batch: Batch, shard_map: ShardMap | None) -> None:
         """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to."""
-        self._shard_map = shard_map
+        self._shard_map = shard_map or ShardMap()
         groups: dict[str, Group] = {}
         untouched: list[Lane] = []
         touched: list[Lane] = []
         lanes = self._queues.take_ready()
+        shards = self._shard_map.of_lanes(len(self._queues.lanes))
         for position, lane in enumerate(lanes):
-            if self._take_whole(batch, groups, lane) if groups else self._take_plain(batch, lane):
+            whole = shards[lane.index]
+            if self._take_whole(batch, groups, lane, whole) if groups else self._take_plain(batch, lane, whole):
                 continue
-            if not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
+            # A request that has as many records as it may takes what waits for their shards, to hold more of each.
+            is_cut = bool(groups) and batch.count + len(groups) >= self._batch_records_max
+            if not is_cut and not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
                 untouched.extend(islice(lanes, position, None))
                 break
-            whole = shard_map.predict_lane(lane.index, len(self._queues.lanes)) if shard_map else None
-            shard_id = whole
-            if whole is None or lane.records.hash_keys is not None:
-                shard_id = self._predict(lane.records, 0)
-            if self._is_held(batch, groups, lane, shard_id, 0):
-                continue
+            was_looked_at = self._take_part(batch, groups, lane, whole, is_cut=is_cut)
+            (touched if was_looked_at else untouched).append(lane)
+        for group in groups.values():
+            self._close(batch, group)
+        for lane in untouched + touched:  # in this order, so that no lane starves
+            if not lane.is_blocked:
+                self._queues.make_ready(lane)
+
+    def _take_part(
+        self, batch: Batch, groups: dict[str, Group], lane: Lane, whole: str | None, *, is_cut: bool
+    ) -> bool:
+        """Move what can be moved of a lane; False if its shard has no aggregate in a request that takes no more."""
+        shard_id = whole
+        if whole is None or lane.records.hash_keys is not None:
+            shard_id = self._predict(lane.records, 0)
+        if is_cut and shard_id not in groups:
+            return False
+        if not self._is_held(batch, groups, lane, shard_id, 0):
             if shard_id is None or not self._aggregates or lane.alone:
                 self._take_singles(batch, len(groups), lane, shard_id, whole)
             else:
                 self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
-            if not lane.is_blocked:
-                touched.append(lane)
-        for group in groups.values():
-            self._close(batch, group)
-        for lane in untouched + touched:  # in this order, so that no lane starves
-            self._queues.make_ready(lane)
+        return True
 
-    def _take_plain(self, batch: Batch, lane: Lane) -> bool:
+    def _take_plain(self, batch: Batch, lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into a request as it is, where nothing else is asked for; False if that can't be."""
         records = lane.records
         count, size = len(records.datas), records.size
@@ -107,8 +118,7 @@ class Packer:
             return False
         if batch.count + count > self._batch_records_max or batch.bytes + size > self._batch_bytes_max:
             return False
-        if self.rates.is_on and self._shard_map is not None:
-            shard_id = self._shard_map.predict_lane(lane.index, len(self._queues.lanes))
+        if self.rates.is_on and self._shard_map.open_count:
             if shard_id is None or self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
                 return False
             self.rates.take(shard_id, size, count)
@@ -123,14 +133,11 @@ class Packer:
         shard_id = shard_map.predict(self._queues.hash_key(key)) if shard_map else None
         return OutgoingRecord(PutEntry(data, key), None, (), shard_id, size_of(data, key), plain.ticket(index))
 
-    def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane) -> bool:
+    def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""
-        shard_map, records = self._shard_map, lane.records
-        shard_id = shard_map.predict_lane(lane.index, len(self._queues.lanes)) if shard_map else None
-        if shard_id is None or records.hash_keys is not None or lane.alone:
-            return False
-        group = groups.get(shard_id)
-        if group is None:
+        records = lane.records
+        group = groups.get(shard_id) if shard_id is not None else None
+        if group is None or records.hash_keys is not None or lane.alone:
             return False
         count = len(records.datas)
         size = records.size + count * MEMBER_OVERHEAD_BYTES
@@ -232,8 +239,6 @@ class Packer:
         return count
 
     def _predict(self, records: RecordColumns, index: int) -> str | None:
-        if self._shard_map is None:
-            return None
         explicit = records.explicit(index)
         return self._shard_map.predict(self._queues.hash_key(records.keys[index]) if explicit is None else explicit)
 
@@ -242,11 +247,6 @@ class Packer:
         record = group.close()
         if not self._keeps_order:
             record.lanes = []
-        self._launch(batch, record)
-
-    def _launch(self, batch: Batch, record: OutgoingRecord) -> None:
-        for lane in record.lanes:
-            lane.is_blocked = True
         self.add(batch, record)
 
 

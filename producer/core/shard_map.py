@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from shared.hash_key import HashKeyRange
 from shared.limits import HASH_KEY_MAX
@@ -25,14 +25,7 @@ class ShardMap:
         self._open = sorted(pairs, key=lambda pair: pair[0].start)
         self._starts = [pair[0].start for pair in self._open]
         self._open_ids = frozenset(pair[1] for pair in self._open)
-        self._by_lane: dict[tuple[int, int], str | None] = {}  # filled as lanes are asked for
-
-    def _shard_of_lane(self, lane: int, lanes: int) -> str | None:
-        width = (HASH_KEY_MAX + 1) // lanes
-        index = bisect_right(self._starts, lane * width) - 1
-        if index < 0 or self._open[index][0].end < (lane + 1) * width - 1:
-            return None
-        return self._open[index][1]
+        self._of_lanes: dict[int, _ShardsOfLanes] = {}
 
     def predict(self, hash_key: int) -> str | None:
         """Return the open shard that a record with this hash key will go to; None if the map does not know."""
@@ -41,12 +34,16 @@ class ShardMap:
             return None
         return self._open[index][1]
 
-    def predict_lane(self, lane: int, lanes: int) -> str | None:
-        """Return the open shard that takes the whole lane, one of so many; None if a boundary cuts it or is unknown."""
-        place = (lane, lanes)
-        if place not in self._by_lane:
-            self._by_lane[place] = self._shard_of_lane(lane, lanes)
-        return self._by_lane[place]
+    def of_lanes(self, lanes: int) -> Mapping[int, str | None]:
+        """Return, for each of so many lanes, the open shard that takes it whole; None if a boundary cuts it."""
+        if lanes not in self._of_lanes:
+            self._of_lanes[lanes] = _ShardsOfLanes(self, (HASH_KEY_MAX + 1) // lanes)
+        return self._of_lanes[lanes]
+
+    def predict_range(self, start: int, end: int) -> str | None:
+        """Return the open shard that takes all hash keys from `start` to `end`; None if none does, or it is unknown."""
+        shard_id = self.predict(start)
+        return shard_id if shard_id is not None and end <= self._ranges[shard_id].end else None
 
     def range_of(self, shard_id: str) -> HashKeyRange | None:
         """Return the range of a shard, open or closed; None if the map has never heard of it."""
@@ -72,3 +69,18 @@ class ShardMap:
         changed._ranges = self._ranges
         changed._set_open([pair for pair in self._open if pair[1] != shard_id])
         return changed
+
+
+class _ShardsOfLanes(dict[int, str | None]):
+    """Filled as lanes are asked for: in a reshard, many maps follow each other."""
+
+    def __init__(self, shard_map: ShardMap, lane_width: int) -> None:
+        super().__init__()
+        self._shard_map = shard_map
+        self._lane_width = lane_width
+
+    def __missing__(self, lane: int) -> str | None:
+        start = lane * self._lane_width
+        shard_id = self._shard_map.predict_range(start, start + self._lane_width - 1)
+        self[lane] = shard_id
+        return shard_id

@@ -396,5 +396,5 @@ def test_the_map_predicts_what_the_ranges_say(count: int, lanes: int) -> None:
         hash_key = chance.getrandbits(128)
         expected = next(f"s{index}" for index, each in enumerate(ranges) if hash_key in each)
         assert shard_map.predict(hash_key) == expected
-        assert shard_map.predict_lane(lane_of(hash_key, lanes), lanes) in {expected, None}
-    assert (shard_map.predict_lane(0, lanes) is None) == (count > lanes)
+        assert shard_map.of_lanes(lanes)[lane_of(hash_key, lanes)] in {expected, None}
+    assert (shard_map.of_lanes(lanes)[0] is None) == (count > lanes)

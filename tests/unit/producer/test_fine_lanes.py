@@ -242,3 +242,29 @@ def test_full_records_do_not_take_turns() -> None:
     batcher.queues.accept_all([bytes(900)] * len(keys), keys, None)
     batcher.queues.stamp(0.0)
     assert [batcher.take(1.0) is not None for _ in range(5)] == [True] * 5
+
+
+def test_a_request_that_can_not_serve_all_shards_takes_all_that_waits_for_those_it_serves() -> None:
+    """Else each request of a stream with many shards would hold a few events of many lanes, and leave the others."""
+    batcher = Batcher(
+        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
+        keeps_order=True,
+        aggregates=True,
+        aggregate_bytes_max=50 * KIB,
+        batch_records_max=100,
+        batch_bytes_max=4 * MIB,
+        linger_seconds=0.1,
+        backoff=Backoff(0.05, 5),
+    )
+    batcher.queues.divide(FINE_LANES)
+    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(300))))
+    keys = [f"key-{number}" for number in range(9_000)]
+    assert batcher.queues.accept_all([bytes(100)] * len(keys), keys, None) == len(keys)
+    batcher.queues.stamp(0.0)
+    batch = batcher.take(0.1)
+    assert batch is not None
+    assert batch.count == 100
+    served = {record.shard_id for record in batch.records}
+    waiting = [lane.index for lane in batcher.queues.lanes if not lane.is_blocked and lane.records.datas]
+    assert served.isdisjoint(map(batcher.shard_map.of_lanes(FINE_LANES).__getitem__, waiting))
+    assert len(waiting) > 2_000
