@@ -39,6 +39,7 @@ from shared.collector import tune_collector
 from shared.hash_key import FULL_RANGE
 from shared.limits import MIB, PUT_RECORDS_COUNT_MAX
 from shared.ports import Kinesis, RecordSink
+from shared.records import Wire
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 
@@ -52,6 +53,8 @@ CONTENDERS: Final = (
     Contender("aiobotocore", "aiobotocore, orjson", share=0.5),
     Contender("boto3_put", "boto3, json, then put_records x 500", share=0.5),
     Contender("headrace_put", "headrace, then its producer", share=2),
+    Contender("headrace_cbor_put", "headrace, then its producer, both in CBOR", share=2),
+    Contender("headrace_cbor", "headrace, CBOR", share=3),
     Contender("headrace", "headrace", share=3),
 )
 
@@ -92,10 +95,10 @@ async def _aiobotocore(endpoint: str, count: int) -> None:
         meter.report()
 
 
-async def _headrace(endpoint: str, count: int, *, puts: bool) -> None:
+async def _headrace(endpoint: str, count: int, *, puts: bool, wire: Wire) -> None:
     os.environ["AWS_ENDPOINT_URL"] = endpoint
     async with open_aws() as aws, AsyncExitStack() as stack:
-        kinesis = await aws.kinesis()
+        kinesis = await aws.kinesis(wire, wire)
         sinks: dict[str, RecordSink] = {}
         if puts:
             producer = await stack.enter_async_context(_producer(kinesis))
@@ -157,7 +160,8 @@ def _run(options: argparse.Namespace) -> None:
     elif options.run == "aiobotocore":
         asyncio.run(_aiobotocore(options.endpoint, options.events))
     else:
-        asyncio.run(_headrace(options.endpoint, options.events, puts=puts))
+        wire = Wire.CBOR if "_cbor" in options.run else Wire.JSON
+        asyncio.run(_headrace(options.endpoint, options.events, puts=puts, wire=wire))
 
 
 def main() -> None:

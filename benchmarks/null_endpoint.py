@@ -1,7 +1,8 @@
 """A Kinesis endpoint that does nothing: answers are made beforehand, so that a client's own cost is what is measured.
 
 `python -m benchmarks.null_endpoint [--port N] [--shards N] [--write-page FILE]`; it prints its address and runs until
-its standard input ends. `page` is what every GetRecords answers. With more than one shard (1,000 at most), the answer
+its standard input ends. Every GetRecords is answered with the same page, in JSON or in
+CBOR as it was asked. With more than one shard (1,000 at most), the answer
 to PutRecords names the shard that each record belongs to.
 """
 
@@ -19,7 +20,7 @@ from typing import Any, Final
 import cbor2
 import orjson
 
-from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page
+from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page, make_page_cbor
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
 
 _SHARDS_MAX: Final = 1_000  # a page of ListShards
@@ -72,11 +73,18 @@ def _put_answer(shards: Sequence[int]) -> bytes:
     return _answer(b'{"FailedRecordCount":0,"Records":[%b]}' % b",".join(entries))
 
 
+def _answer_cbor(body: bytes) -> bytes:
+    return _answer(body).replace(b"x-amz-json-1.1", b"x-amz-cbor-1.1", 1)
+
+
+def _is_cbor(request: bytes) -> bool:
+    return request.startswith(_CBOR_BODY, request.index(b"\r\n\r\n") + 4)
+
+
 def _put_answer_cbor(count: int) -> bytes:
     """Return the answer for the one shard, to a request in CBOR."""
     entry = {"SequenceNumber": SEQUENCE_NUMBER, "ShardId": _shard_id(0)}
-    body: bytes = cbor2.dumps({"FailedRecordCount": 0, "Records": [entry] * count})
-    return _answer(body).replace(b"x-amz-json-1.1", b"x-amz-cbor-1.1", 1)
+    return _answer_cbor(cbor2.dumps({"FailedRecordCount": 0, "Records": [entry] * count}))
 
 
 class PutAnswers:
@@ -89,7 +97,7 @@ class PutAnswers:
 
     def find(self, request: bytes) -> bytes:
         """Return the answer to a request."""
-        if request.startswith(_CBOR_BODY, request.index(b"\r\n\r\n") + 4):
+        if _is_cbor(request):
             return self._ready_cbor[min(request.count(b"PartitionKey"), _ENTRIES_MAX)]
         if len(self._starts) == 1:
             return self._ready[min(request.count(b'"PartitionKey"'), _ENTRIES_MAX)]
@@ -138,11 +146,13 @@ async def _serve(port: int, shards: int) -> None:
     ranges = even_ranges(shards)
     answers = _control_answers(ranges)
     puts = PutAnswers(ranges)
-    answers[b"GetRecords"] = _answer(make_page())
+    answers[b"GetRecords"], page_cbor = _answer(make_page()), _answer_cbor(make_page_cbor())
 
     def find(operation: bytes, request: bytes) -> bytes:
         if operation == b"PutRecords":
             return puts.find(request)
+        if operation == b"GetRecords" and _is_cbor(request):
+            return page_cbor
         return answers[operation]
 
     loop = asyncio.get_running_loop()

@@ -7,9 +7,12 @@ import json
 import random
 from typing import Any, Final
 
+import cbor2
+
 STREAM: Final = "benchmark"
 SEQUENCE_NUMBER: Final = "49646986683135544286507457936321625675700192471156785154"
 EVENTS: Final = 10_000
+_PAGE_END: Final = {"NextShardIterator": "AAA", "MillisBehindLatest": 1_000}
 _PLACES: Final = (("Washington", "USA"), ("Nantes", "France"), ("Las Vegas", "USA"), ("Zürich", "Switzerland"))
 
 
@@ -43,16 +46,32 @@ def _product(chance: random.Random) -> dict[str, Any]:
     }
 
 
-def make_page() -> bytes:
-    """Return a GetRecords answer with the most records that it can have, one event each."""
-    records = [
+def _make_records() -> list[dict[str, Any]]:
+    return [
         {
             "SequenceNumber": str(int(SEQUENCE_NUMBER) + number),
-            "ApproximateArrivalTimestamp": 1_763_683_200.123 + number / 1_000,
-            "Data": base64.b64encode(json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()).decode(),
+            "ApproximateArrivalTimestamp": (1_763_683_200_123 + number) / 1_000,
+            "Data": json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode(),
             "PartitionKey": event["session_id"],
         }
         for number, event in enumerate(make_events())
     ]
-    page = {"Records": records, "NextShardIterator": "AAA", "MillisBehindLatest": 1_000}
-    return json.dumps(page, separators=(",", ":")).encode()
+
+
+def make_page() -> bytes:
+    """Return a GetRecords answer with the most records that it can have, one event each."""
+    records = [{**record, "Data": base64.b64encode(record["Data"]).decode()} for record in _make_records()]
+    return json.dumps({"Records": records, **_PAGE_END}, separators=(",", ":")).encode()
+
+
+def make_page_cbor() -> bytes:
+    """Return the same in CBOR."""
+    records = [
+        {
+            **record,
+            "ApproximateArrivalTimestamp": cbor2.CBORTag(1, round(record["ApproximateArrivalTimestamp"] * 1_000)),
+        }
+        for record in _make_records()
+    ]
+    page: bytes = cbor2.dumps({"Records": records, **_PAGE_END})
+    return page

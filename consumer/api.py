@@ -85,7 +85,7 @@ class EventConsumer:
         async with AsyncExitStack() as stack:
             if self._kinesis is None or self._leases is None:
                 aws = await stack.enter_async_context(open_aws(call_timeout_seconds=settings.call_timeout_seconds))
-                self._kinesis = self._kinesis or await aws.kinesis()
+                self._kinesis = self._kinesis or await aws.kinesis(reads=settings.read_wire)
                 self._leases = self._leases or await aws.leases(self.app)
                 if settings.fan_out:
                     self._fan_out = self._fan_out or await aws.fan_out(self.stream)

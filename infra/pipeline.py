@@ -107,7 +107,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     check_streams(settings)
     named = name_worker(settings)
     puts = _destination_settings(named.dest_streams)
-    kinesis = await aws.kinesis(puts.wire)
+    kinesis = await aws.kinesis(puts.wire, named.read_wire)
     leases = await aws.leases(named.app, telemetry)
     renewals = await aws.leases(named.app, telemetry, pool="renewals")
     objects = await aws.objects(named.bucket, write_options_of(named)) if named.bucket else None

@@ -10,7 +10,7 @@ from shared.records import PutEntry
 
 CBOR_TYPE: Final = "application/x-amz-cbor-1.1"
 
-_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
+_UNSIGNED, _NEGATIVE, _BYTES, _TEXT, ARRAY, MAP, _TAG, _SIMPLE = range(8)
 _DEPTH_MAX: Final = 16
 _DIRECT: Final = 24  # a number below it stands in the first byte
 _INDEFINITE: Final = 31
@@ -42,13 +42,15 @@ def _text(value: str) -> bytes:
 _DATA: Final = _text("Data")
 _PARTITION_KEY: Final = _text("PartitionKey")
 _HASH_KEY: Final = _text("ExplicitHashKey")
-_RECORD: Final = _head(_MAP, 2) + _DATA
-_RECORD_WITH_HASH_KEY: Final = _head(_MAP, 3) + _DATA
+_RECORD: Final = _head(MAP, 2) + _DATA
+_RECORD_WITH_HASH_KEY: Final = _head(MAP, 3) + _DATA
+_GET_RECORDS: Final = _head(MAP, 2) + _text("ShardIterator")
+_LIMIT: Final = _text("Limit")
 
 
 def put_records_cbor(stream: str, entries: Sequence[PutEntry]) -> bytes:
     """Return the body of a PutRecords request; data go as they are, without base64."""
-    parts = [_head(_MAP, 2), _text("StreamName"), _text(stream), _text("Records"), _head(_ARRAY, len(entries))]
+    parts = [_head(MAP, 2), _text("StreamName"), _text(stream), _text("Records"), _head(ARRAY, len(entries))]
     for data, partition_key, explicit_hash_key in entries:
         parts += (
             _RECORD if explicit_hash_key is None else _RECORD_WITH_HASH_KEY,
@@ -62,6 +64,11 @@ def put_records_cbor(stream: str, entries: Sequence[PutEntry]) -> bytes:
     return b"".join(parts)
 
 
+def get_records_cbor(iterator: str, limit: int) -> bytes:
+    """Return the body of a GetRecords request."""
+    return b"".join((_GET_RECORDS, _text(iterator), _LIMIT, _head(_UNSIGNED, limit)))
+
+
 def decode_cbor(body: bytes) -> Any:
     """Decode one value that fills `body`; MalformedCborError for anything else.
 
@@ -69,7 +76,7 @@ def decode_cbor(body: bytes) -> Any:
     time is the number that Kinesis means: milliseconds.
     """
     try:
-        value, at = _read(body, 0, 0)
+        value, at = read_value(body, 0)
     except (IndexError, struct.error, UnicodeDecodeError, TypeError) as error:
         raise MalformedCborError(type(error).__name__) from None
     if at != len(body):
@@ -78,8 +85,12 @@ def decode_cbor(body: bytes) -> Any:
     return value
 
 
-def _read(body: bytes, at: int, depth: int) -> tuple[Any, int]:
-    """Read a value; return it and where the next one starts."""
+def read_value(body: bytes, at: int, depth: int = 0) -> tuple[Any, int]:
+    """Read a value; return it and where the next one starts.
+
+    Raises MalformedCborError, or what comes of bytes that end too early or are no text: IndexError, struct.error,
+    UnicodeDecodeError, TypeError.
+    """
     if depth > _DEPTH_MAX:
         msg = f"nested deeper than {_DEPTH_MAX}"
         raise MalformedCborError(msg)
@@ -87,8 +98,8 @@ def _read(body: bytes, at: int, depth: int) -> tuple[Any, int]:
     if major == _SIMPLE:
         return _read_simple(body, at + 1, code)
     number, at = _read_number(body, at + 1, code)
-    if major in {_ARRAY, _MAP}:
-        return _read_items(body, at, number, depth, is_map=major == _MAP)
+    if major in {ARRAY, MAP}:
+        return _read_items(body, at, number, depth, is_map=major == MAP)
     if number is None:
         msg = "a text, or bytes, in pieces"
         raise MalformedCborError(msg)
@@ -97,12 +108,31 @@ def _read(body: bytes, at: int, depth: int) -> tuple[Any, int]:
     if major == _NEGATIVE:
         return -1 - number, at
     if major == _TAG:
-        return _read(body, at, depth + 1)
+        return read_value(body, at, depth + 1)
     end = at + number
     if end > len(body):
         raise IndexError
     data = body[at:end]
     return (data.decode() if major == _TEXT else data), end
+
+
+def read_count(body: bytes, at: int, major: int) -> tuple[int | None, int]:
+    """Read how many items an array has, or entries a map; None if its end is marked, as `is_end` tells.
+
+    Errors as in `read_value`.
+    """
+    if body[at] >> 5 != major:
+        msg = f"a value of type {body[at] >> 5} in place of {major}"
+        raise MalformedCborError(msg)
+    count, at = _read_number(body, at + 1, body[at] & 0x1F)
+    if count is not None and count > len(body) - at:  # each item has a byte at least
+        raise IndexError
+    return count, at
+
+
+def is_end(body: bytes, at: int) -> bool:
+    """Whether an array or a map without a length ends here."""
+    return body[at] == _BREAK
 
 
 def _read_number(body: bytes, at: int, code: int) -> tuple[int | None, int]:
@@ -138,7 +168,7 @@ def _read_items(body: bytes, at: int, count: int | None, depth: int, *, is_map: 
         if wanted is None and body[at] == _BREAK:
             at += 1
             break
-        item, at = _read(body, at, depth + 1)
+        item, at = read_value(body, at, depth + 1)
         items.append(item)
     if not is_map:
         return items, at

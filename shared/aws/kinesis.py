@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from shared.aws.cbor import CBOR_TYPE, put_records_cbor
+from shared.aws.cbor import CBOR_TYPE, get_records_cbor, put_records_cbor
+from shared.aws.cbor_page import parse_record_page_cbor
 from shared.aws.direct_call import DirectCall
 from shared.aws.error_map import aws_errors
 from shared.aws.kinesis_wire import parse_put_results, parse_put_results_cbor, put_records_body, put_results, understand
@@ -34,13 +35,14 @@ from shared.records import (
 class KinesisAdapter:
     """Kinesis Data Streams through an aiobotocore client whose own retries are off.
 
-    PutRecords and GetRecords take the direct way once the client's first call has shown it. With `wire` CBOR, so does
-    PutRecords in CBOR; everything else is JSON.
+    PutRecords and GetRecords take the direct way once the client's first call has shown it; then `puts` and `reads`
+    say how they are written. Everything else is JSON.
     """
 
-    def __init__(self, client: Any, wire: Wire = Wire.JSON) -> None:
+    def __init__(self, client: Any, puts: Wire = Wire.JSON, reads: Wire = Wire.JSON) -> None:
         self._client = client
-        self._is_cbor = wire is Wire.CBOR
+        self._puts = puts
+        self._reads = reads
         self._direct_put = DirectCall(client, "PutRecords")
         self._direct_get = DirectCall(client, "GetRecords")
 
@@ -59,7 +61,7 @@ class KinesisAdapter:
             return await self._client.put_records(StreamName=stream, Records=records)
 
         with aws_errors("kinesis", "PutRecords", stream):
-            if direct.is_ready and self._is_cbor:
+            if direct.is_ready and self._puts is Wire.CBOR:
                 return parse_put_results_cbor(await direct.send(put_records_cbor(stream, entries), CBOR_TYPE))
             if direct.is_ready:
                 return parse_put_results(await direct.send(put_records_body(stream, entries)))
@@ -119,6 +121,8 @@ class KinesisAdapter:
             return await self._client.get_records(ShardIterator=iterator, Limit=limit)
 
         with aws_errors("kinesis", "GetRecords", stream):
+            if direct.is_ready and self._reads is Wire.CBOR:
+                return parse_record_page_cbor(await direct.send(get_records_cbor(iterator, limit), CBOR_TYPE))
             if direct.is_ready:
                 return parse_record_page(await direct.send(get_records_body(iterator, limit)))
             is_new = direct.is_possible

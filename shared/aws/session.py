@@ -66,9 +66,9 @@ class Aws:
         )
         self._clients: dict[str, Any] = {}
 
-    async def kinesis(self, wire: Wire = Wire.JSON) -> KinesisAdapter:
-        """Return the Kinesis port; `wire` is how records are put."""
-        return KinesisAdapter(await self._client("kinesis", "stream"), wire)
+    async def kinesis(self, puts: Wire = Wire.JSON, reads: Wire = Wire.JSON) -> KinesisAdapter:
+        """Return the Kinesis port; `puts` and `reads` are how the calls that carry records are written."""
+        return KinesisAdapter(await self._client("kinesis", "stream"), puts, reads)
 
     async def fan_out(self, stream: str) -> FanOutAdapter:
         """Return the port of enhanced fan-out."""

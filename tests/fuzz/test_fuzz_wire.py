@@ -7,11 +7,15 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Final
 
+import cbor2
 import orjson
+from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.aggregation import MAGIC, deaggregate
+from shared.aws.cbor import decode_cbor
+from shared.aws.cbor_page import parse_record_page_cbor
 from shared.aws.lease_item import item_from_lease, lease_from_item
 from shared.errors import InvalidRequestError, MalformedEventError
 from shared.event import EVENT_BYTES_MAX, EventId, decode_event
@@ -56,6 +60,24 @@ LEASE: Final = item_from_lease(
     )
 )
 MARKS: Final = (b"", b"{}", b"[]", b"1", b'{"a":1e308}', b'{"a":"x"}', b'{"a":[1]}', b'{"a":null}', b'{"a":' * 500)
+PAGES: Final = tuple(
+    cbor2.dumps(
+        {
+            "Records": [
+                {
+                    "SequenceNumber": str(10**55 + at),
+                    "ApproximateArrivalTimestamp": cbor2.CBORTag(1, 1_700_000_000_123 + at),
+                    "Data": b"d" * size,
+                    "PartitionKey": f"key-{at}",
+                }
+                for at in range(12)
+            ],
+            "NextShardIterator": "AAA",
+            "MillisBehindLatest": 5,
+        }
+    )
+    for size in (2, 30, 300)
+)
 RANGES: Final = st.none() | st.sampled_from([HashKeyRange(0, HASH_KEY_MAX), HashKeyRange(0, HASH_KEY_MAX // 2)])
 
 
@@ -87,6 +109,21 @@ def test_any_bytes_are_an_event_or_malformed(data: bytes) -> None:
         return
     assert len(data) <= EVENT_BYTES_MAX
     assert decode_event(orjson.dumps(event)) == event
+
+
+@fuzzed
+@given(mutated(PAGES))
+def test_any_bytes_are_a_page_in_cbor_or_unreadable(body: bytes) -> None:
+    """What is read of a run of records is what is read of each by itself; else it is an error that holds none of it."""
+    try:
+        page = parse_record_page_cbor(body)
+    except ResponseParserError as error:
+        check_short(error, 200)
+        return
+    assert [
+        (each["Data"], each["PartitionKey"], int(each["SequenceNumber"]), each.get("ApproximateArrivalTimestamp", 0))
+        for each in decode_cbor(body)["Records"]
+    ] == [(*record[:3], round(record.arrival_timestamp * 1_000)) for record in page.records]
 
 
 @fuzzed

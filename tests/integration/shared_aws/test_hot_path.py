@@ -262,19 +262,82 @@ async def test_refusals_in_cbor_are_the_same_errors(
     assert cbor2.loads(sent)["StreamName"] == "s"
 
 
+_CBOR_PAGE = cbor2.dumps(
+    {
+        "Records": [
+            {
+                "SequenceNumber": "49",
+                "ApproximateArrivalTimestamp": cbor2.CBORTag(1, 1_700_000_000_000),
+                "Data": b"{}",
+                "PartitionKey": "k\u00e4",
+            },
+            {
+                "SequenceNumber": "50",
+                "ApproximateArrivalTimestamp": cbor2.CBORTag(1, 1_700_000_000_123),
+                "Data": b"\xff\xef",
+                "PartitionKey": "k",
+            },
+        ],
+        "NextShardIterator": "AAAB",
+        "MillisBehindLatest": 5,
+        "ChildShards": [
+            {
+                "ShardId": "shardId-000000000002",
+                "ParentShards": ["shardId-000000000000"],
+                "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "9"},
+            }
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, cbor2.dumps({"__type": "ProvisionedThroughputExceededException", "message": "slow"}), "ThrottledError"),
+        (400, cbor2.dumps({"__type": "ExpiredIteratorException", "message": "expired"}), "IteratorExpiredError"),
+        (400, cbor2.dumps({"__type": "com.amazonaws.kinesis#LimitExceededException"}), "ThrottledError"),
+        (400, b'{"__type":"AccessDeniedException","message":"in JSON"}', "AccessDeniedError"),
+        (503, b"", "AmbiguousCallError"),
+        (200, _GET_ANSWER, "AmbiguousCallError"),
+        (200, _CBOR_PAGE[:-1], "AmbiguousCallError"),
+    ],
+)
+async def test_a_page_read_in_cbor_is_that_read_in_json(
+    endpoint: Endpoint, status: int, body: bytes, expected: str
+) -> None:
+    """The first page goes in JSON, those after it in CBOR; a refusal, and what is no page, are the errors they were."""
+    endpoint.body = _GET_ANSWER
+    async with open_aws() as aws:
+        adapter = await aws.kinesis(reads=Wire.CBOR)
+        in_json = await _get(adapter)
+        endpoint.body, endpoint.content_type = _CBOR_PAGE, CBOR_TYPE
+        assert await _get(adapter) == in_json
+        endpoint.status, endpoint.body = status, body
+        with pytest.raises(HeadraceError) as caught:
+            await _get(adapter)
+    assert type(caught.value).__name__ == expected
+    head, _, sent = endpoint.requests[-1].partition(b"\r\n\r\n")
+    assert b"content-type: application/x-amz-cbor-1.1" in head.lower()
+    assert cbor2.loads(sent) == {"ShardIterator": 'AAA/+="x', "Limit": 10_000}
+
+
 async def test_records_put_in_cbor_are_those_put_in_json(aws: Aws, unique: str) -> None:
-    """On the local cloud the first request goes in JSON, those after it in CBOR, and all records read the same."""
+    """On the local cloud the first call goes in JSON, those after it in CBOR, and all records read the same in both."""
     adapter = await aws.kinesis(Wire.CBOR)
     client = adapter._client
     await client.create_stream(StreamName=unique, ShardCount=1)
     await client.get_waiter("stream_exists").wait(StreamName=unique, WaiterConfig={"Delay": 1, "MaxAttempts": 9})
     for _ in range(3):
         assert [each.error_code for each in await adapter.put_records(unique, _ENTRIES)] == [""] * 3
-    iterator = await adapter.get_shard_iterator(unique, "shardId-000000000000", TRIM_HORIZON)
-    page = await adapter.get_records(unique, iterator, 100)
+    reader = await aws.kinesis(reads=Wire.CBOR)
+    iterator = await reader.get_shard_iterator(unique, "shardId-000000000000", TRIM_HORIZON)
+    pages = [await reader.get_records(unique, iterator, 100) for _ in range(2)]  # in JSON, then in CBOR
+    assert reader._direct_get.is_ready
     assert [(entry.data, entry.partition_key) for entry in _ENTRIES * 3] == [
-        (record.data, record.partition_key) for record in page.records
+        (record.data, record.partition_key) for record in pages[1].records
     ]
+    assert pages[0].records == pages[1].records
     with pytest.raises(HeadraceError, match="does not exist"):
         await adapter.put_records(f"{unique}-absent", _ENTRIES)
 
