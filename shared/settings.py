@@ -163,8 +163,7 @@ class ConsumerSettings(BaseSettings):
     )
     read_wire: Wire = Field(
         default=Wire.JSON,
-        description="how records are read: `json`, or `cbor` (a quarter less to receive; aggregates cost a tenth less; "
-        "tried on the local cloud only)",
+        description="how records are read: `json` or `cbor` (a quarter less to receive; tried on the local cloud only)",
     )
     start_from: str = Field(
         default="TRIM_HORIZON", description="where an unread shard starts: TRIM_HORIZON, LATEST or an ISO 8601 time"

@@ -20,6 +20,10 @@ from shared.records import ChildShard, RecordPage, StreamRecord, StreamRecords
 _PIECE_BYTES: Final = 64 * KIB
 _RECORDS: Final = b'"Records":['
 _BETWEEN: Final = b"},{"
+_DATA_NAME: Final = b'"Data"'
+_DATA_FIELD: Final = b'"Data":"'
+_LARGE_HEAD_BYTES: Final = KIB  # within so many, the data of a record begin
+_LARGE_BYTES: Final = 16 * KIB  # of data in base64
 _data, _key, _number, _arrival = map(
     itemgetter, ("Data", "PartitionKey", "SequenceNumber", "ApproximateArrivalTimestamp")
 )
@@ -85,20 +89,61 @@ def _parse(body: bytes) -> tuple[Any, StreamRecords]:
     start = at = body.find(_RECORDS) + len(_RECORDS)
     records = StreamRecords([], [], [], [])
     try:
-        while (stop := body.find(_BETWEEN, at + _PIECE_BYTES)) >= 0:
-            _append(records, orjson.loads(b"[%b}]" % body[at:stop]))
+        while start >= len(_RECORDS):
+            large = _read_large(body, at)
+            if large is not None:
+                record, data, stop = large
+                _append(records, [record], [data])
+            elif (stop := _find_cut(body, at + _PIECE_BYTES)) >= 0:
+                wire = orjson.loads(b"[%b}]" % body[at:stop])
+                _append(records, wire, _decoded(list(map(_data, wire))))
+            else:
+                break
             at = stop + 2
         answer = orjson.loads(body[:start] + body[at:] if records else body)
     except orjson.JSONDecodeError:
         records = StreamRecords([], [], [], [])
         answer = orjson.loads(body)
-    _append(records, answer["Records"])
+    wire = answer["Records"]
+    _append(records, wire, _decoded(list(map(_data, wire))))
     return answer, records
 
 
-def _append(records: StreamRecords, wire: list[Any]) -> None:
+def _find_cut(body: bytes, at: int) -> int:
+    """Return where the next record ends that another one follows, from `at` on; -1 if there is none.
+
+    There is no brace in base64: so the search for one letter is all that most of the bytes cost.
+    """
+    while (at := body.find(b"}", at)) >= 0 and not body.startswith(_BETWEEN, at):
+        at += 1
+    return at
+
+
+def _read_large(body: bytes, at: int) -> tuple[Any, bytes, int] | None:
+    """Return the record at `at` without its data, these, and where it ends, if they are large, as of an aggregate.
+
+    They are decoded where they stand, in a tenth of the time. None if the record is to be read as all others are: it is
+    small, the last one, or there might be more in it than meets the eye.
+    """
+    start = body.find(_DATA_FIELD, at, at + _LARGE_HEAD_BYTES) + len(_DATA_FIELD)
+    if start < len(_DATA_FIELD):
+        return None
+    end = body.find(b'"', start)
+    if end - start < _LARGE_BYTES or not body.startswith(_BETWEEN, stop := body.find(b"}", end)):
+        return None
+    rest = body[at:start] + body[end : stop + 1]
+    if b"\\" in rest or rest.count(_DATA_NAME) != 1:
+        return None
+    try:
+        record, data = orjson.loads(rest), pybase64.b64decode(memoryview(body)[start:end], validate=True)
+        return (record, data, stop) if _data(record) == "" else None
+    except (KeyError, TypeError, ValueError):  # the last one is that of the JSON parser, too
+        return None
+
+
+def _append(records: StreamRecords, wire: list[Any], datas: list[bytes]) -> None:
     """Add records, column by column."""
-    records.datas += _decoded(list(map(_data, wire)))
+    records.datas += datas
     records.keys += map(_key, wire)
     records.numbers += plain_numbers(list(map(_number, wire)))
     try:

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import pytest
@@ -207,9 +207,9 @@ _RECORDS = st.lists(
 )
 
 
-@given(_RECORDS, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 300))
+@given(_RECORDS, st.booleans(), st.booleans(), st.booleans(), st.integers(0, 300), st.integers(0, 300))
 def test_a_page_is_read_alike_in_pieces_and_as_a_whole(
-    records: list[dict[str, Any]], is_first: bool, is_spaced: bool, escapes: bool, piece_bytes: int
+    records: list[dict[str, Any]], is_first: bool, is_spaced: bool, escapes: bool, piece_bytes: int, large_bytes: int
 ) -> None:
     """Wherever the text is cut and however it is written, each record comes once, in order, with its own fields."""
     rest = {"NextShardIterator": "AAA", "ChildShards": [], "MillisBehindLatest": 3}
@@ -227,4 +227,55 @@ def test_a_page_is_read_alike_in_pieces_and_as_a_whole(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record_page, "_PIECE_BYTES", piece_bytes)
+        patch.setattr(record_page, "_LARGE_BYTES", large_bytes)
         assert RecordPage(expected, "AAA", 3) == parse_record_page(body)
+
+
+_LARGE: Final = base64.b64encode(b"a large one" * 9).decode()
+_ODD_RECORDS: Final = (
+    '{"Data":"%s","PartitionKey":"k","SequenceNumber":"1"}',
+    '{"SequenceNumber":"1","PartitionKey":"k","Data":"%s"}',
+    '{"Data":"%s","PartitionKey":"k\\u00e4\\"","SequenceNumber":"1"}',
+    '{"PartitionKey":"\\"Data\\":\\"","Data":"%s","SequenceNumber":"1"}',
+    '{"Data":"%s","PartitionKey":"k},{","SequenceNumber":"1"}',
+    '{"Data":"%s","PartitionKey":"k","SequenceNumber":"1","Data":"e30="}',
+    '{"Data":"e30=","PartitionKey":"k","SequenceNumber":"1","Data":"%s"}',
+    '{"Data":"%s","PartitionKey":"k","SequenceNumber":"1","\\u0044ata":""}',
+    '{"Data":"%s","PartitionKey":"k","SequenceNumber":"1","x":{"Data":"e30="}}',
+    '{"x":{"Data":"%s"},"Data":"e30=","PartitionKey":"k","SequenceNumber":"1"}',
+    '{"Data":"%s" ,"PartitionKey":"k","SequenceNumber":"1"}',
+    '{"Data": "%s","PartitionKey":"k","SequenceNumber":"1"}',
+)
+
+
+@pytest.mark.parametrize("odd", _ODD_RECORDS)
+@pytest.mark.parametrize("data", [_LARGE, _LARGE.replace("=", "\\n="), _LARGE + "\\/\\/8=", "*" + _LARGE, ""])
+@pytest.mark.parametrize("name", ["Records", "Recor"])
+def test_large_data_are_decoded_where_they_stand_only_if_that_is_the_same(
+    odd: str, data: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a record with large data is written, and whatever is odd about them, it is as a JSON parser reads it."""
+    plain = _ODD_RECORDS[0] % _LARGE
+    body = f'{{"{name}":[{plain},{odd % data},{plain}],"Records" :[{odd % data}]}}'
+    if name == "Records":
+        body = f'{{"Records":[{plain},{odd % data},{plain}]}}'
+    monkeypatch.setattr(record_page, "_LARGE_BYTES", 1 << 30)
+    whole = parse_record_page(body.encode())
+    assert len(whole.records) == (3 if name == "Records" else 1)
+    monkeypatch.setattr(record_page, "_LARGE_BYTES", 8)
+    assert parse_record_page(body.encode()) == whole
+
+
+def test_large_data_are_not_parsed_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an aggregate's record, the JSON parser gets to see everything but the data."""
+    body = f'{{"Records":[{",".join([_ODD_RECORDS[0] % _LARGE] * 4)}]}}'.encode()
+    monkeypatch.setattr(record_page, "_LARGE_BYTES", 8)
+    loads, seen = orjson.loads, []
+
+    def count(text: bytes) -> Any:
+        seen.append(len(text))
+        return loads(text)
+
+    monkeypatch.setattr(orjson, "loads", count)
+    assert len(parse_record_page(body).records) == 4
+    assert sum(seen) < len(body) - 3 * len(_LARGE)
