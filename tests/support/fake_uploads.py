@@ -28,12 +28,13 @@ class UploadClient:
         self._begun = 0
         self._options: dict[str, dict[str, Any]] = {}  # upload -> what it was begun with
         self._parts: dict[str, dict[int, bytes]] = {}
-        self._excused: set[str] = set()  # uploads that somebody tried to abort, or could not learn of
+        self._untold: set[str] = set()  # uploads of whose id no answer has brought word
+        self._excused: set[str] = set()  # uploads that somebody tried to abort, or asked for in vain
 
     @property
     def left_open(self) -> list[str]:
         """See the class."""
-        return [each["Key"] for upload, each in self._options.items() if upload not in self._excused]
+        return [each["Key"] for upload, each in self._options.items() if upload not in self._excused | self._untold]
 
     async def put_object(self, **request: Any) -> dict[str, Any]:
         """PutObject."""
@@ -47,11 +48,11 @@ class UploadClient:
             self._begun += 1
             upload = f"upload-{self._begun:06d}"
             self._options[upload], self._parts[upload] = request, {}
-            self._excused.add(upload)
+            self._untold.add(upload)
             return upload
 
         upload = await self.bucket.network.call("objects.create_upload", land)
-        self._excused.discard(upload)
+        self._untold.discard(upload)
         return {"UploadId": upload}
 
     async def upload_part(self, **request: Any) -> dict[str, Any]:

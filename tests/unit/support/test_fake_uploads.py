@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -80,3 +82,26 @@ async def test_an_upload_that_was_aborted_meanwhile_is_tried_again() -> None:
     adapter = ObjectAdapter(Aborted(client.bucket), "bucket", 5, OPTIONS)
     with pytest.raises(AmbiguousCallError, match="aborted"):
         await adapter.put_object("k", b"0123456789", content_type="t")
+
+
+async def test_an_upload_that_was_looked_for_in_vain_stays_excused_when_its_id_comes_late() -> None:
+    """A frozen worker learns of its upload after its successor's only look failed, and dies: nobody could abort it."""
+    network, _, client, _ = made()
+    call, has_landed, is_awake = network.call, asyncio.Event(), asyncio.Event()
+
+    async def call_late(operation: str, land: Callable[[], Any]) -> Any:
+        answer = await call(operation, land)
+        if operation == "objects.create_upload":
+            has_landed.set()
+            await is_awake.wait()
+        return answer
+
+    network.call = call_late  # type: ignore[method-assign] # the same, answered late
+    frozen = asyncio.create_task(client.create_multipart_upload(Key="archive/0"))
+    await has_landed.wait()
+    network.scripts["objects.list_uploads"] = [AmbiguousCallError("no answer")]
+    with pytest.raises(AmbiguousCallError):
+        await client.list_multipart_uploads(Prefix="archive/0")
+    is_awake.set()
+    await frozen
+    assert client.left_open == []
