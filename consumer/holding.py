@@ -209,12 +209,21 @@ class Holdings(Mapping[str, Holding]):
             del self._holdings[holding.shard_id]
 
     async def _note_halt(self, holding: Holding) -> None:
-        """Let an operator see in the row that the shard is halted; the next take makes it untrue."""
-        try:
-            await holding.held.write(LeaseChange(halted_epoch=holding.held.epoch))
-            holding.is_halt_noted = True
-        except HeadraceError as error:
-            self._telemetry.warning("halt_not_noted", shard_id=holding.shard_id, error=type(error).__name__)
+        """Let an operator see in the row that the shard is halted; the next take makes it untrue.
+
+        The flush that the halt cut off may have written meanwhile, or may do so between the look and the note.
+        """
+        for is_last in (False, True):
+            try:
+                await holding.held.look()
+                await holding.held.write(LeaseChange(halted_epoch=holding.held.epoch))
+            except HeadraceError as error:
+                if is_last or not isinstance(error, LeaseLostError):
+                    self._telemetry.warning("halt_not_noted", shard_id=holding.shard_id, error=type(error).__name__)
+                    return
+            else:
+                holding.is_halt_noted = True
+                return
 
     async def release(self, holding: Holding) -> None:
         """Give a lease back, or to its successor; where that fails it expires by itself."""

@@ -109,6 +109,16 @@ class HeldLease:
 
         self.row = await self._retrier.call("lease_write", attempt)
 
+    async def look(self) -> None:
+        """Take the row as it is: a write of ours that was cancelled may have landed; LeaseLostError if it is lost.
+
+        No other write of ours may be wanted any more, as one that is still on its way is refused from the next one on.
+        """
+        row = await self._retrier.call("lease_read", lambda: self._store.read_lease(self.shard_id))
+        if row is None or (row.owner, row.epoch) != (self._owner, self.epoch):
+            raise self._lost(row)
+        self.row = row
+
     async def read_parents(self) -> tuple[Lease, ...]:
         """Return the rows of the shard's parents that are in the table, in the order of the row."""
         found: list[Lease] = []

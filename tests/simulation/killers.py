@@ -79,8 +79,13 @@ def _is_plain(world: World) -> bool:
 
 
 def _condemned(world: World) -> Iterator[bytes]:
+    for letter in dead_letters(world):
+        if letter["errorCode"] == PROCESS_KILLED:
+            yield base64.b64decode(letter["rawData"])
+
+
+def dead_letters(world: World) -> Iterator[dict[str, Any]]:
+    """Yield the dead letters of records that could not be processed."""
     for key, stored in world.objects.objects.items():
         if key.startswith(f"errors/{PROCESSING_FAILED}/"):
-            for letter in events_of(key, stored.body):
-                if letter["errorCode"] == PROCESS_KILLED:
-                    yield base64.b64decode(letter["rawData"])
+            yield from events_of(key, stored.body)

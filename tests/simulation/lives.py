@@ -58,11 +58,10 @@ class WorkerLife:
         self._world = world
         self._name = name
         self._keeps_id = chance.random() < 0.5
-        self._settings = world.consumer_settings
         usage = world.usage
         drawn = draw_producer_settings(chance, usage, is_ordered=usage.keeps_order_in_streams)
         self._producer_settings = without_drain(drawn)
-        self.stop_seconds_max = self._settings.drain_timeout_seconds + _SPARE_SECONDS
+        self.stop_seconds_max = world.consumer_settings.drain_timeout_seconds + _SPARE_SECONDS
 
     async def live(self, machine: Machine, stop: StopSignal) -> None:
         """Run until asked to stop."""
@@ -70,7 +69,7 @@ class WorkerLife:
 
         world = self._world
         name = process_name()
-        settings = self._settings.model_copy(update={"worker_id": self._name if self._keeps_id else name})
+        settings = world.consumer_settings.model_copy(update={"worker_id": self._name if self._keeps_id else name})
         chance = random.Random(world.chance.getrandbits(64))
         telemetry = StoryTelemetry(world.story, name)
         shared: dict[str, Any] = {"kinesis": world.kinesis, "clock": machine, "random": chance, "telemetry": telemetry}

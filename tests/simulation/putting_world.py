@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -18,12 +18,13 @@ from shared.errors import DeliveryFailedError, InvalidRequestError, RecordReject
 from shared.event import EventId
 from shared.lifecycle import StopSignal
 from shared.ports import Delivered
-from shared.records import Distribution, PutEntry
+from shared.records import Distribution, PutEntry, PutResult, Shard
 from shared.settings import ProducerSettings
 from tests.simulation.actor import Actor, Machine
+from tests.simulation.allowance import Allowance
 from tests.simulation.faults import FaultPlan, SimulatedNetwork
 from tests.simulation.library_blows import reshard, strike
-from tests.simulation.loop import WORLD_CONTEXT, SimulationError, SimulationLoop
+from tests.simulation.loop import PROCESS, WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.putting_draw import PuttingUsage
 from tests.simulation.story import Story, StoryTelemetry
 from tests.support.fake_files import FakeFiles
@@ -43,6 +44,22 @@ _BUFFER_BYTES_WITH_REFUSED: Final = 400_000
 
 class _PickyKinesis(FakeKinesis):
     """Refuses every request with a certain kind of record in it, as a service does that finds one of them invalid."""
+
+    allowance: Allowance | None = None  # where it is known what may be sent
+
+    async def list_shards(self, stream: str) -> Sequence[Shard]:
+        """List the shards, and note who knows them now."""
+        found = await super().list_shards(stream)
+        process = PROCESS.get()
+        if self.allowance is not None and process is not None:
+            self.allowance.informed.add(process)
+        return found
+
+    async def put_records(self, stream: str, entries: Sequence[PutEntry]) -> Sequence[PutResult]:
+        """Put a batch, and count it."""
+        if self.allowance is not None:
+            self.allowance.take(entries)
+        return await super().put_records(stream, entries)
 
     def _check_entry(self, stream: FakeStream, entry: PutEntry) -> None:
         super()._check_entry(stream, entry)
@@ -116,6 +133,10 @@ class PuttingWorld:
             for number, disk in enumerate(disks)
         ]
         self._disks = disks
+        share = usage.shard_rate_percent / 100
+        # The parts of a request that was refused for one record are sent at once: they leave a debt.
+        if share and usage.distribution is not Distribution.AUTO and not self.refused_share:
+            self.kinesis.allowance = Allowance(self.loop, self.stream, share)
 
     def run(self) -> list[str]:
         """Live, and return what was broken."""
@@ -259,7 +280,10 @@ class PuttingWorld:
         chance = self.chance
         for actor in self.actors:
             self._at(chance.uniform(0, 2), actor.start)
-        for _ in range(chance.choice([0, 1, 3]) + (_CUT_LANES_RESHARDINGS if self.usage.has_cut_lanes else 0)):
+        reshardings = chance.choice([0, 1, 3]) + (_CUT_LANES_RESHARDINGS if self.usage.has_cut_lanes else 0)
+        if reshardings:
+            self.kinesis.allowance = None  # a producer may not know yet which shard its records go to
+        for _ in range(reshardings):
             self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance)
         for action in ("kill", "kill", "freeze", "stop", "stop", "power"):
             self._at(chance.uniform(0.5, _CHAOS_SECONDS * 1.5), self._strike, action)
@@ -301,6 +325,8 @@ class PuttingWorld:
 
     def _judge(self) -> None:
         self._judge_distribution()
+        if self.kinesis.allowance is not None:
+            self.violations += self.kinesis.allowance.violations[:1]
         seen = list(self._visible())
         refused = self.refused & set(seen)
         if refused:

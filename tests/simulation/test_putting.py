@@ -12,6 +12,7 @@ import pytest
 from producer.core.batcher import Batcher
 from producer.core.bisection import Bisection
 from producer.core.packer import Packer
+from producer.core.rate import ShardRate, ShardRates
 from producer.core.shard_map import ShardMap
 from producer.core.spill_frame import FileHead
 from producer.spill import Spill
@@ -151,10 +152,26 @@ def _lanes_without_an_allowance_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Packer, "free_held", free_held)
 
 
+def _allowance_not_taken(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ShardRates, "take", lambda self, shard_id, size, count=1: None)
+
+
+def _allowance_of_each_call(patch: pytest.MonkeyPatch) -> None:
+    original = ShardRate.refill
+
+    def refill(self: Any, now: float) -> None:
+        original(self, now)
+        self._at -= 0.05  # what is asked for again and again, is credited again and again
+
+    patch.setattr(ShardRate, "refill", refill)
+
+
 # Where a bug shows in rare worlds only, those are looked for.
 _RARE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[PuttingUsage], bool]] = {
     _cut_lanes_not_blocked: lambda usage: usage.has_cut_lanes,
     _whole_lanes_only: lambda usage: usage.has_cut_lanes,
+    _allowance_not_taken: lambda usage: 0 < usage.shard_rate_percent < 100,
+    _allowance_of_each_call: lambda usage: 0 < usage.shard_rate_percent < 100,
 }
 
 
@@ -175,6 +192,8 @@ _RARE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[PuttingUsage], bool]
         _cut_lanes_not_blocked,
         _whole_lanes_only,
         _lanes_without_an_allowance_forgotten,
+        _allowance_not_taken,
+        _allowance_of_each_call,
     ],
 )
 def test_a_planted_bug_of_the_library_producer_is_found(

@@ -27,6 +27,7 @@ from tests.simulation.crash_sites import CrashSites, NamedLeases
 from tests.simulation.draw import SOURCE, Usage, chaos_seconds, draw_consumer_settings
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
 from tests.simulation.fleet import Fleet
+from tests.simulation.halts import Halts
 from tests.simulation.hours import Hours
 from tests.simulation.killers import Killers
 from tests.simulation.ledgers import Ledgers
@@ -103,6 +104,7 @@ class World:
         self.damage = TableDamage(self)
         self.outage = Outage(self)
         self.service_outage = ServiceOutage(self)
+        self.halts = Halts(self)
         if plant is not None:
             plant(self)
 
@@ -178,7 +180,7 @@ class World:
             actor.look_at_stop()
             self.violations += actor.violations
         self.violations += self.ledgers.violations
-        if self.story.counts["product: shard_halted"]:
+        if self.story.counts["product: shard_halted"] and not self.halts.is_there:
             self.violations.append("a shard was halted")
         self.violations += [f"unhandled: {each}" for each in self.loop.failures]
         outcome = Outcome(
@@ -208,6 +210,7 @@ class World:
         self.damage.schedule()
         self.outage.schedule()
         self.service_outage.schedule()
+        self.halts.schedule()
         await asyncio.sleep(self.chaos_seconds)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
@@ -318,6 +321,7 @@ class World:
                 self.violations.append(f"{len(missing)} bad lines are not in the dead letters, e.g. {missing[0]!r}")
         self.violations += self.operator.violations()
         self.violations += self.killers.violations()
+        self.violations += self.halts.violations()
         self.violations += self.hours.violations()
         if self.objects.overwritten:
             self.violations.append(f"{len(self.objects.overwritten)} objects were overwritten")

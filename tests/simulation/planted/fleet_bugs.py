@@ -18,8 +18,9 @@ from consumer.holding import Holdings
 from consumer.lease_table import HeldLease
 from consumer.retention import Retention, ShardRetention
 from consumer.shard_sync import ShardSync
+from consumer.status import ShardState
 from consumer.succession import Succession
-from shared.lease import Lease, LeaseChange, TableRows
+from shared.lease import Checkpoint, Lease, LeaseChange, TableRows
 from tests.simulation import lives
 from tests.simulation.planted.registry import Patch, bug
 
@@ -218,3 +219,26 @@ def tombstone_deleted_before_its_children(patch: Patch) -> None:
         )
 
     patch.setattr(shard_sync, "tombstones_to_delete", tombstones_to_delete)
+
+
+@bug("a halted shard is resumed by its row")
+def resume_not_heard(patch: Patch) -> None:
+    """Look at the pause only."""
+
+    def obey(self: Any, holding: Any, row: Lease, group: Any, *, is_paused: bool) -> None:
+        holding.consumer.pause(is_paused=is_paused)
+
+    patch.setattr(Holdings, "obey", obey)
+
+
+@bug("a shard that was halted is read on from its checkpoint")
+def halted_records_passed_over(patch: Patch) -> None:
+    """Leave out what was read when a halted shard is given back."""
+    original = Holdings.release
+
+    async def release(self: Any, holding: Any) -> None:
+        if holding.consumer.state is ShardState.DRAINING and holding.is_halt_noted and holding.consumer._through:
+            await holding.held.write(LeaseChange(checkpoint=Checkpoint.at(holding.consumer._through)))
+        await original(self, holding)
+
+    patch.setattr(Holdings, "release", release)

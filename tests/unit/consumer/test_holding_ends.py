@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
 from consumer.holding import Holdings
-from consumer.lease_table import HeldLease
+from consumer.lease_table import HeldLease, LeaseTable
+from consumer.retrier import Retrier
 from consumer.status import ShardState
 from shared.errors import ShardHaltedError
-from shared.lease import Lease, LeaseChange
+from shared.lease import Lease, LeaseChange, LeaseExpectation
+from shared.retry import Backoff
 from shared.telemetry import SilentTelemetry
+from tests.support.fake_leases import FakeLeases
 from tests.unit.consumer.small_cloud import SmallCloud, VirtualClock
 
 _SHARD = "shardId-000000000000"
@@ -26,6 +31,9 @@ class _Held:
         self.shard_id = _SHARD
         self.epoch = 1
         self.is_writing = False
+
+    async def look(self) -> None:
+        """See nothing new."""
 
     async def release(self, successor: str | None) -> None:
         """Wait for an answer that does not come."""
@@ -76,3 +84,62 @@ def test_a_lease_that_is_lost_while_its_end_is_written_does_not_bar_its_shard(is
         assert not holdings
 
     cloud.run(story)
+
+
+class _CutOff:
+    """A shard that is halted while a write of its own is under way, which lands."""
+
+    def __init__(self, held: HeldLease, store: FakeLeases) -> None:
+        self.has_ended = self.is_finishing = False
+        self.state = ShardState.READING
+        self._held = held
+        self._store = store
+
+    def enter(self, state: ShardState) -> None:
+        """Go to another state."""
+        self.state = state
+
+    async def run(self) -> None:
+        """Let the row move on without an answer, and be halted."""
+        row = self._held.row
+        change = LeaseChange(version=row.version + 1, write_id="cut off")
+        await self._store.update_lease(row.shard_id, LeaseExpectation(row.owner, row.epoch), change)
+        raise ShardHaltedError("too many records failed", hint="none")
+
+
+@pytest.mark.parametrize("lands_late", [False, True])
+def test_a_halt_that_cuts_off_a_write_is_noted_all_the_same(lands_late: bool) -> None:
+    """Nobody could resume a halted shard whose row does not say so: the write that was cut off has moved the row."""
+    cloud = SmallCloud.make()
+    chance = random.Random(1)
+    table = LeaseTable(
+        cloud.leases, Retrier(Backoff(0.01, 0.01), chance, SilentTelemetry()), worker_id="w", random=chance
+    )
+
+    async def story() -> bool:
+        await table.create(Lease(_SHARD))
+        held = await table.take(cloud.leases.rows[_SHARD])
+        assert held is not None
+        consumer = _CutOff(held, cloud.leases)
+        look = held.look
+
+        async def look_too_early() -> None:
+            await look()
+            held.look = look  # type: ignore[method-assign] # the write lands behind the first look
+            row = cloud.leases.rows[_SHARD]
+            cloud.leases.rows[_SHARD] = replace(row, version=row.version + 1, write_id="late")
+
+        if lands_late:
+            held.look = look_too_early  # type: ignore[method-assign] # see above
+        holdings = Holdings(
+            lambda _: cast("Any", consumer),
+            on_ended=lambda: None,
+            ahead_seconds_max=1.0,
+            clock=VirtualClock(cloud.loop),
+            telemetry=SilentTelemetry(),
+        )
+        async with asyncio.TaskGroup() as group:
+            holdings.start(held, 0.0, group)
+        return cloud.leases.rows[_SHARD].is_halted and holdings[_SHARD].is_halt_noted
+
+    assert cloud.run(story)
