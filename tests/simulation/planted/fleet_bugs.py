@@ -80,11 +80,7 @@ def handed_to_the_absent(patch: Patch) -> None:
     patch.setattr(LeasePlanner, "plan", plan)
 
 
-@bug(
-    "a holding ends with its task, wherever that was cancelled",
-    harmless="a lease that is being given away can't be lost; what is left is the note of a halt, and no world halts a "
-    "shard: tests/unit/consumer/test_holding_ends.py finds it",
-)
+@bug("a holding ends with its task, wherever that was cancelled")
 def lost_holding_kept(patch: Patch) -> None:
     """Keep what was lost while it was released."""
     patch.setattr(Holdings, "_forget", lambda self, holding: None)
