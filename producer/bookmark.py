@@ -18,6 +18,7 @@ from shared.ports import FileIdentity, Files
 
 FINGERPRINT_BYTES_MAX: Final = 256
 _VERSION: Final = 1
+_FINE_VERSION: Final = 2  # of a source with more lanes: a release that knows of 256 only would give other event ids
 _BYTES_MAX: Final = 256 * MIB  # the parser's sessions are in it
 _FILES_MAX: Final = 10_000
 _SOURCE: Final = re.compile(r"[a-z0-9-]{1,28}")
@@ -77,7 +78,7 @@ class Bookmark:
         """Return the stored form: JSON."""
         return orjson.dumps(
             {
-                "version": _VERSION,
+                "version": _FINE_VERSION if self.lanes == FINE_LANES else _VERSION,
                 "source": self.source,
                 "lanes": self.lanes,
                 "generation": self.generation,
@@ -103,7 +104,7 @@ class Bookmark:
             FileMark(_number(generation), _number(device), _number(inode), bytes.fromhex(fingerprint))
             for generation, device, inode, fingerprint in stored["files"][:_FILES_MAX]
         )
-        if stored["version"] != _VERSION or not _SOURCE.fullmatch(stored["source"]):
+        if stored["version"] not in {_VERSION, _FINE_VERSION} or not _SOURCE.fullmatch(stored["source"]):
             msg = "version or source"
             raise ValueError(msg)
         state = base64.b64decode(stored["state"], validate=True)

@@ -268,3 +268,11 @@ def test_a_request_that_can_not_serve_all_shards_takes_all_that_waits_for_those_
     waiting = [lane.index for lane in batcher.queues.lanes if not lane.is_blocked and lane.records.datas]
     assert served.isdisjoint(map(batcher.shard_map.of_lanes(FINE_LANES).__getitem__, waiting))
     assert len(waiting) > 2_000
+
+
+@pytest.mark.parametrize(("lanes", "version"), [(0, 1), (LANES, 1), (FINE_LANES, 2)])
+def test_an_older_release_refuses_a_bookmark_of_4096_lanes_only(lanes: int, version: int) -> None:
+    """It knows version 1, and would take the number of lanes for 256: other event ids, read as new events."""
+    data = Bookmark("abc", lanes=lanes).encode()
+    assert orjson.loads(data)["version"] == version
+    assert Bookmark.decode(data, "path").lanes == lanes
