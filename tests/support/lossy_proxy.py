@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from types import TracebackType
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 _HEAD_BYTES_MAX: Final = 64 * 1024
 _BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 _START_SECONDS_MAX: Final = 10
+_EXPECT: Final = re.compile(rb"expect: *100-continue\r\n", re.IGNORECASE)
 
 
 class Message(NamedTuple):
@@ -32,6 +35,9 @@ class LossyProxy:
     both are probabilities for each request whose operation is in `operations` (empty: for every one). With the
     probability `hold_put`, PutRecords goes nowhere and no answer comes, for as long as the client waits. `requests`,
     `lost_requests`, `held_requests` and `lost_replies` count by operation.
+
+    `strike` is called in that thread with each request that is `coming`, and again once it is `done`: where it answers
+    True, the connection is cut. So it can kill the client at a certain call, before or after that has landed.
     """
 
     def __init__(
@@ -39,10 +45,11 @@ class LossyProxy:
         endpoint_url: str,
         *,
         seed: int,
-        lose_request: float,
-        lose_reply: float,
+        lose_request: float = 0.0,
+        lose_reply: float = 0.0,
         hold_put: float = 0.0,
         operations: frozenset[str] = frozenset(),
+        strike: Callable[[Message, str], bool] | None = None,
     ) -> None:
         parts = urlsplit(endpoint_url)
         self._upstream = (parts.hostname or "127.0.0.1", parts.port or 80)
@@ -51,6 +58,7 @@ class LossyProxy:
         self._lose_reply = lose_reply
         self._hold_put = hold_put
         self._operations = operations
+        self._strike = strike or (lambda _request, _phase: False)
         self.endpoint_url = ""
         self.requests: Counter[str] = Counter()
         self.lost_requests: Counter[str] = Counter()
@@ -121,7 +129,7 @@ class LossyProxy:
         upstream_writer: asyncio.StreamWriter,
     ) -> bool:
         """Carry one request; whether the connection lives on."""
-        request = await read_message(reader)
+        request = await read_message(reader, writer)
         self.requests[request.target] += 1
         fate = self._chance.random() if not self._operations or request.target in self._operations else 1.0
         if fate < self._lose_request:
@@ -132,9 +140,13 @@ class LossyProxy:
             self.held_requests[request.target] += 1
             await reader.read()  # until the client gives up, or is killed
             return False
+        if self._strike(request, "coming"):
+            return False
         upstream_writer.write(request.raw)
         await upstream_writer.drain()
         response = await read_message(upstream_reader)
+        if self._strike(request, "done"):
+            return False
         if held_below <= fate < held_below + self._lose_reply:
             self.lost_replies[request.target] += 1
             return False
@@ -143,9 +155,15 @@ class LossyProxy:
         return not (request.closes or response.closes)
 
 
-async def read_message(reader: asyncio.StreamReader) -> Message:
-    """Read one message whole; IncompleteReadError where the connection ends before it does."""
+async def read_message(reader: asyncio.StreamReader, writer: asyncio.StreamWriter | None = None) -> Message:
+    """Read one message whole; IncompleteReadError where the connection ends before it does.
+
+    A client that asks first whether it may send its body is told so through `writer`, and the service is not asked.
+    """
     head = await reader.readuntil(b"\r\n\r\n")
+    if writer is not None and _EXPECT.search(head):
+        head = _EXPECT.sub(b"", head)
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     headers: dict[bytes, bytes] = {}
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
