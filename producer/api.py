@@ -14,8 +14,9 @@ from typing import Any, Final, NoReturn, Self, cast
 import orjson
 
 from producer.core.hot_keys import ShardHeat
-from producer.core.json_line import SESSION_ID_FIELD
+from producer.core.json_line import SESSION_ID_FIELD, are_bare, event_columns
 from producer.core.ledger import Ledger
+from producer.core.line import EventColumns
 from producer.core.record_columns import Ticket
 from producer.producer import Producer
 from producer.stage import Stage
@@ -242,9 +243,13 @@ def _resolve(future: asyncio.Future[Delivered], outcome: Outcome, _: int = 1, /)
         future.set_exception(RecordRejectedError(f"{outcome.error_code}: {outcome.error_message}"))
 
 
-def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> tuple[list[bytes], list[str]] | None:
+def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> EventColumns | None:
     """Return the events' bytes without the last brace, and partition keys; None if one needs a look of its own."""
-    if {*map(type, events)} != {dict}:
+    kinds = {*map(type, events)}
+    if kinds == {bytes}:
+        texts = cast("Sequence[bytes]", events)
+        return event_columns(texts) if are_bare(texts) else None
+    if kinds != {dict}:
         return None
     rows = cast("Sequence[dict[str, Any]]", events)
     try:
@@ -255,7 +260,7 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> tuple[list[bytes
         return None  # to be told for the event that it is about
     if {*map(type, keys)} != {str} or any(map(dict.__contains__, rows, _EVENT_ID_FIELDS)):
         return None
-    return (datas, keys) if are_modest(datas) else None
+    return EventColumns(datas, keys) if are_modest(datas) else None
 
 
 def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tuple[bytes, str, str | None]:

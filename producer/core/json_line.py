@@ -45,18 +45,11 @@ class JsonLineParser:
 
     def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:
         """Return the events of lines that are nothing else, in a third of the time of `parse`."""
-        if {line[:1] for line in lines} != {b"{"} or {line[-1:] for line in lines} != {b"}"}:
+        if not are_bare(lines):
             lines = list(map(_strip, lines))
             if not all(lines):
                 return None
-        events, malformed = decode_events(lines)
-        if malformed or any(map(dict.__contains__, events, _EVENT_ID_FIELDS)):
-            return None
-        keys: list[Any] = list(map(dict.get, events, _SESSION_ID_FIELDS))
-        if {*map(type, keys)} != {str} or not all(keys) or max(map(len, keys)) > PARTITION_KEY_CHARACTERS_MAX:
-            return None
-        bodies = list(map(bytes.removesuffix, lines, _BRACES))
-        return EventColumns(bodies, keys)
+        return event_columns(lines)
 
     def snapshot(self) -> bytes:
         """Return the empty state."""
@@ -66,6 +59,22 @@ class JsonLineParser:
         """Check that the state is the empty one."""
         if state != _STATE:
             raise unusable_state()
+
+
+def are_bare(texts: Sequence[bytes]) -> bool:
+    """Whether texts that are JSON objects have nothing around them."""
+    return {text[:1] for text in texts} == {b"{"} and {text[-1:] for text in texts} == {b"}"}
+
+
+def event_columns(texts: Sequence[bytes]) -> EventColumns | None:
+    """Return events that need no look of their own; None if one does. If they are JSON objects, they are bare ones."""
+    events, malformed = decode_events(texts)
+    if malformed or any(map(dict.__contains__, events, _EVENT_ID_FIELDS)):
+        return None
+    keys: list[Any] = list(map(dict.get, events, _SESSION_ID_FIELDS))
+    if {*map(type, keys)} != {str} or not all(keys) or max(map(len, keys)) > PARTITION_KEY_CHARACTERS_MAX:
+        return None
+    return EventColumns(list(map(bytes.removesuffix, texts, _BRACES)), keys)
 
 
 def _strip(line: bytes) -> bytes:

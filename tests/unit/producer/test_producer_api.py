@@ -21,6 +21,7 @@ from shared.aggregation import deaggregate
 from shared.errors import (
     AccessDeniedError,
     DeliveryFailedError,
+    HeadraceError,
     MalformedEventError,
     PartitionKeyError,
     ServiceUnavailableError,
@@ -193,6 +194,63 @@ async def test_the_first_event_that_can_not_be_sent_ends_many(bad: Any, error: t
             await producer.put_all([*good[:7], bad, *good[7:]])
         assert producer.ledger.accepted == 7
     assert [each["n"] for each in cloud.events()] == list(range(7))
+
+
+ODD_BYTES = [
+    b' {"session_id": "a"}',
+    b'{"session_id": "a"} ',
+    b'\xef\xbb\xbf{"session_id": "a"}',
+    b'{"session_id": "a", "event_id": "own"}',
+    b'{"session_id": "a", "event_id": ""}',
+    b'{"session_id": "a", "n": %d}' % 2**64,
+    b'{"session_id": "a", "n": NaN}',
+    b'{"session_id": "a", "n": ' + b"[" * 65 + b"]" * 65 + b"}",
+    b'{"session_id": "a", "text": "' + b"x" * 10_000 + b'"}',
+    b'{"session_id": "", "n": 1}',
+    b'{"session_id": 5}',
+    b'{"session_id": "%b"}' % (b"x" * 257),
+    b'{"session_id": "a", "session_id": "b"}',
+    b'{"other": "a"}',
+    b'"session_id"',
+    b"{}",
+    b"",
+]
+
+
+@pytest.mark.parametrize("odd", ODD_BYTES)
+async def test_many_bytes_are_taken_as_one_by_one(odd: bytes) -> None:
+    """What is odd among bytes is taken or refused by the same rules whether events are put together or not."""
+    plain = [b'{"session_id":"s%d","n":%d}' % (number % 5, number) for number in range(40)]
+    events = [*plain[:30], odd, *plain[30:]]
+    seen = []
+    for together in (True, False):
+        cloud = Cloud()
+        refused = None
+        async with cloud.producer() as producer:
+            try:
+                if together:
+                    await producer.put_all(events)
+                else:
+                    for event in events:
+                        await producer.put(event)
+            except HeadraceError as error:
+                refused = type(error), str(error)
+        landed: dict[Any, list[Any]] = {}  # by session: the order of others is nobody's promise
+        for event in cloud.events():
+            is_own = event.pop("event_id") == "own"
+            landed.setdefault(event.get("session_id"), []).append((event, is_own))
+        seen.append((refused, landed))
+    assert seen[0] == seen[1]
+
+
+async def test_many_bytes_keep_nothing_of_the_callers_alive() -> None:
+    """A result of orjson that is kept holds on to 4 KiB: what is queued is a copy."""
+    cloud = Cloud()
+    async with cloud.producer(batch_linger_seconds=60) as producer:
+        event = b'{"session_id":"a","n":1}'
+        references = sys.getrefcount(event)
+        await producer.put_all([event])
+        assert sys.getrefcount(event) == references
 
 
 @pytest.mark.parametrize("count", [0, 1, 256, 300])
