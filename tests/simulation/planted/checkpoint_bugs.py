@@ -67,13 +67,14 @@ def stop_checkpoints_what_was_read(patch: Patch) -> None:
 @bug("SHARD_END is stored after everything before it")
 def shard_end_before_the_last_batch(patch: Patch) -> None:
     """Forget the open batch at the end of a shard."""
-    original = ShardConsumer._end
+    original = ShardConsumer._read
 
-    def end(self: Any, page: RecordPage) -> None:
-        self._open = self._new_batch()
-        original(self, page)
+    async def read(self: Any) -> None:
+        await original(self)
+        if self._has_ended:
+            self._open = self._new_batch()
 
-    patch.setattr(ShardConsumer, "_end", end)
+    patch.setattr(ShardConsumer, "_read", read)
 
 
 @bug("only a page without a next iterator is the end of a shard")
