@@ -86,29 +86,29 @@ class Packer:
             if not is_cut and not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
                 untouched.extend(islice(lanes, position, None))
                 break
-            was_looked_at = self._take_part(batch, groups, lane, whole, is_cut=is_cut)
-            (touched if was_looked_at else untouched).append(lane)
+            waiting = len(lane.records.datas)
+            self._take_part(batch, groups, lane, whole, is_cut=is_cut)
+            (touched if len(lane.records.datas) < waiting else untouched).append(lane)
         for group in groups.values():
             self._close(batch, group)
-        for lane in untouched + touched:  # in this order, so that no lane starves
+        # In this order, so that no lane starves; one that was looked at in vain keeps its place, too.
+        for lane in untouched + touched:
             if not lane.is_blocked:
                 self._queues.make_ready(lane)
 
     def _take_part(
         self, batch: Batch, groups: dict[str, Group], lane: Lane, whole: str | None, *, is_cut: bool
-    ) -> bool:
-        """Move what can be moved of a lane; False if its shard has no aggregate in a request that takes no more."""
+    ) -> None:
+        """Move what can be moved of a lane: nothing if its shard has no aggregate in a request that is cut."""
         shard_id = whole
         if whole is None or lane.records.hash_keys is not None:
             shard_id = self._predict(lane.records, 0)
-        if is_cut and shard_id not in groups:
-            return False
-        if not self._is_held(batch, groups, lane, shard_id, 0):
-            if shard_id is None or not self._aggregates or lane.alone:
-                self._take_singles(batch, len(groups), lane, shard_id, whole)
-            else:
-                self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
-        return True
+        if (is_cut and shard_id not in groups) or self._is_held(batch, groups, lane, shard_id, 0):
+            return
+        if shard_id is None or not self._aggregates or lane.alone:
+            self._take_singles(batch, len(groups), lane, shard_id, whole)
+        else:
+            self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
 
     def _take_plain(self, batch: Batch, lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into a request as it is, where nothing else is asked for; False if that can't be."""

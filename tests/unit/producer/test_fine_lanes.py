@@ -23,7 +23,7 @@ from shared.hash_key import even_ranges, hash_key_of
 from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.lifecycle import StopSignal
 from shared.limits import KIB, MIB
-from shared.records import Shard
+from shared.records import PutResult, Shard
 from shared.retry import Backoff
 from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import SilentTelemetry
@@ -276,3 +276,26 @@ def test_an_older_release_refuses_a_bookmark_of_4096_lanes_only(lanes: int, vers
     data = Bookmark("abc", lanes=lanes).encode()
     assert orjson.loads(data)["version"] == version
     assert Bookmark.decode(data, "path").lanes == lanes
+
+
+def test_a_lane_that_finds_its_shard_full_in_a_cut_request_keeps_its_place() -> None:
+    """Else those behind it overtake it in request after request, while it is the one that finds the aggregate full."""
+    batcher = batcher_of(4, aggregate_bytes_max=2 * KIB, batch_records_max=2, linger_seconds=0.1)
+    by_shard: dict[str | None, dict[int, str]] = {}
+    for key in (f"key-{number}" for number in range(100)):
+        hash_key = hash_key_of(key)
+        by_shard.setdefault(batcher.shard_map.predict(hash_key), {}).setdefault(lane_of(hash_key, LANES), key)
+    first, hot, other = ([*by_shard[shard_id].values()] for shard_id in ("s0", "s1", "s2"))
+    waiting = [first[0], hot[0], hot[1], other[0], hot[2]]
+    served: set[str] = set()
+    for number in range(10):
+        for key in waiting:
+            assert batcher.queues.accept(bytes(1500), key)
+        batcher.queues.stamp(float(number))
+        batch = batcher.take(number + 0.5)
+        assert batch is not None
+        waiting = [key for record in batch.records for key in record.members.keys]
+        results = [PutResult(str(record.shard_id), number) for record in batch.records]
+        batcher.settle(batch, results, number + 0.5, random.Random(1))
+        served.update(waiting)
+    assert served == {first[0], other[0], *hot[:3]}
