@@ -38,7 +38,7 @@ class Reader(Protocol):
         ...
 
     def hurry(self) -> None:
-        """Read without idle pauses from now on."""
+        """Let the idle pause be over."""
         ...
 
     async def aclose(self) -> None:

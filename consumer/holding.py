@@ -182,7 +182,8 @@ class Holdings(Mapping[str, Holding]):
             holding.consumer.enter(ShardState.HALTED)
             self._telemetry.error("shard_halted", shard_id=shard_id, error=str(error), hint=error.hint)
             await self._note_halt(holding)
-            return
+            if holding.consumer.state is ShardState.HALTED:  # else it was stopped meanwhile, to be given away
+                return
         except HeadraceError as error:
             self._telemetry.error("shard_failed", shard_id=shard_id, error=str(error), hint=error.hint)
             self._not_before[shard_id] = self._clock.monotonic() + _RETRY_SHARD_SECONDS

@@ -129,10 +129,11 @@ class ShardConsumer:
 
     def stop(self) -> None:
         """Stop reading; what was delivered is still flushed and checkpointed, and then `run` returns."""
-        self._is_stopping = True
+        is_first, self._is_stopping = not self._is_stopping, True
         if self.state is not ShardState.FINISHED:
             self.enter(ShardState.DRAINING)
-        if self._read_task is not None and not self._is_processing:  # a chunk under way is finished first
+        # A chunk under way is finished first, and so is what the reader writes after the first stop.
+        if is_first and self._read_task is not None and not self._is_processing:
             self._read_task.cancel()
         self._bell.ring()
 

@@ -151,7 +151,7 @@ class ShardReader:
         return page
 
     def hurry(self) -> None:
-        """Wait no longer where nothing comes than anywhere else, from now on."""
+        """Wait no longer for the next page, where nothing comes, than anywhere else."""
         self._pacer.hurry()
         self._bell.ring()
 

@@ -22,6 +22,7 @@ class ReadPacer:
         self._idle_max = max(idle_seconds, pause_seconds)
         self._idle = 0.0
         self._next = 0.0
+        self._next_hurried = 0.0  # the same without what the shard rests because nothing comes
 
     def next_deadline(self) -> float:
         """When the next call may be made, in seconds of the same clock as `now`."""
@@ -41,12 +42,12 @@ class ReadPacer:
             self._idle = min(self._idle_max, max(self._pause, self._idle * _IDLE_GROWTH))
             pause = self._idle
         self._next = now + max(pause, page_bytes / SHARD_READ_BYTES_PER_SECOND if self._pause else 0.0)
+        self._next_hurried = self._next - max(0.0, self._idle - self._pause)
 
     def hurry(self) -> None:
-        """Let the idle pause be no longer than any other, the one under way included."""
-        self._next -= max(0.0, self._idle - self._pause)
-        self._idle, self._idle_max = 0.0, self._pause
+        """Let the idle pause under way be no longer than any other, and those that follow grow anew."""
+        self._next, self._idle = self._next_hurried, 0.0
 
     def take_throttle(self, now: float, delay: float) -> None:
         """Take note of a refused call: other readers of the shard count against its limits, too."""
-        self._next = now + max(delay, self._pause, 1 / SHARD_READ_CALLS_PER_SECOND)
+        self._next = self._next_hurried = now + max(delay, self._pause, 1 / SHARD_READ_CALLS_PER_SECOND)

@@ -188,6 +188,23 @@ def test_pacer_keeps_the_services_limits() -> None:
     assert pacer.next_deadline() == pytest.approx(30.2)
 
 
+def test_a_hurry_ends_the_idle_pause_under_way_and_no_other() -> None:
+    """A shard whose hand-over is called off is idle again, and leaves others their calls; so does a throttled one."""
+    pacer = ReadPacer(pause_seconds=0.2, idle_seconds=1.0)
+    for _ in range(4):
+        pacer.take_page(10.0, page_bytes=0, record_count=0, behind_milliseconds=0)
+    pacer.hurry()
+    assert pacer.next_deadline() == pytest.approx(10.2)
+    pauses = []
+    for _ in range(4):
+        pacer.take_page(20.0, page_bytes=0, record_count=0, behind_milliseconds=0)
+        pauses.append(pacer.next_deadline() - 20.0)
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.0])
+    pacer.take_throttle(30.0, 0.5)
+    pacer.hurry()
+    assert pacer.next_deadline() == pytest.approx(30.5)
+
+
 def batch_of(size: int, records: int) -> Batch:
     """Return a batch opened at 0 with `size` bytes of lines."""
     batch = Batch(0.0, keeps_lines=True)

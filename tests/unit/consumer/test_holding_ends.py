@@ -143,3 +143,58 @@ def test_a_halt_that_cuts_off_a_write_is_noted_all_the_same(lands_late: bool) ->
         return cloud.leases.rows[_SHARD].is_halted and holdings[_SHARD].is_halt_noted
 
     assert cloud.run(story)
+
+
+class _SlowNote(_Held):
+    """A lease that takes its time until it is noted that its shard is halted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released_to: list[str | None] = []
+
+    async def release(self, successor: str | None) -> None:
+        """Keep to whom."""
+        self.released_to.append(successor)
+
+    async def write(self, change: LeaseChange) -> None:
+        """Take a while."""
+        assert change.halted_epoch == self.epoch
+        self.is_writing = True
+        await asyncio.sleep(10)
+
+
+class _Stoppable(_Consumer):
+    """A shard that is halted, with nothing to store."""
+
+    async def store_ahead(self) -> None:
+        """Store nothing."""
+
+    def stop(self) -> None:
+        """Do what a shard consumer does."""
+        self.enter(ShardState.DRAINING)
+
+
+@pytest.mark.parametrize("successor", [None, "w-2"])
+def test_a_shard_that_is_stopped_while_its_halt_is_noted_is_given_away(successor: str | None) -> None:
+    """Whoever asks for it at that moment gets it, and a worker that leaves gives it back: else it has to expire."""
+    cloud, held = SmallCloud.make(), _SlowNote()
+
+    async def story() -> None:
+        holdings = Holdings(
+            lambda _: cast("Any", _Stoppable(is_halted=True)),
+            on_ended=lambda: None,
+            ahead_seconds_max=1.0,
+            clock=VirtualClock(cloud.loop),
+            telemetry=SilentTelemetry(),
+        )
+        async with asyncio.TaskGroup() as group:
+            holdings.start(cast("HeldLease", held), 0.0, group)
+            await cloud.until(lambda: held.is_writing)
+            if successor is None:
+                holdings[_SHARD].consumer.stop()
+            else:
+                holdings.hand_over(holdings[_SHARD], successor, group)
+        assert not holdings
+
+    cloud.run(story)
+    assert held.released_to == [successor]

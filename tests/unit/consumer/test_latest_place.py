@@ -66,6 +66,26 @@ def test_a_worker_that_is_stopped_before_its_first_page_leaves_its_place() -> No
     assert [event["n"] for event in cloud.stored()] == [0, 1, 2]
 
 
+def test_a_shard_that_is_stopped_again_before_its_first_page_leaves_its_place() -> None:
+    """A worker that leaves stops what it hands over, too: the write of its place is not cut off by that."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await asyncio.sleep(60)
+        worker = cloud.worker(start_from="LATEST")
+        stop, task, _ = cloud.start(worker)
+        cloud.network.delay = lambda: 1.0 if cloud.network.calls[-1] == "kinesis.get_records" else 0.003
+        await cloud.until(lambda: "kinesis.get_records" in cloud.network.calls)
+        cloud.network.delay = lambda: 0.5 if cloud.network.calls[-1] == "leases.update" else 0.003
+        consumer = worker._holdings[FIRST].consumer  # what is handed over is stopped before the rest
+        consumer.stop()
+        stop.set()
+        await task
+        assert cloud.leases.rows[FIRST].start_timestamp is not None
+
+    cloud.run(story)
+
+
 @pytest.mark.parametrize("pushed", [False, True])
 def test_a_time_that_is_yet_to_come_holds_nothing_up(pushed: bool) -> None:
     """A worker whose clock had jumped ahead leaves a time that the service refuses: the next begins at LATEST."""
