@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
+from itertools import accumulate, chain, repeat
 from typing import Any, Final
 
 import orjson
@@ -82,21 +83,26 @@ def decode_events(datas: Sequence[bytes]) -> tuple[list[dict[str, Any]], dict[in
         events = list(map(orjson.loads, datas))
     except orjson.JSONDecodeError:
         return _decode_each(datas)
-    digits = b"".join(datas).translate(DIGITS_AS_ZEROS)
-    # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
-    if {*map(type, events)} <= {dict} and (digits.rfind(DIGIT_RUN) < 0 or all(map(has_small_integers, datas))):
+    if {*map(type, events)} <= {dict} and have_small_integers(datas):
         return events, {}
     return _decode_each(datas)
 
 
-def has_small_integers(data: bytes) -> bool:
-    """Whether no integer of a JSON text is beyond 64 bits."""
-    if DIGIT_RUN not in data.translate(DIGITS_AS_ZEROS):
-        return True
-    try:
-        _check_integers(data)
-    except MalformedEventError:
-        return False
+def have_small_integers(datas: Sequence[bytes]) -> bool:
+    """Whether no integer of some JSON objects is beyond 64 bits; looks at those only that have as many digits in a row.
+
+    A session id of hex digits may have them.
+    """
+    digits = b"".join(datas).translate(DIGITS_AS_ZEROS)
+    place = digits.rfind(DIGIT_RUN)  # from the end, as that search skips what can't be a part of it
+    starts = list(accumulate(map(len, datas), initial=0)) if place >= 0 else []
+    while place >= 0:
+        index = bisect_right(starts, place) - 1
+        try:
+            _check_integers(datas[index])
+        except MalformedEventError:
+            return False
+        place = digits.rfind(DIGIT_RUN, 0, starts[index])
     return True
 
 

@@ -9,7 +9,7 @@ import orjson
 
 from consumer.core.totals import TotalsColumns, plain_totals
 from shared.errors import MalformedEventError
-from shared.event import DIGIT_RUN, DIGITS_AS_ZEROS, SHORT_BYTES, are_modest, decode_events, has_small_integers
+from shared.event import DIGIT_RUN, DIGITS_AS_ZEROS, SHORT_BYTES, are_modest, decode_events, have_small_integers
 from shared.limits import EVENT_DEPTH_MAX
 
 _OPENINGS: Final = b"[{"
@@ -60,8 +60,7 @@ def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
     text = b"".join(datas)
     found = survey(text, events)
     digits = text.translate(DIGITS_AS_ZEROS, _OPENINGS)
-    # The search from the end skips what can't be a part of it. A session id of hex digits may hold such a run.
-    if digits.rfind(DIGIT_RUN) >= 0 and not all(map(has_small_integers, datas)):
+    if digits.rfind(DIGIT_RUN) >= 0 and not have_small_integers(datas):
         return None
     is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
     if not is_flat and not ({*map(type, events)} <= {dict} and are_modest(datas)):
