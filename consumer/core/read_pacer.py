@@ -23,6 +23,7 @@ class ReadPacer:
         self._idle = 0.0
         self._next = 0.0
         self._next_hurried = 0.0  # the same without what the shard rests because nothing comes
+        self._owed = 0.0  # the pause that was left out behind a probe
 
     def next_deadline(self) -> float:
         """When the next call may be made, in seconds of the same clock as `now`."""
@@ -33,14 +34,14 @@ class ReadPacer:
     ) -> None:
         """Take note of an answer; an empty one at the tip lets the pause grow up to the idle pause.
 
-        A probe, which asked for a single record, is followed at once by a call that asks for what there is.
+        A probe, which asked for a single record, is followed at once by a call that asks for what there is; the pause
+        behind that one is for both.
         """
-        if record_count or behind_milliseconds:
-            self._idle = 0.0
-            pause = 0.0 if is_probe else self._pause
-        else:
-            self._idle = min(self._idle_max, max(self._pause, self._idle * _IDLE_GROWTH))
-            pause = self._idle
+        is_idle = not record_count and not behind_milliseconds
+        self._idle = min(self._idle_max, max(self._pause, self._idle * _IDLE_GROWTH)) if is_idle else 0.0
+        pause, self._owed = max(self._pause, self._idle) + self._owed, 0.0
+        if is_probe and not is_idle:
+            pause, self._owed = 0.0, pause
         self._next = now + max(pause, page_bytes / SHARD_READ_BYTES_PER_SECOND if self._pause else 0.0)
         self._next_hurried = self._next - max(0.0, self._idle - self._pause)
 

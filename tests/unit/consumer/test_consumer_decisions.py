@@ -188,6 +188,16 @@ def test_pacer_keeps_the_services_limits() -> None:
     assert pacer.next_deadline() == pytest.approx(30.2)
 
 
+def test_a_probe_and_the_call_behind_it_are_two_of_five_a_second() -> None:
+    """The service counts both, so that the pause behind them is that of two calls."""
+    pacer = ReadPacer(pause_seconds=0.2, idle_seconds=1.0)
+    pauses = []
+    for is_probe in (True, False, False):
+        pacer.take_page(10.0, page_bytes=0, record_count=1, behind_milliseconds=0, is_probe=is_probe)
+        pauses.append(pacer.next_deadline() - 10.0)
+    assert pauses == pytest.approx([0.0, 0.4, 0.2])
+
+
 def test_a_hurry_ends_the_idle_pause_under_way_and_no_other() -> None:
     """A shard whose hand-over is called off is idle again, and leaves others their calls; so does a throttled one."""
     pacer = ReadPacer(pause_seconds=0.2, idle_seconds=1.0)
