@@ -31,6 +31,7 @@ from consumer.core.route import Router
 from consumer.core.transform import Transform
 from consumer.delivery import Delivery
 from consumer.status import Counters
+from infra.pipeline import destination_settings
 from producer.producer import Producer
 from shared.allocator import tune_allocator
 from shared.aws.session import open_aws
@@ -40,7 +41,6 @@ from shared.hash_key import FULL_RANGE
 from shared.limits import MIB, PUT_RECORDS_COUNT_MAX
 from shared.ports import Kinesis, RecordSink
 from shared.records import Wire
-from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 
 _EVENTS_PER_RUN: Final = 100_000
@@ -115,7 +115,7 @@ async def _headrace(endpoint: str, count: int, *, puts: bool, wire: Wire) -> Non
 
 def _producer(kinesis: Kinesis) -> Producer:
     # The endpoint's stream has one shard, whose rate would be the measure.
-    settings = ProducerSettings(shard_rate_percent=0)
+    settings = destination_settings({"USA": STREAM}).model_copy(update={"shard_rate_percent": 0})
     return Producer(
         STREAM,
         kinesis=kinesis,

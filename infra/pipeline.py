@@ -14,6 +14,7 @@ from shared.aws.objects import WriteOptions
 from shared.aws.session import Aws
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
+from shared.limits import DESTINATION_AGGREGATE_BYTES_MAX_DEFAULT
 from shared.ports import RecordSink, Telemetry
 from shared.settings import (
     STREAM_NAME_PATTERN,
@@ -38,7 +39,8 @@ def name_worker(settings: ConsumerSettings) -> ConsumerSettings:
     return settings.model_copy(update={"worker_id": f"{host}-{secrets.token_hex(4)}"})
 
 
-def _destination_settings(destinations: Mapping[str, str]) -> ProducerSettings:
+def destination_settings(destinations: Mapping[str, str]) -> ProducerSettings:
+    """Return the settings of the producers of destination streams; ConfigurationError for ordering `none`."""
     settings = load_settings(ProducerSettings)
     if destinations and settings.ordering is Ordering.NONE:
         raise ConfigurationError(
@@ -46,6 +48,8 @@ def _destination_settings(destinations: Mapping[str, str]) -> ProducerSettings:
             "take what arrives out of order for repetitions",
             hint="Leave it out where a consumer runs",
         )
+    if "aggregate_bytes_max" not in settings.model_fields_set:
+        return settings.model_copy(update={"aggregate_bytes_max": DESTINATION_AGGREGATE_BYTES_MAX_DEFAULT})
     return settings
 
 
@@ -106,7 +110,7 @@ async def open_worker(aws: Aws, settings: ConsumerSettings, telemetry: Telemetry
     """
     check_streams(settings)
     named = name_worker(settings)
-    puts = _destination_settings(named.dest_streams)
+    puts = destination_settings(named.dest_streams)
     kinesis = await aws.kinesis(puts.wire, named.read_wire)
     leases = await aws.leases(named.app, telemetry)
     renewals = await aws.leases(named.app, telemetry, pool="renewals")

@@ -40,6 +40,7 @@ HASH_KEY_MAX: Final = 2**128 - 1
 
 # KPL aggregation (KPL's defaults; a decoder accepts more).
 AGGREGATE_BYTES_MAX_DEFAULT: Final = 50 * KIB
+DESTINATION_AGGREGATE_BYTES_MAX_DEFAULT: Final = 128 * KIB  # as many enriched events as others in the default
 AGGREGATE_RECORDS_MAX: Final = 10_000
 AGGREGATE_RECORDS_DECODED_MAX: Final = 200_000  # a member takes 6 bytes at least: more than 1 MiB can hold
 

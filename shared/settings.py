@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from shared.errors import ConfigurationError
 from shared.limits import (
     AGGREGATE_BYTES_MAX_DEFAULT,
+    DESTINATION_AGGREGATE_BYTES_MAX_DEFAULT,
     GET_RECORDS_COUNT_MAX,
     KIB,
     LINE_BYTES_MAX,
@@ -88,7 +89,8 @@ class ProducerSettings(BaseSettings):
         default=AGGREGATE_BYTES_MAX_DEFAULT,
         ge=1 * KIB,
         le=RECORD_BYTES_MAX_DEFAULT,
-        description="size of an aggregate, bytes",
+        description=f"size of an aggregate, bytes; {DESTINATION_AGGREGATE_BYTES_MAX_DEFAULT:,} in a consumer's "
+        "destination streams, unless set",
     )
     batch_records_max: int = Field(
         default=PUT_RECORDS_COUNT_MAX, ge=1, le=PUT_RECORDS_COUNT_MAX, description="stream records per PutRecords call"
