@@ -12,6 +12,7 @@ from consumer.core.retention_watch import RetentionWatch
 from shared.errors import ThrottledError
 from shared.lease import LeaseChange, LeaseExpectation
 from shared.records import Position, StreamRecord
+from shared.telemetry import SilentTelemetry
 from tests.unit.consumer.small_cloud import SOURCE, SmallCloud
 
 FIRST = "shardId-000000000000"
@@ -276,3 +277,46 @@ def test_a_pause_longer_than_the_retention_period_is_a_gap() -> None:
     cloud.run(story)
     assert len(gaps_of(cloud)) == 1
     assert sorted(event["n"] for event in cloud.stored()) == [0, 1, 2, 3, 4, 7, 8, 9]
+
+
+class _Gauges(SilentTelemetry):
+    """Keeps the headroom that was told last, and the alarms, by shard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.headroom: dict[str, float] = {}
+        self.alarms: list[str] = []
+
+    def gauge(self, metric: str, value: float, **labels: str) -> None:
+        """Keep the headroom."""
+        if metric == "retention_headroom_seconds":
+            self.headroom[labels["shard_id"]] = value
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """Keep an alarm."""
+        if event == "retention_headroom_low":
+            self.alarms.append(fields["shard_id"])
+
+
+def test_headroom_is_told_per_shard_and_an_alarm_comes_before_anything_is_trimmed() -> None:
+    """Of two shards the one that nobody reads runs short: its gauge falls, and it alone is warned of, at half."""
+    cloud = SmallCloud.make(2)
+    telemetry = cloud.telemetry = _Gauges()
+
+    async def story() -> None:
+        stop, task, _ = cloud.start(cloud.worker(lease_duration_seconds=30, shard_sync_seconds=10))
+        await cloud.until(lambda: len(cloud.leases.rows) == 2)
+        await cloud.leases.update_lease(FIRST, LeaseExpectation(), LeaseChange(is_paused=True))
+        await asyncio.sleep(15)
+        await cloud.put_numbered(0, 20)
+        await asyncio.sleep(0.45 * DAY)
+        assert not telemetry.alarms
+        await asyncio.sleep(0.1 * DAY)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert telemetry.alarms == [FIRST]
+    assert telemetry.headroom[FIRST] == pytest.approx(0.45 * DAY, abs=60)
+    assert telemetry.headroom["shardId-000000000001"] == pytest.approx(DAY, abs=60)
+    assert not gaps_of(cloud)
