@@ -231,14 +231,14 @@ class Holdings(Mapping[str, Holding]):
         holding.is_released = True
         try:
             async with asyncio.timeout(_RELEASE_SECONDS_MAX):
-                await holding.held.release(holding.successor)
+                is_handed_over = await holding.held.release(holding.successor)
         except (HeadraceError, TimeoutError) as error:
             self._telemetry.warning("lease_not_released", shard_id=holding.shard_id, error=type(error).__name__)
             return
-        if holding.successor is None:
-            self._telemetry.info("lease_released", shard_id=holding.shard_id)
-        else:
+        if is_handed_over:
             self._telemetry.info("lease_handed_over", shard_id=holding.shard_id, successor=holding.successor)
+        else:
+            self._telemetry.info("lease_released", shard_id=holding.shard_id)
 
     async def abandon(self) -> None:
         """Cancel the shards that did not finish their drain, and give back every lease that is still held."""

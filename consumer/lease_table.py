@@ -128,12 +128,12 @@ class HeldLease:
                 found.append(row)
         return tuple(found)
 
-    async def release(self, successor: str | None = None) -> None:
+    async def release(self, successor: str | None = None) -> bool:
         """Give the lease back, or to `successor`, retrying until it landed; LeaseLostError if it is somebody else's.
 
         Not conditional on the version: a data write of ours that was given up may still have landed. One that lands
         later is refused, because the row has another owner or none. An orderly end is no failed attempt at a record.
-        A successor that asks no longer would not read: then the lease is free.
+        A successor that asks no longer would not read: then the lease is free. Returns whether the successor has it.
         """
         write_id = self._write_ids.draw()
         expectation = LeaseExpectation(owner=self._owner, epoch=self.epoch)
@@ -158,8 +158,9 @@ class HeldLease:
                 return not is_withdrawn
             return True
 
-        if not await self._retrier.call("lease_release", attempt):
-            await self.release()
+        if await self._retrier.call("lease_release", attempt):
+            return successor is not None
+        return await self.release()
 
     def _news(self) -> LeaseChange:
         """Return what a write that touches no data takes along, so that it costs no write of its own."""

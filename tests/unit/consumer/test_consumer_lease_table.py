@@ -178,7 +178,7 @@ async def test_a_successor_that_asks_no_longer_is_given_nothing() -> None:
     other, _ = make(2, "other", store)
     await other.ask(store.rows["a"])
     await other.withdraw(store.rows["a"])
-    await held.release("other")
+    assert not await held.release("other")
     assert (store.rows["a"].owner, store.rows["a"].epoch) == (None, 1)
 
 
@@ -189,5 +189,5 @@ async def test_a_hand_over_whose_reply_was_lost_is_recognised() -> None:
     other, _ = make(2, "other", store)
     await other.ask(store.rows["a"])
     script(store, Lost(AmbiguousCallError("no answer")), None)
-    await held.release("other")
+    assert await held.release("other")
     assert (store.rows["a"].owner, store.rows["a"].epoch) == ("other", 2)

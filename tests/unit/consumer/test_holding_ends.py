@@ -35,10 +35,11 @@ class _Held:
     async def look(self) -> None:
         """See nothing new."""
 
-    async def release(self, successor: str | None) -> None:
+    async def release(self, successor: str | None) -> bool:
         """Wait for an answer that does not come."""
         self.is_writing = True
         await asyncio.sleep(1000)
+        return successor is not None
 
     async def write(self, change: LeaseChange) -> None:
         """Wait for an answer that does not come."""
@@ -152,9 +153,10 @@ class _SlowNote(_Held):
         super().__init__()
         self.released_to: list[str | None] = []
 
-    async def release(self, successor: str | None) -> None:
+    async def release(self, successor: str | None) -> bool:
         """Keep to whom."""
         self.released_to.append(successor)
+        return successor is not None
 
     async def write(self, change: LeaseChange) -> None:
         """Take a while."""
