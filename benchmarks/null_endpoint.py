@@ -20,7 +20,7 @@ from typing import Any, Final
 import cbor2
 import orjson
 
-from benchmarks.sample import SEQUENCE_NUMBER, STREAM, make_page, make_page_cbor
+from benchmarks.sample import PAGE_END, SEQUENCE_NUMBER, STREAM, make_page, make_records
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
 
 _SHARDS_MAX: Final = 1_000  # a page of ListShards
@@ -87,6 +87,13 @@ def _put_answer_cbor(count: int) -> bytes:
     return _answer_cbor(cbor2.dumps({"FailedRecordCount": 0, "Records": [entry] * count}))
 
 
+def _make_page_cbor() -> bytes:
+    arrival = "ApproximateArrivalTimestamp"
+    records = [{**each, arrival: cbor2.CBORTag(1, round(each[arrival] * 1_000))} for each in make_records()]
+    page: bytes = cbor2.dumps({"Records": records, **PAGE_END})
+    return page
+
+
 class PutAnswers:
     """Answers to PutRecords: made beforehand for one shard, with a look at each record's hash key for more."""
 
@@ -146,7 +153,7 @@ async def _serve(port: int, shards: int) -> None:
     ranges = even_ranges(shards)
     answers = _control_answers(ranges)
     puts = PutAnswers(ranges)
-    answers[b"GetRecords"], page_cbor = _answer(make_page()), _answer_cbor(make_page_cbor())
+    answers[b"GetRecords"], page_cbor = _answer(make_page()), _answer_cbor(_make_page_cbor())
 
     def find(operation: bytes, request: bytes) -> bytes:
         if operation == b"PutRecords":

@@ -7,12 +7,10 @@ import json
 import random
 from typing import Any, Final
 
-import cbor2
-
 STREAM: Final = "benchmark"
 SEQUENCE_NUMBER: Final = "49646986683135544286507457936321625675700192471156785154"
 EVENTS: Final = 10_000
-_PAGE_END: Final = {"NextShardIterator": "AAA", "MillisBehindLatest": 1_000}
+PAGE_END: Final = {"NextShardIterator": "AAA", "MillisBehindLatest": 1_000}
 _PLACES: Final = (("Washington", "USA"), ("Nantes", "France"), ("Las Vegas", "USA"), ("Zürich", "Switzerland"))
 
 
@@ -46,7 +44,8 @@ def _product(chance: random.Random) -> dict[str, Any]:
     }
 
 
-def _make_records() -> list[dict[str, Any]]:
+def make_records() -> list[dict[str, Any]]:
+    """Return the records of a page, the most that it can have, one event each; times in seconds, data as they are."""
     return [
         {
             "SequenceNumber": str(int(SEQUENCE_NUMBER) + number),
@@ -59,19 +58,6 @@ def _make_records() -> list[dict[str, Any]]:
 
 
 def make_page() -> bytes:
-    """Return a GetRecords answer with the most records that it can have, one event each."""
-    records = [{**record, "Data": base64.b64encode(record["Data"]).decode()} for record in _make_records()]
-    return json.dumps({"Records": records, **_PAGE_END}, separators=(",", ":")).encode()
-
-
-def make_page_cbor() -> bytes:
-    """Return the same in CBOR."""
-    records = [
-        {
-            **record,
-            "ApproximateArrivalTimestamp": cbor2.CBORTag(1, round(record["ApproximateArrivalTimestamp"] * 1_000)),
-        }
-        for record in _make_records()
-    ]
-    page: bytes = cbor2.dumps({"Records": records, **_PAGE_END})
-    return page
+    """Return the records of `make_records` as a GetRecords answer."""
+    records = [{**record, "Data": base64.b64encode(record["Data"]).decode()} for record in make_records()]
+    return json.dumps({"Records": records, **PAGE_END}, separators=(",", ":")).encode()
