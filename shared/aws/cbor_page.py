@@ -188,10 +188,11 @@ def _read_run(
 
     And where the next record begins, whose head was seen. At most `left` records are there.
     """
-    rows, datas, starts = _rows(body, data_end, layout, _RUN_RECORDS if left is None else min(left - 1, _RUN_RECORDS))
+    rows, datas, end = _rows(body, data_end, layout, _RUN_RECORDS if left is None else min(left - 1, _RUN_RECORDS))
     columns = list(zip(*rows, strict=True))
     if tuple({*column} for column in columns[2:7:2]) != tuple({each} for each in layout.texts):
-        rows = list(takewhile(lambda row: row[2:7:2] == layout.texts, rows))
+        alike = sum(1 for _ in takewhile(lambda row: row[2:7:2] == layout.texts, rows))
+        rows, datas, end = _rows(body, data_end, layout, alike)
         columns = list(zip(*rows, strict=True))
     if not rows:
         return None
@@ -200,22 +201,22 @@ def _read_run(
     numbers = _texts(one if layout.is_number_first else two)
     arrivals = [each / _MILLISECONDS for each in (two if layout.is_number_first else one)]
     records = StreamRecords(
-        [data, *datas[: len(rows) - 1]],
+        [data, *datas[:-1]],
         _texts(keys),
         numbers if layout.has_own[0] else [number, *numbers[:-1]],
         arrivals if layout.has_own[1] else [arrival, *arrivals[:-1]],
     )
-    return records, starts[len(rows) - 1] - layout.tail
+    return records, end - layout.tail
 
 
-def _rows(body: bytes, at: int, layout: _Layout, most: int) -> tuple[list[Any], list[bytes], list[int]]:
-    """Return what stands between data and data from `at` on, the latter, and where their heads begin.
+def _rows(body: bytes, at: int, layout: _Layout, most: int) -> tuple[list[Any], list[bytes], int]:
+    """Return what stands between data and data from `at` on, the latter, and where the head of the last ones begins.
 
     Only the openings are compared yet. The last data may be cut off: of that record nothing but its head is known.
     """
     rows: list[Any] = []
     datas: list[bytes] = []
-    starts: list[int] = []
+    end = at
     forms, key_at = layout.forms, layout.marker
     try:
         opening, unpack, form_size = forms[body[at + key_at : at + key_at + 2]]
@@ -227,8 +228,7 @@ def _rows(body: bytes, at: int, layout: _Layout, most: int) -> tuple[list[Any], 
                 if row[0] != opening:
                     break
             at += form_size
-            head, size = row[-2:]
-            starts.append(at - _HEAD_BYTES)
+            start, head, size = at, row[7], row[8]
             if head != _LONG_DATA:
                 if head == _DATA:
                     size >>= 8
@@ -241,10 +241,10 @@ def _rows(body: bytes, at: int, layout: _Layout, most: int) -> tuple[list[Any], 
             stop = at + size
             datas.append(body[at:stop])
             rows.append(row)
-            at = stop
+            end, at = start, stop
     except (IndexError, KeyError, struct.error):
         pass  # the run ends here: there is no other record like these
-    return rows, datas, starts
+    return rows, datas, end - _HEAD_BYTES
 
 
 def _texts(encoded: Sequence[bytes]) -> list[str]:
