@@ -22,6 +22,7 @@ from shared.records import PutEntry
 from tests.simulation.actor import Actor
 from tests.simulation.archive_draws import draw_archive, draw_uploads, partition_fields
 from tests.simulation.arrival import SourceIndex
+from tests.simulation.bad_luck import BadLuck
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
 from tests.simulation.draw import SOURCE, Usage, chaos_seconds, draw_consumer_settings
@@ -105,6 +106,7 @@ class World:
         self.outage = Outage(self)
         self.service_outage = ServiceOutage(self)
         self.halts = Halts(self)
+        self.bad_luck = BadLuck(self)
         if plant is not None:
             plant(self)
 
@@ -149,6 +151,7 @@ class World:
         self.crash_sites.lease_written(before, after)
         self.promises.lease_written(before, after)
         self.damage.lease_written(before, after)
+        self.bad_luck.lease_written(before, after)
 
     def _tell_repetition(self, number: int) -> None:
         for index, log in enumerate(self.logs):
@@ -211,6 +214,7 @@ class World:
         self.outage.schedule()
         self.service_outage.schedule()
         self.halts.schedule()
+        self.bad_luck.schedule()
         await asyncio.sleep(self.chaos_seconds)
         self.story.tell("world", "the chaos ends")
         self.plan.end()
@@ -219,6 +223,7 @@ class World:
             actor.restart_seconds_max = 1.0
         await self.service_outage.settle()
         await self.operator.settle()
+        await self.bad_luck.settle()
         if await self._drained():
             await self.fleet.settle()
             await self.outage.settle()

@@ -154,7 +154,11 @@ def rows_restored_from_an_old_look(patch: Patch) -> None:
     patch.setattr(RowMemory, "to_restore", to_restore)
 
 
-@bug("a row that is restored keeps what renewals promised")
+@bug(
+    "a row that is restored keeps what renewals promised",
+    harmless="in most worlds: in one of 500 an hour is completed between a renewal and the loss of the row, and gets an "
+    "object after that; tests/unit/consumer/test_fleet_faults.py finds it",
+)
 def renewals_forgotten_by_a_restored_row(patch: Patch) -> None:
     """Put back what the last data write left."""
     patch.setattr(HeldLease, "row_with_news", property(lambda self: self.row))
