@@ -154,7 +154,8 @@ class EventProducer:
         """Accept an event: a mapping, or the bytes of a JSON object. Waits while the buffer is full.
 
         The partition key is the event's `session_id` unless given. Raises MalformedEventError, RecordTooLargeError or
-        PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed.
+        PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed. An
+        `orjson.Fragment` is taken as it is: if it is no JSON, readers keep the event in their dead letters.
         """
         stage = self._stage or self._open_stage
         if not stage.add(event, partition_key):

@@ -107,7 +107,8 @@ def _write_plain(parts: list[bytes], indexes: Sequence[int], index_end: int, dat
         return
     columns: list[bytes] = [b""] * (_PARTS_PER_MEMBER * len(datas))
     columns[0::4] = _member_heads(indexes, index_end, sizes)
-    columns[1::4] = map(_SHORT_VARINTS.__getitem__, indexes)
+    is_counted = isinstance(indexes, range)
+    columns[1::4] = _SHORT_VARINTS[:index_end] if is_counted else map(_SHORT_VARINTS.__getitem__, indexes)
     columns[2::4] = map(_SHORT_LENGTHS.__getitem__, sizes)
     columns[3::4] = datas
     parts += columns

@@ -41,7 +41,7 @@ def test_a_hot_key_shows_with_its_share() -> None:
 def test_single_records_and_turns_of_keys_are_seen_evenly() -> None:
     """Sixteen keys that take turns, one record each time, get about the same share."""
     hot = HotKeys()
-    for number in range(200_000):
+    for number in range(400_000):
         hot.add("a", FULL, records(f"key-{number % 16}"))
     heat = hot.heat("a", FULL, keys_max=16)
     assert heat is not None
