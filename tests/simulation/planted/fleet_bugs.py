@@ -156,8 +156,8 @@ def rows_restored_from_an_old_look(patch: Patch) -> None:
 
 @bug(
     "a row that is restored keeps what renewals promised",
-    harmless="in most worlds: in one of 500 an hour is completed between a renewal and the loss of the row, and gets an "
-    "object after that; tests/unit/consumer/test_fleet_faults.py finds it",
+    harmless="in nearly all worlds: an hour has to be completed between a renewal and the loss of the row, and to get "
+    "an object after that; tests/unit/consumer/test_fleet_faults.py finds it",
 )
 def renewals_forgotten_by_a_restored_row(patch: Patch) -> None:
     """Put back what the last data write left."""
