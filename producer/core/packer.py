@@ -16,6 +16,7 @@ from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
 _NONE: Final = repeat(None)
+_ALWAYS: Final = float("-inf")
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
@@ -38,6 +39,7 @@ class Packer:
     ) -> None:
         self.rates = rates
         self.held: list[tuple[float, Lane]] = []  # lanes whose shard has no allowance, and until when
+        self._first_held: dict[str, tuple[float, Lane]] = {}  # per shard; others would use up what it waits for
         self._queues = queues
         self._keeps_order = keeps_order
         self._aggregates = aggregates
@@ -71,11 +73,13 @@ class Packer:
 
     def pack(self, batch: Batch, shard_map: ShardMap | None) -> None:
         """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to."""
-        self._shard_map = shard_map or ShardMap()
+        if shard_map is not self._shard_map:
+            self._shard_map = shard_map or ShardMap()
+            self._first_held.clear()  # their lanes may belong to other shards now
         groups: dict[str, Group] = {}
         untouched: list[Lane] = []
         touched: list[Lane] = []
-        lanes = self._queues.take_ready()
+        lanes = self._ready_lanes()
         shards = self._shard_map.of_lanes(len(self._queues.lanes))
         for position, lane in enumerate(lanes):
             whole = shards[lane.index]
@@ -110,6 +114,14 @@ class Packer:
         else:
             self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
 
+    def _ready_lanes(self) -> list[Lane]:
+        """Take all ready lanes: first those that are the first ones at their shards."""
+        lanes = [*self._queues.take_ready()]
+        if self._first_held:
+            firsts = {lane for _, lane in self._first_held.values()}
+            lanes.sort(key=lambda lane: lane not in firsts)
+        return lanes
+
     def _take_plain(self, batch: Batch, lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into a request as it is, where nothing else is asked for; False if that can't be."""
         records = lane.records
@@ -119,7 +131,9 @@ class Packer:
         if batch.count + count > self._batch_records_max or batch.bytes + size > self._batch_bytes_max:
             return False
         if self.rates.is_on and self._shard_map.open_count:
-            if shard_id is None or self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
+            if shard_id is None or self._first_goes_at(shard_id, lane) > batch.taken_at:
+                return False
+            if self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
                 return False
             self.rates.take(shard_id, size, count)
         lane.move_to(batch.plain, count)
@@ -165,12 +179,21 @@ class Packer:
             size = min(lane.records.size, self._aggregate_bytes_max) + (group.bytes if group else 0)
         else:
             size = size_of(lane.records.datas[index], lane.records.keys[index])
-        ready_at = self.rates.ready_at(shard_id, size, batch.taken_at)
+        ready_at = self._first_goes_at(shard_id, lane)
         if ready_at <= batch.taken_at:
-            return False
+            ready_at = self.rates.ready_at(shard_id, size, batch.taken_at)
+            if ready_at <= batch.taken_at:
+                self._first_held.pop(shard_id, None)
+                return False
+            self._first_held[shard_id] = ready_at, lane
         lane.is_blocked = True
         self.held.append((ready_at, lane))
         return True
+
+    def _first_goes_at(self, shard_id: str, lane: Lane) -> float:
+        """Return until when a lane leaves its shard's allowance to one that waits longer, if there is one."""
+        ready_at, first = self._first_held.get(shard_id, (_ALWAYS, lane))
+        return _ALWAYS if first is lane else ready_at
 
     def _take_singles(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None, whole: str | None) -> None:
         """Send records unwrapped: one where order is kept, as many as fit where it is not.

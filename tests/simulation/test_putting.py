@@ -18,7 +18,6 @@ from producer.core.spill_frame import FileHead
 from producer.spill import Spill
 from producer.stream_watch import StreamWatch
 from shared.lanes import LANES
-from shared.limits import HASH_KEY_MAX
 from shared.records import Distribution, PutResult
 from tests.simulation.putting_draw import PuttingUsage
 from tests.simulation.putting_world import PuttingWorld
@@ -138,11 +137,7 @@ def _cut_lanes_not_blocked(patch: pytest.MonkeyPatch) -> None:
 
 
 def _whole_lanes_only(patch: pytest.MonkeyPatch) -> None:
-    def shard_of_lane(self: Any, lane: int, lanes: int) -> str | None:
-        shard: str | None = self.predict(lane * ((HASH_KEY_MAX + 1) // lanes))
-        return shard
-
-    patch.setattr(ShardMap, "_shard_of_lane", shard_of_lane)
+    patch.setattr(ShardMap, "predict_range", lambda self, start, _: self.predict(start))
 
 
 def _lanes_without_an_allowance_forgotten(patch: pytest.MonkeyPatch) -> None:

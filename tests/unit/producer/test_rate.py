@@ -10,9 +10,9 @@ from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
 from producer.core.shard_map import ShardMap
-from shared.hash_key import even_ranges
+from shared.hash_key import even_ranges, hash_key_of
 from shared.limits import KIB, MIB
-from shared.records import PutResult, Shard
+from shared.records import PutEntry, PutResult, Shard
 from shared.retry import Backoff
 
 THROTTLED = "ProvisionedThroughputExceededException"
@@ -124,3 +124,43 @@ def test_a_hot_shard_slows_itself_only(aggregates: bool) -> None:
     assert longest < 0.25
     assert landed["s1"] > 1800
     assert turns < 2000
+
+
+@pytest.mark.parametrize("aggregates", [True, False])
+@pytest.mark.parametrize("keeps_order", [True, False])
+def test_no_lane_starves_at_a_full_shard(*, aggregates: bool, keeps_order: bool) -> None:
+    """What needs more than small records do is sent, however many of them come: the first that waits goes first."""
+    batcher = Batcher(
+        LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB),
+        keeps_order=keeps_order,
+        aggregates=aggregates,
+        aggregate_bytes_max=2 * KIB,
+        batch_records_max=3,
+        batch_bytes_max=16 * KIB,
+        linger_seconds=0,
+        backoff=Backoff(0.05, 1),
+        rates=ShardRates(1),
+    )
+    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(2))))
+    sizes = {f"key-{number}": 1_900 if number < 2 else 200 for number in range(40)}
+    lasts = dict.fromkeys(sizes, 0.0)
+    for key, size in sizes.items():
+        batcher.queues.accept(bytes(size), key)
+    longest = 0.0
+    for step in range(6_000):
+        now = step / 100
+        batcher.queues.stamp(now)
+        while (batch := batcher.take(now)) is not None:
+            sent = [key for record in batch.records for key in record.members.keys] + batch.plain.keys
+            results = [PutResult(_shard_of(batcher, entry), step + 1) for entry in batch.entries]
+            batcher.settle(batch, results, now, random.Random(1))
+            for key in sent:
+                lasts[key] = now
+                batcher.queues.accept(bytes(sizes[key]), key)
+        longest = max(longest, now - min(lasts.values()))
+    assert longest < 5
+
+
+def _shard_of(batcher: Batcher, entry: PutEntry) -> str:
+    explicit = entry.explicit_hash_key
+    return str(batcher.shard_map.predict(hash_key_of(entry.partition_key) if explicit is None else explicit))
