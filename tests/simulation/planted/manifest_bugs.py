@@ -22,7 +22,11 @@ def first_shard_completes(patch: Patch) -> None:
     patch.setattr(hour_closer, "closed_until", closed_until)
 
 
-@bug("no object is named after an hour that its shard has closed")
+@bug(
+    "no object is named after an hour that its shard has closed",
+    harmless="in nearly all worlds: a clock has to close an hour too early that gets records after that; "
+    "tests/unit/consumer/test_manifests.py finds it",
+)
 def closed_hours_opened(patch: Patch) -> None:
     """Name objects after their oldest record, whatever was promised."""
     original = Archive.seal
