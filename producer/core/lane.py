@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from producer.core.record_columns import RecordColumns, Ticket
+
+NOT_WAITING: Final = float("inf")
 
 
 class LaneBoard:
@@ -22,13 +26,14 @@ class Lane:
     Somebody may append to the lists of data and keys; the new records then have the ticket of the board.
     """
 
-    __slots__ = ("_board", "alone", "index", "ready_since", "records", "spilled")
+    __slots__ = ("_board", "alone", "index", "ready_since", "records", "spilled", "waits_since")
 
     def __init__(self, index: int, board: LaneBoard) -> None:
         self.index = index
         self.records = RecordColumns()
         self.alone = 0  # so many of the first records are to be sent unwrapped: one of them was refused
         self.ready_since = 0.0
+        self.waits_since = NOT_WAITING  # the number of the first request that left it out, since it was part of one
         self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
         self._board = board
 
@@ -62,6 +67,7 @@ class Lane:
     def move_to(self, target: RecordColumns, count: int) -> None:
         """Move the first `count` records behind others."""
         self.write_tickets()
+        self.waits_since = NOT_WAITING
         records = self.records
         if count == len(records.datas):
             target.extend(records)
@@ -73,6 +79,8 @@ class Lane:
     def drop(self, count: int, size: int) -> None:
         """Remove the first `count` records, which have `size` bytes."""
         self.write_tickets()
+        if count:
+            self.waits_since = NOT_WAITING
         self.records.drop(count, size)
         if not self.records.datas:
             self._board.idle.add(self.index)

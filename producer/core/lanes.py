@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import compress, repeat
+from operator import attrgetter
 from typing import Final
 
 from producer.core.lane import Lane, LaneBoard
@@ -19,6 +20,7 @@ from shared.limits import HASH_KEY_MAX
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
 _NEVER: Final = float("inf")
 _append: Final = list.append
+_waits_since: Final = attrgetter("waits_since")
 _run: Final = deque[None](maxlen=0).extend  # of an iterator of calls
 
 
@@ -279,6 +281,10 @@ class LaneQueues:
         self.ready_count = 0
         self.ready_since = _NEVER
         return taken
+
+    def sort_ready(self) -> None:
+        """Have the ready lanes in the order in which requests left them out."""
+        self.ready = deque(sorted(self.ready, key=_waits_since))
 
     def make_ready(self, lane: Lane) -> None:
         """Count a lane among the ready ones, if anything waits in it."""

@@ -16,7 +16,6 @@ from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
 _NONE: Final = repeat(None)
-_ALWAYS: Final = float("-inf")
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
@@ -39,7 +38,7 @@ class Packer:
     ) -> None:
         self.rates = rates
         self.held: list[tuple[float, Lane]] = []  # lanes whose shard has no allowance, and until when
-        self._first_held: dict[str, tuple[float, Lane]] = {}  # per shard; others would use up what it waits for
+        self._requests = 0  # so many were packed
         self._queues = queues
         self._keeps_order = keeps_order
         self._aggregates = aggregates
@@ -58,11 +57,12 @@ class Packer:
         return not count or (count < self._batch_records_max and batch.bytes + size <= self._batch_bytes_max)
 
     def free_held(self, now: float) -> None:
-        """Make lanes ready whose shard has an allowance again."""
+        """Make lanes ready whose shard has an allowance again, in front of those that wait for less long."""
         freed = [lane for due_at, lane in self.held if due_at <= now]
         if freed:
             self.held = [held for held in self.held if held[0] > now]
             self._queues.release(freed)
+            self._queues.sort_ready()
 
     def add(self, batch: Batch, record: OutgoingRecord) -> None:
         """Add a stream record to a request."""
@@ -73,13 +73,12 @@ class Packer:
 
     def pack(self, batch: Batch, shard_map: ShardMap | None) -> None:
         """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to."""
-        if shard_map is not self._shard_map:
-            self._shard_map = shard_map or ShardMap()
-            self._first_held.clear()  # their lanes may belong to other shards now
+        self._shard_map = shard_map or ShardMap()
+        self._requests += 1
         groups: dict[str, Group] = {}
         untouched: list[Lane] = []
         touched: list[Lane] = []
-        lanes = self._ready_lanes()
+        lanes = self._queues.take_ready()
         shards = self._shard_map.of_lanes(len(self._queues.lanes))
         for position, lane in enumerate(lanes):
             whole = shards[lane.index]
@@ -95,10 +94,15 @@ class Packer:
             (touched if len(lane.records.datas) < waiting else untouched).append(lane)
         for group in groups.values():
             self._close(batch, group)
+        for lane in untouched:
+            self._let_wait(lane)
         # In this order, so that no lane starves; one that was looked at in vain keeps its place, too.
         for lane in untouched + touched:
             if not lane.is_blocked:
                 self._queues.make_ready(lane)
+
+    def _let_wait(self, lane: Lane) -> None:
+        lane.waits_since = min(lane.waits_since, self._requests)
 
     def _take_part(
         self, batch: Batch, groups: dict[str, Group], lane: Lane, whole: str | None, *, is_cut: bool
@@ -114,14 +118,6 @@ class Packer:
         else:
             self._fill(batch, groups, lane, shard_id, is_whole=shard_id == whole)
 
-    def _ready_lanes(self) -> list[Lane]:
-        """Take all ready lanes: first those that are the first ones at their shards."""
-        lanes = [*self._queues.take_ready()]
-        if self._first_held:
-            firsts = {lane for _, lane in self._first_held.values()}
-            lanes.sort(key=lambda lane: lane not in firsts)
-        return lanes
-
     def _take_plain(self, batch: Batch, lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into a request as it is, where nothing else is asked for; False if that can't be."""
         records = lane.records
@@ -131,9 +127,7 @@ class Packer:
         if batch.count + count > self._batch_records_max or batch.bytes + size > self._batch_bytes_max:
             return False
         if self.rates.is_on and self._shard_map.open_count:
-            if shard_id is None or self._first_goes_at(shard_id, lane) > batch.taken_at:
-                return False
-            if self.rates.ready_at(shard_id, size, batch.taken_at, count) > batch.taken_at:
+            if shard_id is None or not self.rates.may_go(shard_id, size, count, batch.taken_at):
                 return False
             self.rates.take(shard_id, size, count)
         lane.move_to(batch.plain, count)
@@ -179,21 +173,13 @@ class Packer:
             size = min(lane.records.size, self._aggregate_bytes_max) + (group.bytes if group else 0)
         else:
             size = size_of(lane.records.datas[index], lane.records.keys[index])
-        ready_at = self._first_goes_at(shard_id, lane)
+        ready_at = self.rates.ready_at(shard_id, size, batch.taken_at)
         if ready_at <= batch.taken_at:
-            ready_at = self.rates.ready_at(shard_id, size, batch.taken_at)
-            if ready_at <= batch.taken_at:
-                self._first_held.pop(shard_id, None)
-                return False
-            self._first_held[shard_id] = ready_at, lane
+            return False
         lane.is_blocked = True
+        self._let_wait(lane)
         self.held.append((ready_at, lane))
         return True
-
-    def _first_goes_at(self, shard_id: str, lane: Lane) -> float:
-        """Return until when a lane leaves its shard's allowance to one that waits longer, if there is one."""
-        ready_at, first = self._first_held.get(shard_id, (_ALWAYS, lane))
-        return _ALWAYS if first is lane else ready_at
 
     def _take_singles(self, batch: Batch, groups: int, lane: Lane, shard_id: str | None, whole: str | None) -> None:
         """Send records unwrapped: one where order is kept, as many as fit where it is not.

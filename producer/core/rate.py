@@ -25,11 +25,12 @@ class ShardRate:
     limits to 70 %, each second gives 5 % of them back. A record of any size may leave a debt once the bucket is full.
     """
 
-    __slots__ = ("_at", "_bytes", "_records", "_share_max", "cut_at", "share")
+    __slots__ = ("_at", "_bytes", "_records", "_share_max", "claimed_until", "cut_at", "share")
 
     def __init__(self, share_max: float, now: float) -> None:
         self.share = share_max
         self.cut_at = -float("inf")
+        self.claimed_until = -float("inf")  # whoever could not go until then has what is credited
         self._share_max = share_max
         self._at = now
         self._bytes = self._burst(SHARD_WRITE_BYTES_PER_SECOND)
@@ -85,16 +86,34 @@ class ShardRates:
         self._share_max = percent / _PERCENT
         self._shards: dict[str, ShardRate] = {}
 
-    def ready_at(self, shard_id: str | None, size: int, now: float, count: int = 1) -> float:
-        """Return when records of `size` bytes may go to a shard; `now` if at once, later instants lie on a grid."""
+    def ready_at(self, shard_id: str | None, size: int, now: float) -> float:
+        """Return when a record of `size` bytes may go to a shard; `now` if at once, later instants lie on a grid.
+
+        Who has to wait has a claim: all who ask before that instant wait for it, too. Else small records would use up
+        each credit, and a larger one would never go.
+        """
         if shard_id is None or not self.is_on:
             return now
+        rate = self._refilled(shard_id, now)
+        if rate.claimed_until > now:
+            return rate.claimed_until
+        seconds = rate.missing_seconds(size)
+        if not seconds:
+            return now
+        rate.claimed_until = _TICK_SECONDS * (floor((now + seconds) / _TICK_SECONDS) + 1)
+        return rate.claimed_until
+
+    def may_go(self, shard_id: str, size: int, count: int, now: float) -> bool:
+        """Whether `count` records of `size` bytes may go to a shard at once; claims nothing."""
+        rate = self._refilled(shard_id, now)
+        return rate.claimed_until <= now and not rate.missing_seconds(size, count)
+
+    def _refilled(self, shard_id: str, now: float) -> ShardRate:
         rate = self._shards.get(shard_id)
         if rate is None:
             rate = self._shards[shard_id] = ShardRate(self._share_max, now)
         rate.refill(now)
-        seconds = rate.missing_seconds(size, count)
-        return now if not seconds else _TICK_SECONDS * (floor((now + seconds) / _TICK_SECONDS) + 1)
+        return rate
 
     def take(self, shard_id: str | None, size: int, count: int = 1) -> None:
         """Count records that are sent to a shard."""

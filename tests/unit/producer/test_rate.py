@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from producer.core.batch import Batch
 from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
@@ -128,8 +129,15 @@ def test_a_hot_shard_slows_itself_only(aggregates: bool) -> None:
 
 @pytest.mark.parametrize("aggregates", [True, False])
 @pytest.mark.parametrize("keeps_order", [True, False])
-def test_no_lane_starves_at_a_full_shard(*, aggregates: bool, keeps_order: bool) -> None:
-    """What needs more than small records do is sent, however many of them come: the first that waits goes first."""
+@pytest.mark.parametrize("linger_seconds", [0, 0.1])
+@pytest.mark.parametrize("throttles", [0, 1])
+def test_no_lane_starves_at_a_full_shard(
+    *, aggregates: bool, keeps_order: bool, linger_seconds: float, throttles: int
+) -> None:
+    """What needs more than small records do is sent, however many of them come, and throttled or not: first in first.
+
+    Also ahead of what became ready just before the instant that it waits for.
+    """
     batcher = Batcher(
         LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB),
         keeps_order=keeps_order,
@@ -137,7 +145,7 @@ def test_no_lane_starves_at_a_full_shard(*, aggregates: bool, keeps_order: bool)
         aggregate_bytes_max=2 * KIB,
         batch_records_max=3,
         batch_bytes_max=16 * KIB,
-        linger_seconds=0,
+        linger_seconds=linger_seconds,
         backoff=Backoff(0.05, 1),
         rates=ShardRates(1),
     )
@@ -146,17 +154,23 @@ def test_no_lane_starves_at_a_full_shard(*, aggregates: bool, keeps_order: bool)
     lasts = dict.fromkeys(sizes, 0.0)
     for key, size in sizes.items():
         batcher.queues.accept(bytes(size), key)
+    under_way: list[tuple[float, Batch]] = []
     longest = 0.0
-    for step in range(6_000):
+    for step in range(3_000):
         now = step / 100
+        while under_way and under_way[0][0] <= now:
+            batch = under_way.pop(0)[1]
+            results = [PutResult(_shard_of(batcher, entry), step) for entry in batch.entries]
+            if throttles and any("key-0" in record.members.keys for record in batch.records):
+                throttles = 0
+                results[0] = PutResult(error_code=THROTTLED)
+            for columns, _ in batcher.settle(batch, results, now, random.Random(1)).delivered:
+                for key in columns.keys:
+                    lasts[key] = now
+                    batcher.queues.accept(bytes(sizes[key]), key)
         batcher.queues.stamp(now)
-        while (batch := batcher.take(now)) is not None:
-            sent = [key for record in batch.records for key in record.members.keys] + batch.plain.keys
-            results = [PutResult(_shard_of(batcher, entry), step + 1) for entry in batch.entries]
-            batcher.settle(batch, results, now, random.Random(1))
-            for key in sent:
-                lasts[key] = now
-                batcher.queues.accept(bytes(sizes[key]), key)
+        while (due := batcher.take(now)) is not None:
+            under_way.append((now + 0.08, due))
         longest = max(longest, now - min(lasts.values()))
     assert longest < 5
 
