@@ -124,10 +124,15 @@ async def test_a_close_that_was_cancelled_leaves_nothing_running() -> None:
     """Whoever gives the end of the block a time-out of his own keeps no task of the producer."""
     cloud = Cloud()
     before = asyncio.all_tasks()
+    producer = cloud.producer()
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(None) as limit, cloud.producer() as producer:
-            await producer.put({"session_id": "a"})
-            limit.reschedule(asyncio.get_running_loop().time() + 0.01)  # not while it is opened, however slowly
+        async with asyncio.timeout(None) as limit, producer:
+            await _put_and_end_soon(producer, limit)
     assert asyncio.all_tasks() == before
     with pytest.raises(DeliveryFailedError, match="closed"):
         await producer.put({"session_id": "a"})
+
+
+async def _put_and_end_soon(producer: Producer, limit: asyncio.Timeout) -> None:
+    await producer.put({"session_id": "a"})
+    limit.reschedule(asyncio.get_running_loop().time() + 0.01)  # not while it is opened, however slowly
