@@ -137,9 +137,16 @@ class Packer:
 
     def single(self, plain: RecordColumns, index: int, shard_map: ShardMap | None) -> OutgoingRecord:
         """Return one of the records that were sent as they are by itself, e.g. to send it again."""
-        data, key = plain.datas[index], plain.keys[index]
-        shard_id = shard_map.predict(self._queues.hash_key(key)) if shard_map else None
-        return OutgoingRecord(PutEntry(data, key), None, (), shard_id, size_of(data, key), plain.ticket(index))
+        entry = PutEntry(plain.datas[index], plain.keys[index])
+        shard_id = self.shard_of(entry, shard_map)
+        return OutgoingRecord(entry, None, (), shard_id, size_of(entry.data, entry.partition_key), plain.ticket(index))
+
+    def shard_of(self, entry: PutEntry, shard_map: ShardMap | None) -> str | None:
+        """Return which shard an entry goes to, as far as the map knows."""
+        if shard_map is None:
+            return None
+        explicit = entry.explicit_hash_key
+        return shard_map.predict(self._queues.hash_key(entry.partition_key) if explicit is None else explicit)
 
     def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""

@@ -175,6 +175,35 @@ def test_no_lane_starves_at_a_full_shard(
     assert longest < 5
 
 
+def test_a_record_from_before_the_shard_map_is_sent_again_within_the_allowance() -> None:
+    """Its shard was unknown when it was made; by the time it is sent again, it may be known."""
+    rates = ShardRates(100)
+    batcher = Batcher(
+        LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB),
+        keeps_order=True,
+        aggregates=True,
+        aggregate_bytes_max=50 * KIB,
+        batch_records_max=500,
+        batch_bytes_max=4 * MIB,
+        linger_seconds=0,
+        backoff=Backoff(0.05, 1),
+        rates=rates,
+    )
+    batcher.queues.accept(b"x", "key", explicit_hash_key=5)
+    batcher.queues.stamp(0.0)
+    batch = batcher.take(0.0)
+    assert batch is not None
+    batcher.settle(batch, [PutResult(error_code=THROTTLED)], 0.0, random.Random(1))
+    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(2))))
+    assert rates.ready_at("s0", 1, 2.0) == 2.0
+    rates.take("s0", 5 * MIB)
+    assert batcher.take(2.0) is None
+    deadline = batcher.next_deadline(2.0)
+    assert deadline is not None
+    assert 6.0 < deadline < 8.0
+    assert batcher.take(deadline) is not None
+
+
 def _shard_of(batcher: Batcher, entry: PutEntry) -> str:
     explicit = entry.explicit_hash_key
     return str(batcher.shard_map.predict(hash_key_of(entry.partition_key) if explicit is None else explicit))
