@@ -12,6 +12,7 @@ from shared.limits import SHARD_WRITE_BYTES_PER_SECOND, SHARD_WRITE_RECORDS_PER_
 # what left here evenly.
 _BURST_SECONDS: Final = 0.25
 _TICK_SECONDS: Final = 0.1  # shards that ran dry get on together, so that one request serves all of them
+_WAIT_SECONDS_MAX: Final = 1.0  # then who waits asks again: the share grows, so that it may be long before it was due
 _SHARE_MIN: Final = 0.02
 _DECREASE: Final = 0.7
 _INCREASE_PER_SECOND: Final = 0.05
@@ -87,7 +88,7 @@ class ShardRates:
         self._shards: dict[str, ShardRate] = {}
 
     def ready_at(self, shard_id: str | None, size: int, now: float) -> float:
-        """Return when a record of `size` bytes may go to a shard; `now` if at once, later instants lie on a grid.
+        """Return when to ask again for a record of `size` bytes; `now` if it may go, later instants lie on a grid.
 
         Who has to wait has a claim: all who ask before that instant wait for it, too. Else small records would use up
         each credit, and a larger one would never go.
@@ -97,7 +98,7 @@ class ShardRates:
         rate = self._refilled(shard_id, now)
         if rate.claimed_until > now:
             return rate.claimed_until
-        seconds = rate.missing_seconds(size)
+        seconds = min(rate.missing_seconds(size), _WAIT_SECONDS_MAX)
         if not seconds:
             return now
         rate.claimed_until = _TICK_SECONDS * (floor((now + seconds) / _TICK_SECONDS) + 1)

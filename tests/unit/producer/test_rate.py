@@ -47,6 +47,19 @@ def test_a_throttle_cuts_once_per_flight_and_is_forgotten_in_time() -> None:
     assert rates.share("b") == 1.0
 
 
+def test_who_waits_at_a_small_share_goes_as_soon_as_it_has_grown() -> None:
+    """At 2 % of the limits, a quarter of a second's bytes are not waited for as if it stayed that small."""
+    rates = ShardRates(100)
+    now = rates.ready_at("a", MIB, 0.0)
+    for _ in range(12):
+        now += 0.01
+        assert rates.cut("a", now, now)
+    assert rates.share("a") < 0.03
+    while (ready_at := rates.ready_at("a", MIB, now)) > now:
+        now = ready_at
+    assert now < 5
+
+
 def test_two_producers_share_a_shard_with_few_throttles() -> None:
     """Two producers at one bucket of 1 MiB/s use at least 85 % of it, and fewer than 5 % of the records come back."""
     both = [ShardRates(100), ShardRates(100)]
