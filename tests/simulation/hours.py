@@ -60,8 +60,12 @@ class Hours:
                 return
             await asyncio.sleep(1.0)
 
+    def is_complete(self, instant: float) -> bool:
+        """Whether the hour of a time, seconds since the epoch, is complete."""
+        return f"{_folder(instant)}{_COMPLETE}" in self._world.objects.objects
+
     def _ended(self) -> set[str]:
-        now = datetime.fromtimestamp(self._world.network.wall(), UTC).strftime(f"{_PREFIX}dt=%Y-%m-%d/hour=%H/")
+        now = _folder(self._world.network.wall())
         return {folder for key in self._keys() if (folder := key.rpartition("/")[0] + "/") < now}
 
     def _complete(self) -> set[str]:
@@ -121,6 +125,10 @@ class Hours:
     def _read(self, key: str) -> dict[str, Any]:
         loaded: dict[str, Any] = orjson.loads(self._world.objects.objects[key].body)
         return loaded
+
+
+def _folder(instant: float) -> str:
+    return datetime.fromtimestamp(instant, UTC).strftime(f"{_PREFIX}dt=%Y-%m-%d/hour=%H/")
 
 
 def _entries(index: dict[str, Any]) -> list[dict[str, Any]]:

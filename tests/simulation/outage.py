@@ -89,14 +89,19 @@ class Outage:
             self._world.at(now + _LOOK_SECONDS, self._fail_in_a_flush, actor, latest)
 
     def _pass_time(self) -> None:
-        """Let a day or more go by while nothing runs at all: only clocks notice."""
+        """Let about a day or more go by."""
+        chance = self._chance
+        is_long = chance.random() < _LONG_SHARE
+        # Else somewhere in what was written lies the horizon.
+        seconds = _RETENTION_SECONDS * chance.uniform(1, 3) if is_long else _RETENTION_SECONDS - chance.uniform(0, 60)
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time go by while nothing runs at all: only clocks notice."""
         world, chance = self._world, self._chance
         world.index.update()
         for actor in world.actors:
             actor.end("a long outage")
-        is_long = chance.random() < _LONG_SHARE
-        # Else somewhere in what was written lies the horizon.
-        seconds = _RETENTION_SECONDS * chance.uniform(1, 3) if is_long else _RETENTION_SECONDS - chance.uniform(0, 60)
         world.network.epoch += seconds
         for actor in world.actors:
             actor.machine.wall_offset += seconds

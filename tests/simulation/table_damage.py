@@ -68,10 +68,18 @@ class TableDamage:
             return
         held = [name for name in sorted(rows) if self._holder(rows[name]) is not None]
         row = rows[chance.choice(held if held and chance.random() < _HELD_SHARE else sorted(rows))]
-        holder = self._holder(row)
-        is_deleted = chance.random() < 0.5
+        self._hit(row, is_deleted=chance.random() < 0.5)
+
+    def lose(self, shard_id: str) -> None:
+        """Delete a row, if it is there."""
+        row = self._world.leases.rows.get(shard_id)
+        if row is not None:
+            self._hit(row, is_deleted=True)
+
+    def _hit(self, row: Lease, *, is_deleted: bool) -> None:
+        world, holder = self._world, self._holder(row)
         if is_deleted:
-            del rows[row.shard_id]
+            del world.leases.rows[row.shard_id]
         else:
             world.leases.damage(row.shard_id)
         kind = "row_deleted" if is_deleted else "row_damaged"

@@ -19,6 +19,7 @@ from shared.errors import HeadraceError
 from shared.hash_key import hash_key_of
 from shared.lease import Lease
 from shared.records import PutEntry
+from tests.simulation.absence import Absence
 from tests.simulation.actor import Actor
 from tests.simulation.archive_draws import draw_archive, draw_uploads, partition_fields
 from tests.simulation.arrival import SourceIndex
@@ -26,6 +27,7 @@ from tests.simulation.bad_luck import BadLuck
 from tests.simulation.blows import Blows
 from tests.simulation.crash_sites import CrashSites, NamedLeases
 from tests.simulation.draw import SOURCE, Usage, chaos_seconds, draw_consumer_settings
+from tests.simulation.early_hours import EarlyHours
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
 from tests.simulation.fleet import Fleet
 from tests.simulation.halts import Halts
@@ -107,6 +109,8 @@ class World:
         self.service_outage = ServiceOutage(self)
         self.halts = Halts(self)
         self.bad_luck = BadLuck(self)
+        self.early_hours = EarlyHours(self)
+        self.absence = Absence(self)
         if plant is not None:
             plant(self)
 
@@ -152,6 +156,7 @@ class World:
         self.promises.lease_written(before, after)
         self.damage.lease_written(before, after)
         self.bad_luck.lease_written(before, after)
+        self.absence.lease_written(before, after)
 
     def _tell_repetition(self, number: int) -> None:
         for index, log in enumerate(self.logs):
@@ -227,6 +232,8 @@ class World:
         if await self._drained():
             await self.fleet.settle()
             await self.outage.settle()
+            await self.early_hours.settle()
+            await self.absence.settle()
             await self.hours.settle()
             await self._audit()
 

@@ -154,11 +154,7 @@ def rows_restored_from_an_old_look(patch: Patch) -> None:
     patch.setattr(RowMemory, "to_restore", to_restore)
 
 
-@bug(
-    "a row that is restored keeps what renewals promised",
-    harmless="in nearly all worlds: an hour has to be completed between a renewal and the loss of the row, and to get "
-    "an object after that; tests/unit/consumer/test_fleet_faults.py finds it",
-)
+@bug("a row that is restored keeps what renewals promised")
 def renewals_forgotten_by_a_restored_row(patch: Patch) -> None:
     """Put back what the last data write left."""
     patch.setattr(HeldLease, "row_with_news", property(lambda self: self.row))
@@ -205,11 +201,7 @@ def lost_parents_not_told(patch: Patch) -> None:
     patch.setattr(ShardSync, "_tell_lost_parents", tell)
 
 
-@bug(
-    "a tombstone stays for as long as a listed child has no row",
-    harmless="in nearly all worlds: a child has to be without a row for longer than retention and a day, and to get a "
-    "repetition from before; tests/unit/consumer/test_row_memory.py finds it",
-)
+@bug("a tombstone stays for as long as a listed child has no row")
 def tombstone_deleted_before_its_children(patch: Patch) -> None:
     """Look at its age only."""
 

@@ -22,11 +22,7 @@ def first_shard_completes(patch: Patch) -> None:
     patch.setattr(hour_closer, "closed_until", closed_until)
 
 
-@bug(
-    "no object is named after an hour that its shard has closed",
-    harmless="in nearly all worlds: a clock has to close an hour too early that gets records after that; "
-    "tests/unit/consumer/test_manifests.py finds it",
-)
+@bug("no object is named after an hour that its shard has closed")
 def closed_hours_opened(patch: Patch) -> None:
     """Name objects after their oldest record, whatever was promised."""
     original = Archive.seal
@@ -51,11 +47,7 @@ def replay_without_indexes(patch: Patch) -> None:
     patch.setattr(Archive, "reseal", reseal)
 
 
-@bug(
-    "hours that nobody was there to complete are completed later",
-    harmless="in nearly all worlds: an hour has to be left from before an outage of days; "
-    "tests/unit/consumer/test_hour_closer.py finds it",
-)
+@bug("hours that nobody was there to complete are completed later")
 def hours_of_a_day_looked_back_for(patch: Patch) -> None:
     """Look for hours that are left no further back than a day."""
     patch.setattr(hour_closer, "_LOOK_BACK_SECONDS", 86_400.0)
