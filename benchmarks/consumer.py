@@ -21,7 +21,7 @@ import orjson
 from aiobotocore.session import get_session
 
 from benchmarks.contest import Contender, Meter, hold, parser_of
-from benchmarks.sample import STREAM
+from benchmarks.sample import AGGREGATES_ITERATOR, STREAM
 from consumer.budget import Budget
 from consumer.core.batch import Batch
 from consumer.core.chunk import cut
@@ -55,6 +55,7 @@ CONTENDERS: Final = (
     Contender("headrace_put", "headrace, then its producer", share=2),
     Contender("headrace_cbor_put", "headrace, then its producer, both in CBOR", share=2),
     Contender("headrace_cbor", "headrace, CBOR", share=3),
+    Contender("headrace_kpl", "headrace, records that a producer has aggregated (50 KiB)", share=3),
     Contender("headrace", "headrace", share=3),
 )
 
@@ -95,7 +96,7 @@ async def _aiobotocore(endpoint: str, count: int) -> None:
         meter.report()
 
 
-async def _headrace(endpoint: str, count: int, *, puts: bool, wire: Wire) -> None:
+async def _headrace(endpoint: str, count: int, *, puts: bool, wire: Wire, iterator: str = "A") -> None:
     os.environ["AWS_ENDPOINT_URL"] = endpoint
     async with open_aws() as aws, AsyncExitStack() as stack:
         kinesis = await aws.kinesis(wire, wire)
@@ -109,7 +110,7 @@ async def _headrace(endpoint: str, count: int, *, puts: bool, wire: Wire) -> Non
         meter = Meter()
         meter.start()
         for _ in range(count // _PAGE):
-            await _process_page(kinesis, sinks)
+            await _process_page(kinesis, sinks, iterator)
         meter.report()
 
 
@@ -126,7 +127,7 @@ def _producer(kinesis: Kinesis) -> Producer:
     )
 
 
-async def _process_page(kinesis: Kinesis, sinks: dict[str, RecordSink]) -> None:
+async def _process_page(kinesis: Kinesis, sinks: dict[str, RecordSink], iterator: str) -> None:
     """Read a page, until everything in it is delivered. The endpoint repeats its page: so the books start anew."""
     clock, done = SystemClock(), asyncio.Event()
     delivery = Delivery(
@@ -141,7 +142,7 @@ async def _process_page(kinesis: Kinesis, sinks: dict[str, RecordSink]) -> None:
     )
     batch = Batch(clock.monotonic(), keeps_lines=not sinks)
     transform = Transform(Enricher(STREAM, _SHARD_ID), Router(["USA", "International"]), DuplicateMarks({}))
-    page = await kinesis.get_records(STREAM, "A", _PAGE)
+    page = await kinesis.get_records(STREAM, iterator, _PAGE)
     timestamp = timestamp_text(clock.wall()).encode()
     for chunk in cut(page.records, FULL_RANGE):
         await delivery.take(chunk, batch, transform, timestamp=timestamp)
@@ -161,7 +162,8 @@ def _run(options: argparse.Namespace) -> None:
         asyncio.run(_aiobotocore(options.endpoint, options.events))
     else:
         wire = Wire.CBOR if "_cbor" in options.run else Wire.JSON
-        asyncio.run(_headrace(options.endpoint, options.events, puts=puts, wire=wire))
+        iterator = AGGREGATES_ITERATOR if options.run == "headrace_kpl" else "A"
+        asyncio.run(_headrace(options.endpoint, options.events, puts=puts, wire=wire, iterator=iterator))
 
 
 def main() -> None:

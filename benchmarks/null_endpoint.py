@@ -20,12 +20,15 @@ from typing import Any, Final
 import cbor2
 import orjson
 
-from benchmarks.sample import PAGE_END, SEQUENCE_NUMBER, STREAM, make_page, make_records
+from benchmarks.sample import AGGREGATES_ITERATOR, PAGE_END, SEQUENCE_NUMBER, STREAM, make_page, make_records
+from shared.aggregation import encode_aggregate
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
 
 _SHARDS_MAX: Final = 1_000  # a page of ListShards
 _ENTRIES_MAX: Final = 500
 _CBOR_BODY: Final = b"\xa2"  # as it begins, where JSON has a brace
+_EVENTS_PER_AGGREGATE: Final = 140
+_AGGREGATES: Final = b'"%b"' % AGGREGATES_ITERATOR.encode()
 _SEQUENCE: Final = SEQUENCE_NUMBER.encode()
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: c8a7c1d2-6d8e-d1a8-9c4e-0f3b6c1f2a11\r\n"
@@ -94,6 +97,19 @@ def _make_page_cbor() -> bytes:
     return page
 
 
+def _make_aggregates() -> list[dict[str, Any]]:
+    """Return the records of a page as a producer that aggregates would have put them, 50 KiB each."""
+    records = make_records()
+    groups = [records[at : at + _EVENTS_PER_AGGREGATE] for at in range(0, len(records), _EVENTS_PER_AGGREGATE)]
+    entries = [
+        encode_aggregate([each["Data"] for each in group], [each["PartitionKey"] for each in group]) for group in groups
+    ]
+    return [
+        {**group[0], "Data": entry.data, "PartitionKey": entry.partition_key}
+        for group, entry in zip(groups, entries, strict=True)
+    ]
+
+
 class PutAnswers:
     """Answers to PutRecords: made beforehand for one shard, with a look at each record's hash key for more."""
 
@@ -153,14 +169,17 @@ async def _serve(port: int, shards: int) -> None:
     ranges = even_ranges(shards)
     answers = _control_answers(ranges)
     puts = PutAnswers(ranges)
-    answers[b"GetRecords"], page_cbor = _answer(make_page()), _answer_cbor(_make_page_cbor())
+    page, page_cbor = _answer(make_page()), _answer_cbor(_make_page_cbor())
+    aggregates = _answer(make_page(_make_aggregates()))
 
     def find(operation: bytes, request: bytes) -> bytes:
         if operation == b"PutRecords":
             return puts.find(request)
-        if operation == b"GetRecords" and _is_cbor(request):
+        if operation != b"GetRecords":
+            return answers[operation]
+        if _is_cbor(request):
             return page_cbor
-        return answers[operation]
+        return aggregates if _AGGREGATES in request else page
 
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: NullEndpoint(find), "127.0.0.1", port)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import random
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 STREAM: Final = "benchmark"
 SEQUENCE_NUMBER: Final = "49646986683135544286507457936321625675700192471156785154"
 EVENTS: Final = 10_000
+AGGREGATES_ITERATOR: Final = "KPL"  # that asks for the page with aggregates
 PAGE_END: Final = {"NextShardIterator": "AAA", "MillisBehindLatest": 1_000}
 _PLACES: Final = (("Washington", "USA"), ("Nantes", "France"), ("Las Vegas", "USA"), ("Zürich", "Switzerland"))
 
@@ -57,7 +59,7 @@ def make_records() -> list[dict[str, Any]]:
     ]
 
 
-def make_page() -> bytes:
-    """Return the records of `make_records` as a GetRecords answer."""
-    records = [{**record, "Data": base64.b64encode(record["Data"]).decode()} for record in make_records()]
+def make_page(records_in: Sequence[Mapping[str, Any]] = ()) -> bytes:
+    """Return records, those of `make_records` unless given, as a GetRecords answer."""
+    records = [{**record, "Data": base64.b64encode(record["Data"]).decode()} for record in records_in or make_records()]
     return json.dumps({"Records": records, **PAGE_END}, separators=(",", ":")).encode()
