@@ -80,7 +80,11 @@ def handed_to_the_absent(patch: Patch) -> None:
     patch.setattr(LeasePlanner, "plan", plan)
 
 
-@bug("a holding ends with its task, wherever that was cancelled")
+@bug(
+    "a holding ends with its task, wherever that was cancelled",
+    harmless="in nearly all worlds (seed 1,607 finds it): a lease has to be lost while its end is written, or a shard "
+    "to halt while it is handed over; tests/unit/consumer/test_holding_ends.py finds it",
+)
 def lost_holding_kept(patch: Patch) -> None:
     """Keep what was lost while it was released."""
     patch.setattr(Holdings, "_forget", lambda self, holding: None)
