@@ -94,8 +94,9 @@ class Packer:
             (touched if len(lane.records.datas) < waiting else untouched).append(lane)
         for group in groups.values():
             self._close(batch, group)
-        for lane in untouched:
-            self._let_wait(lane)
+        if self.rates.is_on:  # else nobody asks since when they wait
+            for lane in untouched:
+                self._let_wait(lane)
         # In this order, so that no lane starves; one that was looked at in vain keeps its place, too.
         for lane in untouched + touched:
             if not lane.is_blocked:
