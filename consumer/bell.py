@@ -31,5 +31,4 @@ class Bell:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds_max):
                 while not condition():
-                    self._rung.clear()
-                    await self._rung.wait()
+                    await self.wait()

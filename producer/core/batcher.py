@@ -204,7 +204,8 @@ class Batcher:
             kept: list[OutgoingRecord] = []
             for record in retry.records:
                 if record.shard_id is None:  # it was made before the map was known
-                    record.shard_id = self._packer.shard_of(record.entry, self._followed_map)
+                    _, key, explicit = record.entry
+                    record.shard_id = self._packer.shard_of(self._followed_map, key, explicit)
                 if self._has_lost_shard(record):
                     self._regroup(record)
                 elif not self._packer.has_room(batch, 0, record.wire_bytes):

@@ -16,6 +16,7 @@ from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
 _NONE: Final = repeat(None)
+_UNKNOWN: Final = ShardMap()  # one for all requests, as it remembers that it knows no lane's shard
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
@@ -45,7 +46,7 @@ class Packer:
         self._aggregate_bytes_max = min(aggregate_bytes_max, batch_bytes_max, queues.record_bytes_max - 1)
         self._batch_records_max = batch_records_max
         self._batch_bytes_max = batch_bytes_max
-        self._shard_map = ShardMap()
+        self._shard_map = _UNKNOWN
 
     def keep_order(self) -> None:
         """Send one stream record of a lane at a time from now on."""
@@ -73,7 +74,7 @@ class Packer:
 
     def pack(self, batch: Batch, shard_map: ShardMap | None) -> None:
         """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to."""
-        self._shard_map = shard_map or ShardMap()
+        self._shard_map = shard_map or _UNKNOWN
         self._requests += 1
         groups: dict[str, Group] = {}
         untouched: list[Lane] = []
@@ -138,16 +139,15 @@ class Packer:
 
     def single(self, plain: RecordColumns, index: int, shard_map: ShardMap | None) -> OutgoingRecord:
         """Return one of the records that were sent as they are by itself, e.g. to send it again."""
-        entry = PutEntry(plain.datas[index], plain.keys[index])
-        shard_id = self.shard_of(entry, shard_map)
-        return OutgoingRecord(entry, None, (), shard_id, size_of(entry.data, entry.partition_key), plain.ticket(index))
+        data, key = plain.datas[index], plain.keys[index]
+        shard_id = self.shard_of(shard_map, key)
+        return OutgoingRecord(PutEntry(data, key), None, (), shard_id, size_of(data, key), plain.ticket(index))
 
-    def shard_of(self, entry: PutEntry, shard_map: ShardMap | None) -> str | None:
-        """Return which shard an entry goes to, as far as the map knows."""
+    def shard_of(self, shard_map: ShardMap | None, key: str, explicit_hash_key: int | None = None) -> str | None:
+        """Return which shard a record goes to, as far as the map knows."""
         if shard_map is None:
             return None
-        explicit = entry.explicit_hash_key
-        return shard_map.predict(self._queues.hash_key(entry.partition_key) if explicit is None else explicit)
+        return shard_map.predict(self._queues.hash_key(key) if explicit_hash_key is None else explicit_hash_key)
 
     def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""
@@ -256,8 +256,7 @@ class Packer:
         return count
 
     def _predict(self, records: RecordColumns, index: int) -> str | None:
-        explicit = records.explicit(index)
-        return self._shard_map.predict(self._queues.hash_key(records.keys[index]) if explicit is None else explicit)
+        return self.shard_of(self._shard_map, records.keys[index], records.explicit(index))
 
     def _close(self, batch: Batch, group: Group) -> None:
         batch.bytes -= group.bytes  # `_launch` counts what is sent

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
-from tests.unit.consumer.small_fleet import Gap, SmallFleet
+from tests.unit.consumer.small_fleet import Gap, Member, SmallFleet
 
 T = TypeVar("T")
 _GAP_SECONDS_MAX: Final = 1.0
@@ -41,6 +41,15 @@ def _fleet(seed: int, slow_puts: list[float] | None = None) -> SmallFleet:
     return fleet
 
 
+async def _three_of(fleet: SmallFleet, seconds: float) -> list[Member]:
+    """Let three workers share the shards for a while; what comes after that is news."""
+    members = [fleet.add(**_DEFAULTS) for _ in range(3)]
+    await fleet.cloud.until(lambda: sorted(fleet.owners().values()) == [_SHARDS // 3] * 3)
+    await asyncio.sleep(seconds)
+    fleet.news.clear()
+    return members
+
+
 def _check(gaps: list[Gap], count: int) -> None:
     assert len(gaps) >= count
     longest = max(gaps, key=lambda each: each.seconds)
@@ -54,10 +63,7 @@ def test_sigterm_of_one_of_three_leaves_no_shard_unread_for_a_second(seed: int) 
 
     async def story() -> None:
         async with fleet.load():
-            members = [fleet.add(**_DEFAULTS) for _ in range(3)]
-            await fleet.cloud.until(lambda: sorted(fleet.owners().values()) == [_SHARDS // 3] * 3)
-            await asyncio.sleep(10 + seed)
-            fleet.news.clear()
+            members = await _three_of(fleet, 10 + seed)
             await members[0].leave()
             await asyncio.sleep(2)
         await asyncio.gather(*(each.leave() for each in members[1:]))
@@ -74,10 +80,7 @@ def test_scale_out_leaves_no_shard_unread_for_a_second(seed: int) -> None:
 
     async def story() -> None:
         async with fleet.load():
-            members = [fleet.add(**_DEFAULTS) for _ in range(3)]
-            await fleet.cloud.until(lambda: sorted(fleet.owners().values()) == [_SHARDS // 3] * 3)
-            await asyncio.sleep(10 + seed)
-            fleet.news.clear()
+            members = await _three_of(fleet, 10 + seed)
             members.append(fleet.add(**_DEFAULTS))
             await fleet.cloud.until(lambda: sorted(fleet.owners().values()) == [_SHARDS // 4] * 4)
             await asyncio.sleep(2)

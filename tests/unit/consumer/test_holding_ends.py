@@ -64,6 +64,17 @@ class _Consumer:
             raise ShardHaltedError("too many records failed", hint="none")
 
 
+def _holdings_of(consumer: object, cloud: SmallCloud) -> Holdings:
+    """Make the holdings of a worker whose only shard has this consumer."""
+    return Holdings(
+        lambda _: cast("Any", consumer),
+        on_ended=lambda: None,
+        ahead_seconds_max=1.0,
+        clock=VirtualClock(cloud.loop),
+        telemetry=SilentTelemetry(),
+    )
+
+
 @pytest.mark.parametrize("is_halted", [False, True])
 def test_a_lease_that_is_lost_while_its_end_is_written_does_not_bar_its_shard(is_halted: bool) -> None:
     """Cancelled in its release, or in the note that it is halted, nothing of a lost holding is left."""
@@ -71,13 +82,7 @@ def test_a_lease_that_is_lost_while_its_end_is_written_does_not_bar_its_shard(is
     held = _Held()
 
     async def story() -> None:
-        holdings = Holdings(
-            lambda _: cast("Any", _Consumer(is_halted=is_halted)),
-            on_ended=lambda: None,
-            ahead_seconds_max=1.0,
-            clock=VirtualClock(cloud.loop),
-            telemetry=SilentTelemetry(),
-        )
+        holdings = _holdings_of(_Consumer(is_halted=is_halted), cloud)
         async with asyncio.TaskGroup() as group:
             holdings.start(cast("HeldLease", held), 0.0, group)
             await cloud.until(lambda: held.is_writing)
@@ -132,13 +137,7 @@ def test_a_halt_that_cuts_off_a_write_is_noted_all_the_same(lands_late: bool) ->
 
         if lands_late:
             held.look = look_too_early  # type: ignore[method-assign] # see above
-        holdings = Holdings(
-            lambda _: cast("Any", consumer),
-            on_ended=lambda: None,
-            ahead_seconds_max=1.0,
-            clock=VirtualClock(cloud.loop),
-            telemetry=SilentTelemetry(),
-        )
+        holdings = _holdings_of(consumer, cloud)
         async with asyncio.TaskGroup() as group:
             holdings.start(held, 0.0, group)
         return cloud.leases.rows[_SHARD].is_halted and holdings[_SHARD].is_halt_noted
@@ -182,13 +181,7 @@ def test_a_shard_that_is_stopped_while_its_halt_is_noted_is_given_away(successor
     cloud, held = SmallCloud.make(), _SlowNote()
 
     async def story() -> None:
-        holdings = Holdings(
-            lambda _: cast("Any", _Stoppable(is_halted=True)),
-            on_ended=lambda: None,
-            ahead_seconds_max=1.0,
-            clock=VirtualClock(cloud.loop),
-            telemetry=SilentTelemetry(),
-        )
+        holdings = _holdings_of(_Stoppable(is_halted=True), cloud)
         async with asyncio.TaskGroup() as group:
             holdings.start(cast("HeldLease", held), 0.0, group)
             await cloud.until(lambda: held.is_writing)

@@ -12,22 +12,19 @@ import pytest
 
 from producer import Producer
 from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
-from producer.core.batcher import Batcher
-from producer.core.lanes import LaneQueues
-from producer.core.shard_map import ShardMap
 from producer.run import SourceOptions, run_source
 from shared.aggregation import deaggregate
 from shared.errors import EventIdError
 from shared.event import EventId
-from shared.hash_key import even_ranges, hash_key_of
+from shared.hash_key import hash_key_of
 from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.lifecycle import StopSignal
-from shared.limits import KIB, MIB
-from shared.records import PutResult, Shard
-from shared.retry import Backoff
+from shared.limits import KIB
+from shared.records import PutResult
 from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import SimulationLoop
+from tests.support.batchers import batcher_of
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.network import PerfectNetwork, ScriptedNetwork
@@ -176,25 +173,9 @@ async def test_a_bookmark_of_before_has_256_lanes() -> None:
     assert await BookmarkStore(FakeFiles(), bookmark_path("/state", "s", LOG)).load() is None
 
 
-def batcher_of(shards: int, *, aggregate_bytes_max: int, batch_records_max: int, linger_seconds: float) -> Batcher:
-    """Make a batcher that knows a stream."""
-    batcher = Batcher(
-        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
-        keeps_order=True,
-        aggregates=True,
-        aggregate_bytes_max=aggregate_bytes_max,
-        batch_records_max=batch_records_max,
-        batch_bytes_max=4 * MIB,
-        linger_seconds=linger_seconds,
-        backoff=Backoff(0.05, 5),
-    )
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(shards))))
-    return batcher
-
-
 def test_where_a_request_can_not_serve_all_shards_the_next_one_waits_for_its_turn() -> None:
     """Each shard is served once in the time of lingering: else each request would hold a few events for some shards."""
-    batcher = batcher_of(200, aggregate_bytes_max=50 * KIB, batch_records_max=100, linger_seconds=0.1)
+    batcher = batcher_of(200, batch_records_max=100, linger_seconds=0.1)
     keys = [f"key-{number}" for number in range(4_000)]
     assert batcher.queues.accept_all([b"x"] * len(keys), keys, None) == len(keys)
     batcher.queues.stamp(0.0)
@@ -246,18 +227,8 @@ def test_full_records_do_not_take_turns() -> None:
 
 def test_a_request_that_can_not_serve_all_shards_takes_all_that_waits_for_those_it_serves() -> None:
     """Else each request of a stream with many shards would hold a few events of many lanes, and leave the others."""
-    batcher = Batcher(
-        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
-        keeps_order=True,
-        aggregates=True,
-        aggregate_bytes_max=50 * KIB,
-        batch_records_max=100,
-        batch_bytes_max=4 * MIB,
-        linger_seconds=0.1,
-        backoff=Backoff(0.05, 5),
-    )
+    batcher = batcher_of(300, batch_records_max=100, linger_seconds=0.1)
     batcher.queues.divide(FINE_LANES)
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(300))))
     keys = [f"key-{number}" for number in range(9_000)]
     assert batcher.queues.accept_all([bytes(100)] * len(keys), keys, None) == len(keys)
     batcher.queues.stamp(0.0)

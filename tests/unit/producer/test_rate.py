@@ -8,13 +8,12 @@ import pytest
 
 from producer.core.batch import Batch
 from producer.core.batcher import Batcher
-from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
-from producer.core.shard_map import ShardMap
-from shared.hash_key import even_ranges, hash_key_of
+from shared.hash_key import hash_key_of
 from shared.limits import KIB, MIB
-from shared.records import PutEntry, PutResult, Shard
+from shared.records import PutEntry, PutResult
 from shared.retry import Backoff
+from tests.support.batchers import batcher_of, shards_of
 
 THROTTLED = "ProvisionedThroughputExceededException"
 
@@ -91,27 +90,10 @@ def test_no_bound_and_no_shard_never_wait() -> None:
         rates.take(None, MIB)
 
 
-def batcher_of(shards: int, *, aggregates: bool) -> Batcher:
-    """Make a batcher that knows a stream."""
-    batcher = Batcher(
-        LaneQueues(buffer_bytes_max=64 * MIB, record_bytes_max=MIB),
-        keeps_order=True,
-        aggregates=aggregates,
-        aggregate_bytes_max=50 * KIB,
-        batch_records_max=500,
-        batch_bytes_max=4 * MIB,
-        linger_seconds=0.0,
-        backoff=Backoff(0.05, 5),
-        rates=ShardRates(100),
-    )
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(shards))))
-    return batcher
-
-
 @pytest.mark.parametrize("aggregates", [True, False])
 def test_a_hot_shard_slows_itself_only(aggregates: bool) -> None:
     """While a shard that others use up is waited for, the other shard's records leave at once, and nobody spins."""
-    batcher = batcher_of(2, aggregates=aggregates)
+    batcher = batcher_of(2, aggregates=aggregates, rates=ShardRates(100))
     chance = random.Random(1)
     keys = [f"key-{index}" for index in range(400)]
     low = {key for key in keys if batcher.shard_map.predict(batcher.queues.hash_key(key)) == "s0"}
@@ -151,8 +133,9 @@ def test_no_lane_starves_at_a_full_shard(
 
     Also ahead of what became ready just before the instant that it waits for.
     """
-    batcher = Batcher(
-        LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB),
+    batcher = batcher_of(
+        2,
+        buffer_bytes_max=MIB,
         keeps_order=keeps_order,
         aggregates=aggregates,
         aggregate_bytes_max=2 * KIB,
@@ -162,7 +145,6 @@ def test_no_lane_starves_at_a_full_shard(
         backoff=Backoff(0.05, 1),
         rates=ShardRates(1),
     )
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(2))))
     sizes = {f"key-{number}": 1_900 if number < 2 else 200 for number in range(40)}
     lasts = dict.fromkeys(sizes, 0.0)
     for key, size in sizes.items():
@@ -191,23 +173,13 @@ def test_no_lane_starves_at_a_full_shard(
 def test_a_record_from_before_the_shard_map_is_sent_again_within_the_allowance() -> None:
     """Its shard was unknown when it was made; by the time it is sent again, it may be known."""
     rates = ShardRates(100)
-    batcher = Batcher(
-        LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB),
-        keeps_order=True,
-        aggregates=True,
-        aggregate_bytes_max=50 * KIB,
-        batch_records_max=500,
-        batch_bytes_max=4 * MIB,
-        linger_seconds=0,
-        backoff=Backoff(0.05, 1),
-        rates=rates,
-    )
+    batcher = batcher_of(0, buffer_bytes_max=MIB, backoff=Backoff(0.05, 1), rates=rates)
     batcher.queues.accept(b"x", "key", explicit_hash_key=5)
     batcher.queues.stamp(0.0)
     batch = batcher.take(0.0)
     assert batch is not None
     batcher.settle(batch, [PutResult(error_code=THROTTLED)], 0.0, random.Random(1))
-    batcher.install(ShardMap(Shard(f"s{index}", each) for index, each in enumerate(even_ranges(2))))
+    batcher.install(shards_of(2))
     assert rates.ready_at("s0", 1, 2.0) == 2.0
     rates.take("s0", 5 * MIB)
     assert batcher.take(2.0) is None

@@ -119,6 +119,16 @@ class World:
         )
         return self.producer
 
+    async def leave_spilled(self) -> int:
+        """Let a producer end in an outage, and return how many of its 800 records are on disk."""
+        self.net.is_off = True
+        async with self.open() as producer:
+            await self.put(producer, range(800), asks=False)
+            await producer.close(0)
+            left = producer.ledger.spilled
+        self.net.is_off = False
+        return left
+
     def receipt(self, token: int, outcome: Outcome, _: int = 1, /) -> None:
         """Keep an outcome."""
         assert token not in self.outcomes
@@ -202,12 +212,7 @@ def test_a_restart_sends_the_spilled_records_first() -> None:
     world = World()
 
     async def main() -> None:
-        world.net.is_off = True
-        async with world.open() as producer:
-            await world.put(producer, range(800), asks=False)
-            await producer.close(0)
-            left = producer.ledger.spilled
-        world.net.is_off = False
+        left = await world.leave_spilled()
         async with world.open() as producer:
             assert producer.ledger.accepted == producer.ledger.spilled == left
             assert producer.ledger.balances
@@ -229,11 +234,7 @@ def test_spilled_records_may_have_wide_lanes() -> None:
     world = World()
 
     async def main() -> None:
-        world.net.is_off = True
-        async with world.open() as producer:
-            await world.put(producer, range(800), asks=False)
-            await producer.close(0)
-        world.net.is_off = False
+        await world.leave_spilled()
         world.stream = world.kinesis.create_stream(STREAM, LANES + 1)
         async with world.open(lanes=None) as producer:
             assert producer.ledger.spilled
@@ -294,12 +295,7 @@ def test_spilled_records_keep_their_order_where_none_is_asked_for(monkeypatch: p
         return land()
 
     async def main() -> None:
-        world.net.is_off = True
-        async with world.open() as producer:
-            await world.put(producer, range(800), asks=False)
-            await producer.close(0)
-            left = producer.ledger.spilled
-        world.net.is_off = False
+        left = await world.leave_spilled()
         monkeypatch.setattr(world.net, "call", call)
         world.settings = world.settings.model_copy(update={"ordering": Ordering.NONE})
         async with world.open() as producer:
