@@ -10,7 +10,7 @@ from producer.core.batcher import Batcher
 from producer.core.bisection import RECORD_CODES
 from producer.report import Report
 from producer.stream_watch import StreamWatch
-from shared.errors import AmbiguousCallError, HeadraceError, InvalidRequestError
+from shared.errors import AmbiguousCallError, HeadraceError, InvalidRequestError, StreamNotFoundError
 from shared.ports import Clock, Kinesis, Random
 from shared.records import PutResult
 from shared.retry import Backoff
@@ -90,6 +90,8 @@ class Sender:
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
         now = self._clock.monotonic()
         self._batcher.fail(batch, now, self._random, None if error.retryable else self._refused_backoff)
+        if isinstance(error, StreamNotFoundError) and not self.fails_fast:
+            self._watch.forget()
         self._report_failure(error, now)
 
     def _report_failure(self, error: HeadraceError, now: float) -> None:

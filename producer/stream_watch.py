@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from producer.core.batch import Settlement
 from producer.core.batcher import Batcher
 from producer.core.shard_map import ShardMap
-from shared.errors import AmbiguousCallError, HeadraceError
+from shared.errors import AmbiguousCallError, HeadraceError, StreamNotFoundError
 from shared.ports import Clock, Kinesis, Random, Telemetry
 from shared.records import Distribution, StreamSummary
 from shared.retry import Backoff
@@ -53,6 +53,16 @@ class StreamWatch:
     def look_now(self) -> None:
         """Have the stream looked at soon."""
         self._is_stale.set()
+
+    def forget(self) -> None:
+        """Trust what is known of the shards no longer, and look again: the stream is gone.
+
+        If another one is made by its name, its shards have the same ids and other hash keys: an aggregate that was made
+        for one of the old shards would count as delivered where readers drop it. Without a map, none is made.
+        """
+        self._on_settled(self._batcher.install(ShardMap()))
+        self._batcher.needs_shard_map = True
+        self.look_now()
 
     async def start(self) -> None:
         """Look at the stream for the first time; raises StreamNotFoundError and its kin."""
@@ -109,7 +119,7 @@ class StreamWatch:
             async with asyncio.timeout(self._settings.call_timeout_seconds):
                 self._apply(await self._kinesis.describe_stream(self._stream), is_first=False)
         except (TimeoutError, HeadraceError) as error:
-            self._warn("stream_look_failed", error=str(error) or "no answer")
+            self._take_failure("stream_look_failed", error)
             return False
         return await self._refresh_shard_map()
 
@@ -121,16 +131,18 @@ class StreamWatch:
                 shards = await self._kinesis.list_shards(self._stream)
         except (TimeoutError, HeadraceError) as error:
             self._batcher.needs_shard_map = True
-            self._warn("shard_look_failed", error=str(error) or "no answer")
+            self._take_failure("shard_look_failed", error)
             return False
         if self._batcher.needs_shard_map:
             return False  # a record landed in an unknown place meanwhile: this answer may be older than that
         self._on_settled(self._batcher.install(ShardMap(shards)))
         return True
 
-    def _warn(self, event: str, **fields: Any) -> None:
+    def _take_failure(self, event: str, error: TimeoutError | HeadraceError) -> None:
         """Warn at most once a second per event: a bad hour must not fill the log."""
+        if isinstance(error, StreamNotFoundError):
+            self.forget()
         now = self._clock.monotonic()
         if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
             self._warned_at[event] = now
-            self._telemetry.warning(event, stream=self._stream, **fields)
+            self._telemetry.warning(event, stream=self._stream, error=str(error) or "no answer")

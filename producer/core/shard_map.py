@@ -13,7 +13,8 @@ from shared.records import Shard
 class ShardMap:
     """An immutable view of a stream's shards.
 
-    A shard id never changes its range, so an old map is never wrong about a range, only about which shards are open.
+    A shard id never changes its range, so an old map is never wrong about a range, only about which shards are open;
+    but a stream that is deleted and made again has the same ids with other ranges.
     """
 
     def __init__(self, shards: Iterable[Shard] = ()) -> None:
