@@ -127,7 +127,10 @@ class Handover:
     async def call(self, records: Sequence[Record]) -> Sequence[Outcome] | None:
         """Call the function; what it raises is an Exception, unless this task is being cancelled."""
         try:
-            return await self._handling.handle(records)
+            calling = self._handling.handle(records)
+            if not isinstance(calling, Awaitable):  # it would look like a failure of each of its records
+                raise OutcomeError(f"it returned a {type(calling).__name__} at once; is it an `async def`?")
+            return await calling
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import sys
 from random import Random
 
 from consumer.assembly import initial_checkpoint
@@ -17,7 +16,7 @@ from shared.lifecycle import ExitCode, run_work, stop_on_signals
 from shared.records import UserRecord
 from shared.settings import STREAM_NAME_PATTERN
 from shared.telemetry import StructlogTelemetry, configure_logging
-from shared.terminal import write_data
+from shared.terminal import flush_data, write_data
 
 
 def print_stream(stream: str, *, start: str, as_json: bool, limit: int | None) -> int:
@@ -54,7 +53,7 @@ async def _follow(stream: str, *, start: str, as_json: bool, limit: int | None) 
             initial=initial,
             timestamp=timestamp,
             take=take,
-            flush=sys.stdout.flush,
+            flush=flush_data,
             limit=limit,
         )
         await follower.follow(stop.requested)

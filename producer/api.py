@@ -49,7 +49,8 @@ class EventProducer:
     AWS is found by AWS's own conventions; settings come from `HEADRACE_PRODUCER_*` unless given as `settings`. Events
     with one partition key arrive in the order of their `put` calls, each at least once; each gets an `event_id`, by
     which readers recognise what came twice. Leaving the block delivers what is pending, for at most
-    `drain_timeout_seconds`. Belongs to one event loop; any number of tasks may put.
+    `drain_timeout_seconds`; a block that is cancelled delivers nothing more, and logs how many were pending. Belongs to
+    one event loop; any number of tasks may put.
 
     Entering raises StreamNotFoundError, AccessDeniedError, CredentialsError or ConfigurationError. `kinesis`, `files`,
     `clock`, `chance` and `telemetry` are for tests: what is not given is the real one.
@@ -74,12 +75,16 @@ class EventProducer:
         self._chance = chance
         self._telemetry = telemetry
         self._stack = AsyncExitStack()
+        self._is_open = False
         self._inner: Producer | None = None
         self._stage: Stage | None = None
         self._waiting: dict[asyncio.Future[Delivered], None] = {}
 
     async def __aenter__(self) -> Self:
         """Connect and look at the stream."""
+        if self._is_open:
+            message = f"the producer of stream {self.stream} is open already"
+            raise DeliveryFailedError(message, hint="Enter each producer once at a time; any number of tasks may put")
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
         source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
@@ -102,6 +107,7 @@ class EventProducer:
             has_lanes = settings.ordering is Ordering.LANE
             self._stage = inner.stage(event_id_heads(source_id, inner.lanes, has_lanes=has_lanes))
             self._stack = stack.pop_all()
+            self._is_open = True
         return self
 
     async def __aexit__(
@@ -112,6 +118,7 @@ class EventProducer:
             self._open_stage.clear()
             await self._stack.__aexit__(kind, error, trace)
         finally:
+            self._is_open = False
             for future in self._waiting:
                 if not future.done():
                     message = f"the producer of stream {self.stream} was closed before the delivery"
@@ -272,8 +279,11 @@ def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tupl
     else:
         try:
             data = orjson.dumps(event if isinstance(event, dict) else dict(event))
-        except orjson.JSONEncodeError as error:
-            raise MalformedEventError(f"the event can't be written as JSON: {error}") from None
+        except (TypeError, ValueError) as error:  # JSONEncodeError is a TypeError, and `dict` of a text a ValueError
+            raise MalformedEventError(
+                f"the event, a {type(event).__name__}, can't be written as JSON: {error}",
+                hint="Put a mapping, or the bytes of a JSON object",
+            ) from None
         fields = decode_event(data)
         data = b"".join((data, b""))
     key = fields.get(SESSION_ID_FIELD) if partition_key is None else partition_key

@@ -25,6 +25,7 @@ from shared.errors import (
     ConfigurationError,
     HeadraceError,
     MalformedEventError,
+    OutputError,
     ServiceUnavailableError,
     ThrottledError,
 )
@@ -123,11 +124,12 @@ async def _put_patiently(
 
 
 class _Receipts:
-    """Writes one line per delivered event to stdout; a reader that goes away ends the run, not the delivery."""
+    """Writes one line per delivered event to stdout; where that fails, the run ends, not the delivery."""
 
     def __init__(self, stop: StopSignal) -> None:
         self._stop = stop
         self.is_broken = False
+        self.failure: OutputError | None = None
 
     def __call__(self, event_id: str, partition_key: str, delivered: Delivered, /) -> None:  # noqa: ARG002 - a session id is not for every log
         """Write a receipt."""
@@ -142,6 +144,10 @@ class _Receipts:
             self.is_broken = True
             drop_stdout()
             self._stop.notify(signal.SIGPIPE)
+        except OutputError as error:
+            self.is_broken = True
+            self.failure = error
+            self._stop.notify()
 
 
 class _Progress:
@@ -211,6 +217,8 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
     if receipts is not None and not receipts.is_broken:
         write_data(orjson.dumps(_as_mapping(summary, seconds)).decode())
     say(_summary_line(given, settings, summary, seconds))
+    if receipts is not None and receipts.failure is not None:
+        raise receipts.failure
     return _exit_code(given, summary, stop.cause)
 
 

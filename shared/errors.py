@@ -21,12 +21,14 @@ HeadraceError
 |  +- IteratorExpiredError            (retryable: take a new iterator)
 |  +- ConsumerRefusedError            the stream takes no more registered consumers
 |  +- InvalidRequestError             our own mistake: never retried
+|     +- ForeignPositionError         the stream was made anew since the position was stored
 +- LeaseLostError                     another owner holds the shard: stop, do not checkpoint
 +- DeliveryFailedError                records are left undelivered
 |  +- DrainTimeoutError
 +- ShardHaltedError                   the circuit breaker stopped a shard
 +- AuditFailedError                   lost, duplicated or out of order
 +- QueryError                         SQL over the archive failed
++- OutputError                        stdout can't be written
 """
 
 from __future__ import annotations
@@ -153,6 +155,10 @@ class InvalidRequestError(ServiceError):
     """The service calls the request invalid: a mistake of ours or of the configuration, never retried."""
 
 
+class ForeignPositionError(InvalidRequestError):
+    """A stored position is not of this stream: it was deleted and made again by the same name."""
+
+
 class LeaseLostError(HeadraceError):
     """A fenced write was refused: another worker owns the shard; stop it and do not checkpoint."""
 
@@ -177,3 +183,7 @@ class AuditFailedError(HeadraceError):
 
 class QueryError(HeadraceError):
     """SQL over the archive failed: the query, or an object that is not what its name says."""
+
+
+class OutputError(HeadraceError):
+    """What a command has to say can't be written to stdout, e.g., as the disk is full."""

@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from types import FrameType
 from typing import Any, TypeVar
 
 from shared.startup import interrupt_as_usual
@@ -26,7 +27,7 @@ class ExitCode(IntEnum):
 
 
 class StopSignal:
-    """Two events: `requested` by the first SIGTERM or SIGINT, `hurried` by the second; `cause` is the first signal."""
+    """Two events: `requested` by the first signal to end, `hurried` by the second; `cause` is the first signal."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
@@ -50,10 +51,16 @@ def run_work(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def stop_on_signals() -> AsyncIterator[StopSignal]:
-    """Turn SIGTERM and SIGINT into a StopSignal for as long as the block runs."""
+    """Turn SIGTERM, SIGINT and SIGHUP (unless `nohup` ignores it) into a StopSignal for as long as the block runs.
+
+    Once asked to end, a process passes over one more of each that comes after the block: it has drained, and what is
+    left to do, such as writing out stdout, would be cut off.
+    """
     stop = StopSignal()
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    signals = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signals.append(signal.SIGHUP)
     for each in signals:
         loop.add_signal_handler(each, stop.notify, each)
     try:
@@ -61,3 +68,16 @@ async def stop_on_signals() -> AsyncIterator[StopSignal]:
     finally:
         for each in signals:
             loop.remove_signal_handler(each)
+            if stop.requested.is_set():
+                signal.signal(each, _pass_over)
+
+
+def _pass_over(signum: int, _frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_DFL)
+
+
+def pass_over_to_the_end() -> None:
+    """Let no signal that is passed over end the process: the interpreter takes its handlers away before its last."""
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(each) is _pass_over:
+            signal.signal(each, signal.SIG_IGN)

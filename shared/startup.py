@@ -5,10 +5,25 @@ from __future__ import annotations
 # Only what Python has loaded anyhow: everything imported here runs before the handler is in place.
 import os
 import signal
+import sys
 from types import FrameType
 from typing import NoReturn
 
 INTERRUPTED = "error: Interrupted before it was done\n\nhint: What was made stays; run the same command again to go on"
+
+
+def open_standard_streams() -> None:
+    """Let stdin, stdout and stderr be open, on nothing, where the process was started without them (`>&-`).
+
+    Otherwise the first file or socket that is opened would take their place, and get what is written there.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest one that is free, which is this
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - the same
 
 
 def end_at_once_on_interrupt() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from shared.errors import HeadraceError
-from shared.lifecycle import ExitCode
+from shared.errors import HeadraceError, OutputError
+from shared.lifecycle import ExitCode, pass_over_to_the_end
 from shared.startup import INTERRUPTED
 
 
@@ -37,16 +39,35 @@ def render_error(error: HeadraceError) -> str:
 
 
 def say(text: str) -> None:
-    """Write one line to stderr; a closed stderr is nobody's problem."""
+    """Write one line to stderr; a closed stderr, or a full disk behind it, is nobody's problem."""
     try:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is the one place that may
-    except (BrokenPipeError, ValueError):
+    except (OSError, ValueError):
         return
 
 
 def write_data(text: str) -> None:
-    """Write one line of data to stdout; BrokenPipeError goes to the caller."""
-    sys.stdout.write(text + "\n")
+    """Write one line of data to stdout. Raises OutputError; BrokenPipeError goes to the caller, too."""
+    with _writing():
+        sys.stdout.write(text + "\n")
+
+
+def flush_data() -> None:
+    """Write out what stdout buffers; errors as of `write_data`."""
+    with _writing():
+        sys.stdout.flush()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        drop_stdout()
+        message = f"stdout can't be written: {error.strerror or error}"
+        raise OutputError(message, hint="What is missing there was not written; what was done is done") from error
 
 
 def drop_stdout() -> None:
@@ -68,7 +89,7 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str] | None = None)
         # A command that drained says itself how it ended; typer answers a KeyboardInterrupt with a plain number.
         is_interrupt = result == ExitCode.INTERRUPTED and not isinstance(result, ExitCode)
         code = _report_interrupt() if is_interrupt else int(result or ExitCode.DONE)
-        sys.stdout.flush()
+        flush_data()
     except HeadraceError as error:
         say(render_error(error))
         code = error.exit_code
@@ -81,6 +102,7 @@ def run_command(app: Callable[..., Any], arguments: Sequence[str] | None = None)
         code = int(ExitCode.DONE)
     except Exception as error:  # noqa: BLE001 - the outermost edge: what is not ours must still not be a traceback
         code = _report_foreign(error)
+    pass_over_to_the_end()
     sys.exit(code)
 
 
@@ -97,6 +119,9 @@ def _report_foreign(error: Exception) -> int:
         return int(getattr(error, "exit_code", ExitCode.DONE))
     if type(error).__name__ == "Abort":
         return int(ExitCode.DONE)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        say(f"error: {error.strerror}\n\nhint: Make room, or write elsewhere")
+        return int(ExitCode.FAILED)
     if os.environ.get("HEADRACE_DEBUG"):
         raise error
     where = _innermost_line(error)

@@ -51,6 +51,8 @@ def judge(
     """
     if outcomes is None:
         return [], []
+    if not isinstance(outcomes, Sequence):
+        raise OutcomeError(f"a {type(outcomes).__name__} was returned, neither None nor a list")
     missing = len(records) - len(outcomes)
     if missing > 0 and outcomes and isinstance(outcomes[-1], Retry):
         outcomes = [*outcomes, *[outcomes[-1]] * missing]

@@ -16,7 +16,7 @@ from infra.cloud.moto_bridge import INSTALL_HINT
 from infra.cloud.server import LocalCloud
 from shared.lifecycle import ExitCode, StopSignal, run_work, stop_on_signals
 from shared.telemetry import configure_logging
-from shared.terminal import run_command, say, write_data
+from shared.terminal import flush_data, run_command, say, write_data
 
 PORT_DEFAULT: Final = 4_566
 STATUS_DELAY_SECONDS: Final = 0.2
@@ -62,7 +62,7 @@ async def _serve(cloud: LocalCloud, *, ends_with_stdin: bool) -> int:
     async with stop_on_signals() as stop, cloud:
         for line in export_lines(cloud.endpoint_url):
             write_data(line)
-        sys.stdout.flush()
+        flush_data()
         if cloud.tls_port is not None:
             say(f"TLS on port {cloud.tls_port}; its certificate is signed by nobody: let clients not verify it")
         if cloud.missing:

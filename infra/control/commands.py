@@ -29,7 +29,7 @@ from shared.lifecycle import ExitCode, run_work, stop_on_signals
 from shared.retry import Backoff
 from shared.settings import STREAM_NAME_PATTERN, ConsumerSettings, load_settings
 from shared.telemetry import SilentTelemetry
-from shared.terminal import say, write_data
+from shared.terminal import flush_data, say, write_data
 
 _CLEAR: Final = "\x1b[H\x1b[2J"
 
@@ -220,7 +220,7 @@ def run_kcl(app: str | None, *, table: str, is_import: bool, is_dry: bool, as_js
 
 def confirm(question: str) -> bool:
     """Ask on the terminal; ConfigurationError where nobody can answer."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigurationError(
             "Nobody is there to ask: stdin is no terminal", hint="Give --yes, or --dry-run to look"
         )
@@ -240,7 +240,7 @@ async def _show(look: _Look, watch_seconds: float | None, *, as_json: bool) -> N
                 if watch_seconds is not None and sys.stdout.isatty():
                     sys.stdout.write(_CLEAR)
                 write_data("\n".join(lines))
-            sys.stdout.flush()
+            flush_data()
             if watch_seconds is None:
                 return
             try:

@@ -16,6 +16,7 @@ from shared.errors import (
     BucketNotFoundError,
     ConfigurationError,
     CredentialsError,
+    ForeignPositionError,
     HeadraceError,
     InvalidRequestError,
     IteratorExpiredError,
@@ -81,6 +82,8 @@ _NOT_FOUND: Final[dict[str, type[ServiceError]]] = {
     "s3": BucketNotFoundError,
 }
 
+_FOREIGN_POSITION: Final = "it did not come from this stream"  # GetShardIterator has one code for all that is wrong
+
 _NOUN: Final = {
     "kinesis": "stream",
     "dynamodb": "table",
@@ -96,6 +99,7 @@ _HINTS: Final[dict[type[ServiceError], str]] = {
     TableNotFoundError: "`headrace provision` makes the lease table; check AWS_REGION and AWS_ENDPOINT_URL",
     BucketNotFoundError: "`headrace provision` makes the bucket; check AWS_REGION and AWS_ENDPOINT_URL",
     AccessDeniedError: "Check the credentials, their expiry and their permissions (infra/template.yaml lists them)",
+    ForeignPositionError: "The stream was deleted and made again: read it under another application name (--app)",
     ServiceUnavailableError: "Check the network and AWS_ENDPOINT_URL; is `headrace local` running?",
 }
 
@@ -165,9 +169,12 @@ def _from_answer(answer: Any, service: str, operation: str, resource: str) -> He
         kind = _NOT_FOUND.get(service)
     if kind is None:
         kind = AmbiguousCallError if status >= _SERVER_ERROR else InvalidRequestError
+    text = str(details.get("Message", ""))
+    if kind is InvalidRequestError and _FOREIGN_POSITION in text:
+        kind = ForeignPositionError
     noun = _NOUN[service]
     if kind in _NOT_FOUND.values():
         message = f"{noun.capitalize()} `{resource}` does not exist"
     else:
-        message = f"{operation} on {noun} `{resource}` was refused: {code}: {str(details.get('Message', ''))[:500]}"
+        message = f"{operation} on {noun} `{resource}` was refused: {code}: {text[:500]}"
     return kind(message, hint=_HINTS.get(kind, ""), code=code)

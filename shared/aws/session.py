@@ -16,6 +16,7 @@ from shared.aws.kcl_table import KclTableAdapter
 from shared.aws.kinesis import KinesisAdapter
 from shared.aws.leases import LeaseAdapter
 from shared.aws.objects import ObjectAdapter, WriteOptions
+from shared.errors import ConfigurationError
 from shared.limits import SHARDS_PER_STREAM_MAX, SUBSCRIPTION_SILENCE_SECONDS_MAX
 from shared.ports import Telemetry
 from shared.records import Wire
@@ -115,7 +116,13 @@ class Aws:
                 context = self._session.create_client(
                     service, region_name=region_of(os.environ), config=config or self._config
                 )
-                self._clients[key] = await self._stack.enter_async_context(context)
+                try:
+                    self._clients[key] = await self._stack.enter_async_context(context)
+                except ValueError as error:  # botocore's word for an address that is none
+                    message = f"The client of {service} can't be made: {error}"
+                    raise ConfigurationError(
+                        message, hint="Check AWS_ENDPOINT_URL and the AWS configuration"
+                    ) from error
         return self._clients[key]
 
 

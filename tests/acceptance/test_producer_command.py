@@ -157,3 +157,26 @@ def _numbers_until(shell: Shell, count: int) -> set[int]:
             return seen
         limit += count - len(seen)
         assert limit < 10 * count
+
+
+def test_a_closed_or_full_stdout_is_no_defect(shell: Shell) -> None:
+    """Started without a stdout, a command does its work; where nothing more can be written, it says so and fails."""
+    make_stream(shell, "no-stdout")
+    for place, code in ((">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), (">/dev/full", 1)):
+        for program in (
+            'producer_from_cli --stream no-stdout --json_string \'{"session_id":"a"}\'',
+            "consumer_from_cli --stream no-stdout --limit 1",
+        ):
+            done = subprocess.run(
+                ["/bin/sh", "-c", f"exec {BIN / program.split()[0]} {program.partition(' ')[2]} {place}"],
+                env=shell.environment,
+                cwd=shell.folder,
+                capture_output=True,
+                timeout=PATIENCE_SECONDS,
+                check=False,
+            )
+            assert done.returncode == code, (place, program, done.stderr)
+            assert b"defect" not in done.stderr
+            assert b"Traceback" not in done.stderr
+            if code:
+                assert b"stdout can't be written: No space left on device" in done.stderr

@@ -467,3 +467,30 @@ def test_a_halted_shard_is_in_the_status() -> None:
 
     shop.cloud.run(story)
     assert states == [ShardState.HALTED]
+
+
+@pytest.mark.parametrize("answer", [True, 7, "yes", {}, iter(())])
+def test_an_answer_without_sense_halts_the_shard_and_blames_no_record(answer: Any) -> None:
+    """What is neither None nor a list is a defect of the function: no record becomes a dead letter for it."""
+    shop = Shop()
+
+    async def handle(batch: Sequence[Record]) -> Any:
+        return answer
+
+    shop.handle(handle, 5)
+    assert "shard_halted" in shop.telemetry.errors
+    assert shop.letters == []
+
+
+def test_a_function_that_is_not_async_halts_the_shard_and_blames_no_record() -> None:
+    """A `def` where an `async def` belongs sees no record twice, instead of each until it is a dead letter."""
+    shop = Shop()
+    calls: list[int] = []
+
+    def handle(batch: Sequence[Record]) -> Any:
+        calls.append(len(batch))
+
+    shop.handle(handle, 5)
+    assert 1 <= sum(calls) <= 5
+    assert "shard_halted" in shop.telemetry.errors
+    assert shop.letters == []

@@ -408,3 +408,26 @@ def test_the_package_is_light_until_the_producer_is_asked_for() -> None:
     """Importing the command loads no AWS SDK; `producer.Producer` is there when it is wanted."""
     code = "import sys, producer.cli; assert 'aiobotocore' not in sys.modules; from producer import Producer"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize("event", ["text", '{"session_id":"a"}', None, 5, [1], bytearray(b"{}")])
+async def test_what_is_no_event_is_refused_as_one(event: Any) -> None:
+    """Whatever is neither a mapping nor the bytes of an object raises the error that `put` promises."""
+    async with Cloud().producer() as producer:
+        with pytest.raises(MalformedEventError, match=type(event).__name__):
+            await producer.put(event)
+        with pytest.raises(MalformedEventError):
+            await producer.put_all([event])
+        assert producer.ledger.accepted == 0
+
+
+async def test_a_producer_that_is_open_is_not_opened_again() -> None:
+    """A second `async with` on it would leave what the first one holds undelivered; after the end it may be opened."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        await producer.put({"session_id": "a"})
+        with pytest.raises(DeliveryFailedError, match="is open already"):
+            await producer.__aenter__()
+    async with producer:
+        await producer.put({"session_id": "b"})
+    assert sorted(event["session_id"] for event in cloud.events()) == ["a", "b"]

@@ -150,8 +150,8 @@ async def test_a_small_file_is_read_within_its_bound(tmp_path: Path) -> None:
 
 
 async def test_the_first_signal_asks_and_the_second_hurries() -> None:
-    """SIGTERM asks for a drain, a second signal of either kind hurries it, and afterwards the old handler is back."""
-    before = signal.getsignal(signal.SIGTERM)
+    """SIGTERM asks for a drain, a second signal hurries it; one more is passed over when it is done, not two."""
+    before = signal.getsignal(signal.SIGINT)
     async with stop_on_signals() as stop:
         assert not stop.requested.is_set()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -161,7 +161,31 @@ async def test_the_first_signal_asks_and_the_second_hurries() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         async with asyncio.timeout(5):
             await stop.hurried.wait()
-    assert signal.getsignal(signal.SIGTERM) == before
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, before)
+
+
+async def test_a_terminal_that_closes_asks_for_a_drain_unless_that_is_ignored() -> None:
+    """SIGHUP asks as SIGTERM does; under `nohup` it stays ignored."""
+    async with stop_on_signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        async with asyncio.timeout(5):
+            await stop.requested.wait()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        async with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            await asyncio.sleep(0)
+            assert not stop.requested.is_set()
+    finally:
+        for each in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_exit_codes_are_the_promised_ones() -> None:
@@ -357,9 +381,9 @@ def test_progress_is_for_terminals(variable: str, shown: bool, monkeypatch: pyte
 # The map of AWS errors.
 
 
-def _answer(code: str, status: int) -> botocore_errors.ClientError:
+def _answer(code: str, status: int, message: str = "m") -> botocore_errors.ClientError:
     return botocore_errors.ClientError(
-        {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Op"
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Op"
     )
 
 
@@ -386,6 +410,12 @@ def _answer(code: str, status: int) -> botocore_errors.ClientError:
             botocore_errors.EndpointConnectionError(endpoint_url="u", error="refused"),
             errors.ServiceUnavailableError,
             True,
+        ),
+        (
+            "kinesis",
+            _answer("InvalidArgumentException", 400, "5 is invalid because it did not come from this stream."),
+            errors.ForeignPositionError,
+            False,
         ),
         ("kinesis", ConnectionResetError(), errors.AmbiguousCallError, True),
         ("kinesis", TimeoutError(), errors.AmbiguousCallError, True),
