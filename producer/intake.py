@@ -116,7 +116,7 @@ class Intake:
     def notice(self, count: int) -> None:
         """Wake the sender if it listens for one of the `count` records that became ready just now."""
         queues = self._queues
-        if queues.ready_bytes >= self._wake_bytes and (queues.ready_count <= count or self._batcher.is_full()):
+        if queues.ready_bytes >= self._wake_bytes and (queues.ready_count <= count or self._batcher.linger.is_full()):
             self._call_sender()
 
     def _call_sender(self) -> None:
@@ -132,12 +132,12 @@ class Intake:
 
     def _begin_turn(self) -> None:
         """Let as many records be put as may be before somebody has to look up, be it for a request that is full."""
-        counts = self._listens and not self._batcher.aggregates
-        count = min(_RECORDS_PER_TURN, self._batcher.missing_count()) if counts else _RECORDS_PER_TURN
+        counts = self._listens and not self._batcher.linger.aggregates
+        count = min(_RECORDS_PER_TURN, self._batcher.linger.missing_count()) if counts else _RECORDS_PER_TURN
         self._turn_ends_at = self._queues.accepted + count
 
     def _end_turn(self) -> None:
-        if self._listens and self._batcher.is_full():
+        if self._listens and self._batcher.linger.is_full():
             self._call_sender()
         self._begin_turn()
         self.is_busy = True

@@ -41,4 +41,4 @@ class ShardHeats:
             shard = heat.shard_id
             self._telemetry.gauge("producer_shard_top_key_share", heat.keys[0].share, shard=shard)
             self._telemetry.gauge("producer_shard_split_share", heat.larger_share, shard=shard)
-            self._telemetry.gauge("producer_shard_rate_share", self._batcher.rate_share(shard), shard=shard)
+            self._telemetry.gauge("producer_shard_rate_share", self._batcher.rates.share(shard), shard=shard)

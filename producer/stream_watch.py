@@ -108,7 +108,7 @@ class StreamWatch:
                 stream=self._stream,
                 reason="the stream distributes records itself (AUTO): no aggregation, no order across shards",
             )
-        self._batcher.aggregates = self._settings.aggregate and not is_auto
+        self._batcher.linger.aggregates = self._settings.aggregate and not is_auto
         self._batcher.follows_shards = self.is_needed and not is_auto
         self._batcher.queues.record_bytes_max = summary.record_bytes_max
         self.shard_count = summary.open_shard_count

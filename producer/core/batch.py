@@ -39,7 +39,18 @@ class OutgoingRecord:
     more than to send it.
     """
 
-    __slots__ = ("attempts", "columns", "entry", "lanes", "refused_at", "shard_id", "ticket", "wire_bytes")
+    __slots__ = (
+        "attempts",
+        "columns",
+        "entry",
+        "lanes",
+        "overtaken",
+        "refusal",
+        "refused_at",
+        "shard_id",
+        "ticket",
+        "wire_bytes",
+    )
 
     def __init__(
         self,
@@ -56,8 +67,10 @@ class OutgoingRecord:
         self.lanes = lanes  # those that wait for it; none where order is not kept
         self.shard_id = shard_id  # predicted
         self.wire_bytes = wire_bytes  # data and partition key of the entry
-        self.attempts = 0
+        self.attempts = 0  # that failed otherwise than by a refusal of the whole request
         self.refused_at = float("inf")  # when the service first refused a request that it was part of
+        self.refusal = ("", "")  # code and message of the last one
+        self.overtaken: Sequence[OutgoingRecord] = ()  # refused records of its lane, given up once it has an outcome
 
     @property
     def is_aggregate(self) -> bool:
@@ -115,14 +128,6 @@ class Settlement:
     undeliverable: list[tuple[Ticket | None, Undeliverable]] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)  # stream records by error code
     misplaced: int = 0  # aggregates that landed where readers drop them
-
-
-@dataclass(slots=True)
-class Retry:
-    """Stream records that wait until `due_at` to be sent again."""
-
-    due_at: float
-    records: list[OutgoingRecord]
 
 
 def bytes_max(records: RecordColumns) -> int:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from producer.core.batch import Batch, FlushReason, OutgoingRecord, Retry, Settlement
+from producer.core.batch import Batch, FlushReason, OutgoingRecord, Settlement
 from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
 from producer.core.landed import landed
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
+from producer.core.linger import Linger
 from producer.core.packer import Packer
 from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns
+from producer.core.retries import Retries
 from producer.core.shard_map import ShardMap
-from producer.core.turns import Turns
 from shared.ports import Delivered, Random, Undeliverable
 from shared.records import PutResult
 from shared.retry import Backoff
 
 _NEVER: Final = float("inf")
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
+_SEARCH_SECONDS_MAX: Final = 0.2  # between two requests that look for a bad record: each of them is another one
 _GRACE_SECONDS: Final = 1.0  # after a success, a request that was throttled whole says something of its shards only
 
 
@@ -48,19 +50,14 @@ class Batcher:
         rates: ShardRates | None = None,
     ) -> None:
         self.queues = queues
-        self.aggregates = aggregates
         self.follows_shards = True  # whether partition keys decide on shards, so that there is something to predict
         self.is_draining = False
         self.shard_map = ShardMap()
         self.needs_shard_map = True
-        self._keeps_order = keeps_order
-        self._batch_records_max = batch_records_max
-        self._batch_bytes_max = batch_bytes_max
-        self._linger_seconds = linger_seconds
         self._backoff = backoff
-        self._retries: list[Retry] = []
+        self._search_backoff = Backoff(backoff.seconds_min, max(backoff.seconds_min, _SEARCH_SECONDS_MAX))
         self._unverified: list[tuple[OutgoingRecord, PutResult]] = []
-        self._rates = rates or ShardRates(0)
+        self.rates = rates or ShardRates(0)
         self._packer = Packer(
             queues,
             keeps_order=keeps_order,
@@ -68,13 +65,20 @@ class Batcher:
             aggregate_bytes_max=aggregate_bytes_max,
             batch_records_max=batch_records_max,
             batch_bytes_max=batch_bytes_max,
-            rates=self._rates,
+            rates=self.rates,
         )
+        self._retries = Retries(self._packer, self._regroup)
         self._gate = CallGate(backoff)
         self._bisection = Bisection()
         self._succeeded_at = -_NEVER
-        self._turns = Turns(
-            linger_seconds=linger_seconds, batch_records_max=batch_records_max, aggregate_bytes_max=aggregate_bytes_max
+        self.linger = Linger(
+            queues,
+            keeps_order=keeps_order,
+            aggregates=aggregates,
+            aggregate_bytes_max=aggregate_bytes_max,
+            batch_records_max=batch_records_max,
+            batch_bytes_max=batch_bytes_max,
+            linger_seconds=linger_seconds,
         )
         self._in_flight = 0
         self._acknowledged = 0
@@ -94,44 +98,20 @@ class Batcher:
 
     def keep_order(self) -> None:
         """Keep order from now on, whatever was asked for; nothing may be in flight."""
-        self._keeps_order = True
         self._packer.keep_order()
-
-    def rate_share(self, shard_id: str) -> float:
-        """Return which share of a shard's limits is used at most at present: 1 is all of them."""
-        return self._rates.share(shard_id)
+        self.linger.keep_order()
 
     def next_deadline(self, now: float) -> float | None:
         """Return when `take` should be asked next (may be past); None if only a new record or answer changes it."""
         if self._gate.waits_for_answer:
             return None
-        due_at = min((retry.due_at for retry in self._retries), default=_NEVER)
+        due_at = self._retries.due_at
         if self._packer.held:
             due_at = min(due_at, *(held[0] for held in self._packer.held))
         if self.queues.ready:
-            due_at = min(due_at, now if self.is_full() or self.is_draining else self._linger_end())
+            due_at = min(due_at, now if self.linger.is_full() or self.is_draining else self.linger.ends_at)
         due_at = now if self._bisection.has_part or self._must_try_again() else due_at
         return None if due_at == _NEVER else max(due_at, self._gate.closed_until)
-
-    def _linger_end(self) -> float:
-        return max(self.queues.ready_since + self._linger_seconds, self._turns.next_at)
-
-    def is_full(self) -> FlushReason | None:
-        """Return why what is ready fills a request; None if it does not."""
-        queues = self.queues
-        if queues.ready_bytes >= self._batch_bytes_max:
-            return FlushReason.BYTES
-        if not self.aggregates and self._ready_records() >= self._batch_records_max:
-            return FlushReason.COUNT
-        return None
-
-    def _ready_records(self) -> int:
-        """Return how many stream records could be made of what is ready, if each holds one record."""
-        return len(self.queues.ready) if self._keeps_order else self.queues.ready_count
-
-    def missing_count(self) -> int:
-        """Return how many more records are needed, at least, until `is_full` by their count."""
-        return max(1, self._batch_records_max - self._ready_records())
 
     def is_held_back(self, now: float) -> bool:
         """Whether nothing may be sent now, because calls have failed."""
@@ -140,15 +120,15 @@ class Batcher:
     def _due_reason(self, now: float) -> FlushReason | None:
         if self.is_held_back(now):
             return None
-        if self._bisection.has_part or self._must_try_again() or any(retry.due_at <= now for retry in self._retries):
+        if self._bisection.has_part or self._must_try_again() or self._retries.due_at <= now:
             return FlushReason.RETRY
         if not self.queues.ready:
             return None
-        if full := self.is_full():
+        if full := self.linger.is_full():
             return full
         if self.is_draining:
             return FlushReason.FLUSH
-        return FlushReason.LINGER if now >= self._linger_end() else None
+        return FlushReason.LINGER if now >= self.linger.ends_at else None
 
     def take(self, now: float) -> Batch | None:
         """Return the next request if one is due; `settle` or `fail` must follow for each."""
@@ -158,16 +138,15 @@ class Batcher:
         if reason is None:
             return None
         batch = Batch(reason, now)
-        self._take_part(batch, self._bisection.take())
+        self._retries.add_part(batch, self._bisection.take(), self._followed_map)
         if not batch.records:
-            self._take_retries(batch, now)
+            self._retries.take(batch, now, self._followed_map)
             self._pack(batch)
         if not batch.count and self._must_try_again():
-            self._take_part(batch, self._bisection.take_unproven())
+            self._retries.add_part(batch, self._bisection.take_unproven(), self._followed_map)
         if not batch.count:
             return None
-        if self.aggregates:
-            self._turns.take(batch, self.shard_map.open_count)
+        self.linger.take(batch, self.shard_map.open_count)
         self._gate.start()
         return batch
 
@@ -184,39 +163,6 @@ class Batcher:
         self._packer.pack(batch, self._followed_map)
         self._in_flight += sum(record.count for record in batch.records[before:]) + len(batch.plain)
 
-    def _take_part(self, batch: Batch, records: list[OutgoingRecord]) -> None:
-        """Send a part of a refused request by itself."""
-        for record in records:
-            if self._has_lost_shard(record):
-                self._regroup(record)
-            else:
-                self._packer.add(batch, record)
-
-    def _has_lost_shard(self, record: OutgoingRecord) -> bool:
-        """Whether an aggregate's shard is gone: sent as it is, it would land where readers drop it."""
-        return record.is_aggregate and bool(record.shard_id) and not self.shard_map.is_open(record.shard_id or "")
-
-    def _take_retries(self, batch: Batch, now: float) -> None:
-        waiting: list[Retry] = []
-        for retry in self._retries:
-            if retry.due_at > now:
-                continue
-            kept: list[OutgoingRecord] = []
-            for record in retry.records:
-                if record.shard_id is None:  # it was made before the map was known
-                    _, key, explicit = record.entry
-                    record.shard_id = self._packer.shard_of(self._followed_map, key, explicit)
-                if self._has_lost_shard(record):
-                    self._regroup(record)
-                elif not self._packer.has_room(batch, 0, record.wire_bytes):
-                    kept.append(record)
-                elif (ready_at := self._rates.ready_at(record.shard_id, record.wire_bytes, now)) > now:
-                    waiting.append(Retry(ready_at, [record]))
-                else:
-                    self._packer.add(batch, record)
-            retry.records = kept
-        self._retries = [retry for retry in self._retries if retry.records] + waiting
-
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:
         """Take the answer to a batch, one result per entry in order."""
         assert len(results) == batch.count, "PutRecords answers each entry"
@@ -231,7 +177,7 @@ class Batcher:
                 settlement.failed[result.error_code] += 1
                 failed.append(record)
                 if result.error_code in THROTTLE_CODES:
-                    self._rates.cut(record.shard_id, batch.taken_at, now)
+                    self.rates.cut(record.shard_id, batch.taken_at, now)
             elif record.columns is None:
                 single.append(record)
                 places.append(result)
@@ -255,9 +201,9 @@ class Batcher:
         """Take note that the stream accepted something: what waited for that is due."""
         self._succeeded_at = now
         self._bisection.accept(batch.taken_at)
+        self.queues.lend(())
         if self._gate.succeed(now):
-            for retry in self._retries:
-                retry.due_at = min(retry.due_at, now)
+            self._retries.hasten(now)
 
     def _is_local(self, settlement: Settlement, now: float) -> bool:
         """Whether a request that failed whole met a hot shard only, so that the others need not slow down."""
@@ -291,6 +237,7 @@ class Batcher:
             if result.shard_id != record.shard_id and record.shard_id is not None:
                 self._forget_shard(record.shard_id)
             self.queues.release(record.lanes)
+            self._give_up(record.overtaken, settlement)
             data, key, explicit = record.entry
             together.append(data, key, record.ticket, explicit)
         self._settle_landed(together, results, settlement)
@@ -356,42 +303,74 @@ class Batcher:
         """
         settlement = Settlement()
         self._single_out(batch)
-        found = self._bisection.refuse(batch.records, now)
-        self._gate.fail(batch.taken_at, now, random, backoff if self.is_hopeless else None)
+        found = self._bisection.refuse(batch.records, reason, now)
+        if found is None and len(batch.records) == 1:
+            self._try_next(batch.records[0])
+        if self._bisection.goes_on:
+            self._gate.end()
+        else:
+            self._bisection.rest(is_hopeless=self.is_hopeless)
+            self._gate.fail(batch.taken_at, now, random, backoff if self.is_hopeless else self._search_backoff)
         if found is not None and found.is_aggregate:
             self._regroup(found, alone=True)
         elif found is not None:
-            alone = found.members
-            self._in_flight -= 1
-            self.queues.reject(alone.size)
+            self._give_up([*found.overtaken, found], settlement)
             self.queues.release(found.lanes)
-            settlement.undeliverable.append((alone.ticket(0), Undeliverable(*reason, alone.datas[0])))
+        self.queues.lend(self._bisection.lent_sizes if self.is_hopeless else ())
         assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
         return settlement
+
+    def _try_next(self, refused: OutgoingRecord) -> None:
+        """Try what waits behind a record that was refused by itself, if nothing else speaks for the stream."""
+        following = None
+        if self.is_hopeless and self._bisection.goes_on:
+            following = self._packer.next_single(refused.lanes, self._followed_map)
+        if following is not None:
+            self._in_flight += 1
+            self._bisection.follow(following)
+            return
+        for record in self._bisection.go_back():
+            self._in_flight -= 1
+            self.queues.return_to_front(record.members, alone=True)
+        if not self._others:
+            self._bisection.end()
+
+    def _give_up(self, records: Iterable[OutgoingRecord], settlement: Settlement) -> None:
+        """Count records as such that the stream does not take."""
+        for record in records:
+            alone = record.members
+            self._in_flight -= 1
+            self.queues.reject(alone.size)
+            settlement.undeliverable.append((alone.ticket(0), Undeliverable(*record.refusal, alone.datas[0])))
 
     @property
     def is_hopeless(self) -> bool:
         """Whether the stream refuses whatever is tried, so that no record is to blame."""
-        others = self._in_flight - self._bisection.alone_count + len(self.queues.ready) + len(self._packer.held)
-        return self._bisection.is_hopeless(others)
+        return self._bisection.is_hopeless(self._others)
+
+    @property
+    def _others(self) -> int:
+        """How many user records, at least, are under way or can be sent, beside those refused by themselves."""
+        others = self._in_flight - self._bisection.alone_count
+        return others + len(self.queues.ready) + len(self._packer.held)
 
     def _retry_all(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
         for record in batch.records:
             record.attempts += 1
-        self._retries.append(Retry(now, batch.records))
+        self._retries.add(now, batch.records)
         self._gate.fail(batch.taken_at, now, random, backoff)
 
     def _retry_later(self, failed: list[OutgoingRecord], now: float, random: Random) -> None:
         attempt = max(record.attempts for record in failed)
         for record in failed:
             record.attempts += 1
-        self._retries.append(Retry(now + self._backoff.delay(attempt, random), failed))
+        self._retries.add(now + self._backoff.delay(attempt, random), failed)
 
     def install(self, shard_map: ShardMap) -> Settlement:
         """Take a fresh shard map, and judge what waited for one."""
         self.shard_map = shard_map
         self.needs_shard_map = False
-        self._rates.keep(shard_map.open_ids)
+        self.rates.keep(shard_map.open_ids)
         settlement = Settlement()
         unverified, self._unverified = self._unverified, []
         for record, result in unverified:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import Final
 
 from producer.core.batch import OutgoingRecord
@@ -11,6 +12,7 @@ RECORD_CODES: Final = frozenset({"InvalidArgumentException", "ValidationExceptio
 """Codes of a refusal that may be about one record; any other (access, keys, no such stream) is about the stream."""
 
 _UNPROVEN_MAX: Final = 8  # so many records refused by themselves, and none accepted: it is not about them
+_TRIES_MAX: Final = 20  # refusals that follow each other at once: about as many as find one record of 500
 _NEVER: Final = float("-inf")
 
 
@@ -21,12 +23,18 @@ class Bisection:
     each bad one stands alone. An aggregate is then taken apart. A single record is condemned only if it is refused
     by itself and the stream has accepted a request that began after the first refusal the record was part of: otherwise
     the stream itself may refuse everything, and all that is pending would be condemned record by record.
+
+    Where nothing speaks for the stream, the next record of its lane is tried at once (`follow`), and the next, as long
+    as `goes_on`. Once one lands, those it has overtaken are condemned: none of them could be sent
+    any more in its order. If none does, they go back to their lane (`go_back`), and the first one waits again.
     """
 
     def __init__(self) -> None:
         self._parts: list[list[OutgoingRecord]] = []  # the next one last
         self._alone: deque[OutgoingRecord] = deque()  # refused by themselves, the first refused first
         self._accepted_at = _NEVER
+        self._tries = _TRIES_MAX
+        self._rests = 0  # so many pauses were made since, as the stream seemed to refuse everything
 
     @property
     def has_part(self) -> bool:
@@ -44,12 +52,19 @@ class Bisection:
     @property
     def alone_count(self) -> int:
         """How many records were refused by themselves and wait."""
-        return len(self._alone)
+        return sum(1 + len(each.overtaken) for each in self._alone)
 
-    def refuse(self, records: list[OutgoingRecord], now: float) -> OutgoingRecord | None:
+    @property
+    def lent_sizes(self) -> list[int]:
+        """The bytes of some records that wait for what comes next, so that it must find room beside them."""
+        return [each.wire_bytes for each in islice(self._alone, _UNPROVEN_MAX)]
+
+    def refuse(self, records: list[OutgoingRecord], reason: tuple[str, str], now: float) -> OutgoingRecord | None:
         """Take a refused request; return the stream record that is found by it."""
+        self._tries -= 1
         for record in records:
             record.refused_at = min(record.refused_at, now)
+            record.refusal = reason
         middle = len(records) // 2
         if middle:
             self._parts += (records[middle:], records[:middle])
@@ -63,6 +78,8 @@ class Bisection:
     def accept(self, taken_at: float) -> None:
         """Take note that the stream accepted a request that was taken at this time."""
         self._accepted_at = max(self._accepted_at, taken_at)
+        self._tries = _TRIES_MAX
+        self._rests = 0
 
     def take(self) -> list[OutgoingRecord]:
         """Return the next part that may tell something new; empty if there is none."""
@@ -73,5 +90,53 @@ class Bisection:
         return []
 
     def take_unproven(self) -> list[OutgoingRecord]:
-        """Return a record to try again although nothing was accepted since, for when nothing else can be sent."""
-        return [self._alone.popleft()] if self._alone else []
+        """Return a record to try again although nothing was accepted since, for when nothing else can be sent.
+
+        One that others wait behind is preferred: they may tell something.
+        """
+        record = next((each for each in self._alone if any(lane.records.datas for lane in each.lanes)), None)
+        if record is None:
+            return [self._alone.popleft()] if self._alone else []
+        self._alone.remove(record)
+        return [record]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next request may follow a refusal at once, as it is another one."""
+        return self._tries > 0
+
+    def end(self) -> None:
+        """Take note that there is no other request to make."""
+        self._tries = 0
+
+    def rest(self, *, is_hopeless: bool) -> None:
+        """Set how many refusals may follow each other after a pause: more after many that told nothing."""
+        self._rests += is_hopeless
+        others = max(0, _UNPROVEN_MAX - len(self._alone))
+        self._tries = max(2, others + min(others, self._rests // 4)) if is_hopeless else 1
+
+    def follow(self, following: OutgoingRecord) -> None:
+        """Try this one at once: it is the next of the lane of the record that was refused just now."""
+        refused = self._alone.pop()
+        following.overtaken = [*refused.overtaken, refused]
+        self._parts.append([following])
+
+    def go_back(self) -> list[OutgoingRecord]:
+        """Return what was tried in vain behind the record that was refused first, the last one first."""
+        tried = self._tried
+        if tried:
+            self._alone[-1] = tried[-1].overtaken[-1]
+        return tried
+
+    @property
+    def _tried(self) -> list[OutgoingRecord]:
+        """What was tried last, the last one first, and can go back to its lane: it was refused at once.
+
+        One that failed otherwise before may have landed: it stays, and what it has overtaken can't be sent any more.
+        """
+        tried = []
+        refused = self._alone[-1]
+        while refused.overtaken and not refused.attempts:
+            tried.append(refused)
+            refused = refused.overtaken[-1]
+        return tried

@@ -13,6 +13,8 @@ class CallGate:
         self._backoff = backoff
         self._calls = 0
         self._failed_in_a_row = 0
+        self._followed: Backoff | None = None  # the back-off after the last failure, and how often it was in a row
+        self._attempts = 0
         self.closed_until = 0.0
 
     def is_closed(self, now: float) -> bool:
@@ -36,12 +38,19 @@ class CallGate:
     def fail(self, started_at: float, now: float, random: Random, backoff: Backoff | None = None) -> None:
         """Take a call that failed; calls that were under way together fail together and count once.
 
-        `backoff` stands in for the ordinary one, after failures of another kind.
+        `backoff` stands in for the ordinary one, after failures of another kind; the first one of a kind waits least.
         """
         self._calls -= 1
         if started_at >= self.closed_until:
-            self.closed_until = now + (backoff or self._backoff).delay(self._failed_in_a_row, random)
+            backoff = backoff or self._backoff
+            self._attempts = self._attempts + 1 if self._failed_in_a_row and backoff is self._followed else 0
+            self._followed = backoff
+            self.closed_until = now + backoff.delay(self._attempts, random)
             self._failed_in_a_row += 1
+
+    def end(self) -> None:
+        """Take a call that failed and says nothing of the next one, which may follow at once."""
+        self._calls -= 1
 
     def succeed(self, now: float) -> bool:
         """Take a call that delivered something; whether it is the first one after failures."""

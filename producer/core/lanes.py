@@ -51,6 +51,7 @@ class LaneQueues:
         self._settled = 0
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
+        self._room = buffer_bytes_max  # with what is lent
         self._hash_keys: dict[str, int] = {}  # of the keys that `hash_key` was asked for last
 
     def divide(self, lanes: int) -> None:
@@ -103,7 +104,7 @@ class LaneQueues:
         if explicit_hash_key is not None:
             _check_explicit_hash_key(explicit_hash_key)
         room_taken = self._room_taken + size
-        if lane.spilled or (room_taken > self._buffer_bytes_max and self._room_taken):
+        if lane.spilled or (room_taken > self._room and self._room_taken):
             return False
         if not lane.records.datas:
             self._begin(lane)
@@ -119,10 +120,14 @@ class LaneQueues:
     def reserve(self, size: int) -> bool:
         """Take `size` bytes of room for records to come, if there is as much; `unreserve` gives them back."""
         room_taken = self._room_taken + size
-        if room_taken > self._buffer_bytes_max:
+        if room_taken > self._room:
             return False
         self._room_taken = room_taken
         return True
+
+    def lend(self, sizes: Sequence[int]) -> None:
+        """Let others have the room that a few records of these sizes take, until this is called again."""
+        self._room = self._buffer_bytes_max + sum(sizes) + len(sizes) * RECORD_OVERHEAD_BYTES
 
     def unreserve(self, size: int) -> None:
         """Give back reserved room, to records that are accepted in the same step."""
@@ -153,7 +158,7 @@ class LaneQueues:
         size = bytes_of(events, partition_keys)
         room_taken = self._room_taken + size + len(events) * RECORD_OVERHEAD_BYTES
         if (
-            room_taken > self._buffer_bytes_max
+            room_taken > self._room
             or (size > self.record_bytes_max and max(map(size_of, events, partition_keys)) > self.record_bytes_max)
             or not self._takes_together(indexes)
         ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice, repeat
 from typing import Any, Final
 
@@ -142,6 +143,24 @@ class Packer:
         data, key = plain.datas[index], plain.keys[index]
         shard_id = self.shard_of(shard_map, key)
         return OutgoingRecord(PutEntry(data, key), None, (), shard_id, size_of(data, key), plain.ticket(index))
+
+    def next_single(self, lanes: Sequence[Lane], shard_map: ShardMap | None) -> OutgoingRecord | None:
+        """Take the first record out of a lane that is blocked, to be sent unwrapped; None if nothing waits there."""
+        if not lanes or not lanes[0].records.datas:
+            return None
+        lane, taken = lanes[0], RecordColumns()
+        lane.move_to(taken, 1)
+        lane.alone = max(0, lane.alone - 1)
+        entry = PutEntry(taken.datas[0], taken.keys[0], taken.explicit(0))
+        record = OutgoingRecord(entry, None, (lane,), None, taken.size, taken.ticket(0))
+        self.locate(record, shard_map)
+        return record
+
+    def locate(self, record: OutgoingRecord, shard_map: ShardMap | None) -> None:
+        """Predict where a record goes, if nobody has: it was made before the map was known."""
+        if record.shard_id is None:
+            _, key, explicit = record.entry
+            record.shard_id = self.shard_of(shard_map, key, explicit)
 
     def shard_of(self, shard_map: ShardMap | None, key: str, explicit_hash_key: int | None = None) -> str | None:
         """Return which shard a record goes to, as far as the map knows."""

@@ -14,7 +14,37 @@ from shared.settings import Ordering
 _AUTO_SHARE: Final = 0.1
 _UNORDERED_SHARE: Final = 0.25
 _MANY_SHARDS_SHARE: Final = 0.03  # rarely: each look at so many shards costs as much as all else
+_REFUSALS_SHARE: Final = 0.2
 _LANES_USED: Final = 4  # where boundaries run through lanes, keys of different shards have to meet in one
+
+
+@dataclass(frozen=True, slots=True)
+class Refusals:
+    """Many records that the service refuses, at the heads of the few lanes there are, and a buffer that is soon full.
+
+    What is behind them may fill the buffer, so that no other lane can show any more that the stream is well; and while
+    the service is away nothing shows it anyhow.
+    """
+
+    share: float
+    lanes_used: int
+    buffer_bytes_max: int
+    outages: tuple[tuple[float, float], ...]  # (begin, end), as parts of the chaos
+
+    @classmethod
+    def draw(cls, chance: random.Random) -> Refusals | None:
+        """Draw; None for most worlds."""
+        if chance.random() >= _REFUSALS_SHARE:
+            return None
+        return cls(
+            share=chance.choice([0.1, 0.2, 0.4]),
+            lanes_used=chance.choice([2, 4, 10, 30]),
+            buffer_bytes_max=chance.choice([6_000, 24_000, 100_000]),
+            outages=tuple(
+                (begin, min(1.0, begin + chance.uniform(0.05, 0.4)))
+                for begin in (chance.random() for _ in range(chance.choice([0, 1, 2])))
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +55,7 @@ class PuttingUsage:
     ordering: Ordering
     shard_count: int  # 0: a few, as the world draws
     shard_rate_percent: int
+    refusals: Refusals | None
 
     @classmethod
     def draw(cls, seed: int) -> PuttingUsage:
@@ -35,6 +66,7 @@ class PuttingUsage:
             ordering=Ordering.NONE if chance.random() < _UNORDERED_SHARE else Ordering.LANE,
             shard_count=chance.choice([LANES + 1, 600, 1_000]) if chance.random() < _MANY_SHARDS_SHARE else 0,
             shard_rate_percent=chance.choice([100, 100, 100, 100, 10, 1, 0]),
+            refusals=Refusals.draw(chance),
         )
 
     @property
@@ -47,11 +79,18 @@ class PuttingUsage:
         """Whether boundaries of shards run through lanes."""
         return self.shard_count > LANES
 
+    @property
+    def lanes_used(self) -> int:
+        """In how many of the lanes keys lie."""
+        if self.has_cut_lanes:
+            return _LANES_USED
+        return LANES if self.refusals is None else self.refusals.lanes_used
+
     def key(self, name: str, number: int) -> str:
         """Return the key `number` of a task: where lanes are cut, keys lie in few of them."""
-        if not self.has_cut_lanes:
+        if self.lanes_used == LANES:
             return f"{name}-{number}"
         salt = 0
-        while lane_of(hash_key_of(f"{name}-{number}-{salt}")) >= _LANES_USED:
+        while lane_of(hash_key_of(f"{name}-{number}-{salt}")) >= self.lanes_used:
             salt += 1
         return f"{name}-{number}-{salt}"

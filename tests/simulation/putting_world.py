@@ -22,7 +22,7 @@ from shared.records import Distribution, PutEntry, PutResult, Shard
 from shared.settings import ProducerSettings
 from tests.simulation.actor import Actor, Machine
 from tests.simulation.allowance import Allowance
-from tests.simulation.faults import FaultPlan, SimulatedNetwork
+from tests.simulation.faults import STREAMS, FaultPlan, SimulatedNetwork
 from tests.simulation.library_blows import reshard, strike
 from tests.simulation.loop import PROCESS, WORLD_CONTEXT, SimulationError, SimulationLoop
 from tests.simulation.putting_draw import PuttingUsage
@@ -38,8 +38,6 @@ _PUTS: Final = 60  # of one task, at most
 _REFUSED: Final = b"@refused@"
 _CUT_LANES_RESHARDINGS: Final = 5  # more of them: most fall on shards that share no lane
 _BUFFER_BYTES: Final = 24_000  # far below what the settings allow, so that it is full often
-# Room for more than the lanes behind refused records, which wait until another lane shows that the stream is well.
-_BUFFER_BYTES_WITH_REFUSED: Final = 400_000
 
 
 class _PickyKinesis(FakeKinesis):
@@ -112,7 +110,11 @@ class PuttingWorld:
             state_dir="/var/lib/headrace",
             ordering=usage.ordering,
             shard_rate_percent=usage.shard_rate_percent,
-        ).model_copy(update={"buffer_bytes_max": _BUFFER_BYTES_WITH_REFUSED if self.refused_share else _BUFFER_BYTES})
+        )
+        buffer_bytes = _BUFFER_BYTES
+        if usage.refusals is not None:
+            self.refused_share, buffer_bytes = usage.refusals.share, usage.refusals.buffer_bytes_max
+        self.settings = self.settings.model_copy(update={"buffer_bytes_max": buffer_bytes})
         self.lives: list[_Life] = []
         self.refused: set[int] = set()
         self.violations: list[str] = []
@@ -218,7 +220,9 @@ class PuttingWorld:
     def _event(self, life: _Life, name: str, *, is_good: bool = False) -> dict[str, Any]:
         chance = self.chance
         self._numbers += 1
-        key = self.usage.key(name, chance.randrange(3))
+        number = chance.randrange(3)
+        # A good one is what comes next from elsewhere: its lane is not behind a record that is refused.
+        key = f"{name}-{number}" if is_good else self.usage.key(name, number)
         event: dict[str, Any] = {"session_id": key, "n": self._numbers, "padding": "." * chance.choice([0, 50, 900])}
         if not is_good and chance.random() < self.refused_share:
             event["taste"] = _REFUSED.decode()
@@ -287,6 +291,9 @@ class PuttingWorld:
             self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance)
         for action in ("kill", "kill", "freeze", "stop", "stop", "power"):
             self._at(chance.uniform(0.5, _CHAOS_SECONDS * 1.5), self._strike, action)
+        for begin, end in () if self.usage.refusals is None else self.usage.refusals.outages:
+            self._at(begin * _CHAOS_SECONDS, self.network.take_away, STREAMS)
+            self._at(end * _CHAOS_SECONDS, self.network.bring_back)
         await asyncio.sleep(_CHAOS_SECONDS)
         self.plan.end()
         await asyncio.sleep(_CHAOS_SECONDS)
@@ -299,7 +306,8 @@ class PuttingWorld:
         deadline = self.loop.time() + _SETTLE_SECONDS_MAX
         for actor in self.actors:
             actor.restart_seconds_max = 1.0
-            actor.stop()
+            if self.usage.refusals is None:
+                actor.stop()  # else it has to get out of what it is in without that
         while len(self._empty) < len(self.actors) and self.loop.time() < deadline:  # noqa: ASYNC110 - virtual time
             await asyncio.sleep(1)
         for actor in self.actors:

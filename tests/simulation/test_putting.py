@@ -11,6 +11,7 @@ import pytest
 
 from producer.core.batcher import Batcher
 from producer.core.bisection import Bisection
+from producer.core.lanes import LaneQueues
 from producer.core.packer import Packer
 from producer.core.rate import ShardRate, ShardRates
 from producer.core.shard_map import ShardMap
@@ -82,10 +83,40 @@ def _lanes_overtake_the_spill(patch: pytest.MonkeyPatch) -> None:
 
 
 def _neighbours_condemned(patch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Any, records: Any, now: float) -> Any:
+    def refuse(self: Any, records: Any, reason: Any, now: float) -> Any:
+        records[0].refusal = reason
         return records[0]
 
     patch.setattr(Bisection, "refuse", refuse)
+
+
+def _nothing_tried_behind_a_refused_record(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Packer, "next_single", lambda self, lanes, shard_map: None)
+
+
+def _what_was_overtaken_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = Batcher._settle_singles
+
+    def settle_singles(self: Any, settled: Any, results: Any, settlement: Any) -> None:
+        for each in settled:
+            each.overtaken = ()
+        original(self, settled, results, settlement)
+
+    patch.setattr(Batcher, "_settle_singles", settle_singles)
+
+
+def _tried_in_vain_and_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = Bisection.go_back
+
+    def go_back(self: Any) -> Any:
+        original(self)
+        return []
+
+    patch.setattr(Bisection, "go_back", go_back)
+
+
+def _no_room_lent(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LaneQueues, "lend", lambda self, sizes: None)
 
 
 def _distribution_not_looked_at(patch: pytest.MonkeyPatch) -> None:
@@ -102,7 +133,7 @@ def _aggregated_for_no_shard(patch: pytest.MonkeyPatch) -> None:
 
     def apply(self: Any, summary: Any, *, is_first: bool) -> None:
         original(self, summary, is_first=is_first)
-        self._batcher.aggregates, self._batcher.follows_shards = self._settings.aggregate, True
+        self._batcher.linger.aggregates, self._batcher.follows_shards = self._settings.aggregate, True
 
     patch.setattr(StreamWatch, "_apply", apply)
 
@@ -165,6 +196,10 @@ def _allowance_of_each_call(patch: pytest.MonkeyPatch) -> None:
 _RARE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[PuttingUsage], bool]] = {
     _cut_lanes_not_blocked: lambda usage: usage.has_cut_lanes,
     _whole_lanes_only: lambda usage: usage.has_cut_lanes,
+    _nothing_tried_behind_a_refused_record: lambda usage: usage.refusals is not None,
+    _what_was_overtaken_is_forgotten: lambda usage: usage.refusals is not None,
+    _tried_in_vain_and_forgotten: lambda usage: usage.refusals is not None,
+    _no_room_lent: lambda usage: usage.refusals is not None,
     _allowance_not_taken: lambda usage: 0 < usage.shard_rate_percent < 100,
     _allowance_of_each_call: lambda usage: 0 < usage.shard_rate_percent < 100,
 }
@@ -180,6 +215,10 @@ _RARE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[PuttingUsage], bool]
         _emptied_before_it_is_acknowledged,
         _lanes_overtake_the_spill,
         _neighbours_condemned,
+        _nothing_tried_behind_a_refused_record,
+        _what_was_overtaken_is_forgotten,
+        _tried_in_vain_and_forgotten,
+        _no_room_lent,
         _distribution_not_looked_at,
         _aggregated_for_no_shard,
         _unordered_failures_taken_for_done,

@@ -6,13 +6,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from producer.producer import Producer
 from shared.aggregation import deaggregate
-from shared.errors import AccessDeniedError, HeadraceError, InvalidRequestError, StreamNotFoundError
+from shared.errors import AccessDeniedError, AmbiguousCallError, HeadraceError, InvalidRequestError, StreamNotFoundError
 from shared.ports import Delivered, Outcome, Undeliverable
 from shared.records import PutEntry
 from shared.settings import Ordering, ProducerSettings
@@ -161,25 +162,173 @@ def test_a_stream_that_refuses_everything_condemns_nothing(worlds: list[World]) 
     assert len(world.landed()) == 800
 
 
-def test_a_bad_record_before_all_others_of_the_only_key_is_told(worlds: list[World]) -> None:
-    """Nothing can be sent that would speak for the stream: that is a failure which is told, and nothing is given up."""
-    world = World()
+@pytest.mark.parametrize("aggregate", [True, False])
+@pytest.mark.parametrize("bad", [{0}, {0, 1, 2, 3, 4, 5, 6}, {0, 2, 3, 49}])
+def test_bad_records_before_all_others_of_the_only_key_are_given_up(
+    worlds: list[World], aggregate: bool, bad: set[int]
+) -> None:
+    """What follows them in their lane is tried, as nothing else can speak for the stream; all of it lands, in order.
+
+    The last one stays, if it is bad: what it waits for is the next record.
+    """
+    world = World(aggregate=aggregate)
     worlds.append(world)
 
     async def run() -> None:
         async with world.open() as producer:
             for number in range(50):
-                await producer.put(b"%d:%b" % (number, b"good" if number else BAD), "key", world.receipt, number)
+                data = b"%d:%b" % (number, BAD if number in bad else b"good")
+                await producer.put(data, "key", world.receipt, number)
+            assert await producer.flush(30) == len(bad & {49})
+            await producer.put(b"50:good", "key", world.receipt, 50)
+            assert await producer.flush(30) == 0
+            assert producer.failure is None
+
+    world.loop.run(run())
+    assert world.undeliverable() == bad
+    assert [number for _, number in world.landed()] == sorted(set(range(51)) - bad)
+
+
+def test_more_bad_records_in_a_row_than_speak_against_themselves_are_told(worlds: list[World]) -> None:
+    """So many of the only key are refused, and nothing else comes: that is told as a failure, and none is given up."""
+    world = World()
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(100):
+                await producer.put(b"%d:%b" % (number, b"good" if number > 59 else BAD), "key", world.receipt, number)
             await asyncio.sleep(60)
             assert producer.failure is not None
+            assert producer.ledger.pending == 100
+            # Another key is proof enough, though each time for the first one only.
+            for number in range(100, 200):
+                await producer.put(b"%d:good" % number, "another key", world.receipt, number)
+                await asyncio.sleep(1)
+            assert await producer.flush(60) == 0
+
+    world.loop.run(run())
+    assert world.undeliverable() == set(range(60))
+    assert [number for key, number in world.landed() if key == "key"] == list(range(60, 100))
+
+
+def test_a_full_buffer_behind_bad_records_does_not_stand_still(worlds: list[World]) -> None:
+    """All that is in memory waits behind bad records, so that nothing else can come: it goes on within seconds."""
+    world = World(buffer_bytes_max=2_100_000, batch_bytes_max=1_000_000)
+    worlds.append(world)
+    keys = [f"key-{number}" for number in range(12)]
+    bad = set(range(len(keys)))
+    size = 20_000
+
+    async def run() -> None:
+        async with world.open() as producer:
+            async with asyncio.timeout(60):
+                for number in range(300):
+                    data = b"%d:%b" % (number, BAD if number in bad else b"good")
+                    await producer.put(data.ljust(size), keys[number % len(keys)], world.receipt, number)
+            assert await producer.flush(30) == 0
+
+    world.loop.run(run())
+    assert world.undeliverable() == bad
+    assert len(world.landed()) == 300 - len(bad)
+
+
+def test_a_stream_of_one_key_that_refuses_everything_condemns_nothing(worlds: list[World]) -> None:
+    """Ten minutes of it are few calls and no record given up, though each probe tries what follows, too."""
+    world = World(refused_backoff_seconds_max=5)
+    worlds.append(world)
+    world.bad = b""  # is in everything
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(50):
+                await producer.put(b"%d:good" % number, "key", world.receipt, number)
+            await asyncio.sleep(600)
+            assert producer.failure is not None
             assert producer.ledger.pending == 50
-            # Another key is proof enough.
-            await producer.put(b"50:good", "another key", world.receipt, 50)
-            assert await producer.flush(300) == 0
+            assert len(world.calls_at) < 4_000
+            assert max(Counter(int(at) for at in world.calls_at[40:]).values()) <= 40
+            # It is well again between two probes, whose calls follow each other at once.
+            while world.loop.time() - world.calls_at[-1] < 0.05:  # noqa: ASYNC110 - virtual time
+                await asyncio.sleep(0.05)
+            world.bad = BAD
+            assert await producer.flush(10) == 0
+            assert producer.failure is None
+
+    world.loop.run(run())
+    assert not world.undeliverable()
+    assert [number for _, number in world.landed()] == list(range(50))
+
+
+@pytest.mark.parametrize("lost", range(1, 12))
+def test_an_answer_lost_behind_bad_records_breaks_no_order(worlds: list[World], lost: int) -> None:
+    """What was tried behind them may have landed then: they are not sent after it, whatever the stream takes later."""
+    world = World(aggregate=False, refused_backoff_seconds_max=2)
+    worlds.append(world)
+    inner = world.kinesis.put_records
+    calls = 0
+
+    async def put_records(stream: str, entries: list[PutEntry]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == lost:
+            with suppress(InvalidRequestError):
+                await inner(stream, entries)
+            world.bad = b""  # is in everything
+            world.loop.call_later(10, setattr, world, "bad", b"nothing of this")
+            raise AmbiguousCallError("no answer")
+        return await inner(stream, entries)
+
+    world.kinesis.put_records = put_records  # type: ignore[method-assign,assignment]  # stands before it
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(30):
+                data = b"%d:%b" % (number, BAD if number in {1, 2} else b"good")
+                await producer.put(data, "key", world.receipt, number)
+            assert await producer.flush(60) == 0
+
+    world.loop.run(run())
+    landed = list(dict.fromkeys(number for _, number in world.landed()))
+    assert landed == sorted(landed)
+    assert {*landed} | world.undeliverable() == set(range(30))
+    assert world.undeliverable() <= {1, 2}
+    assert len(world.outcomes) == 30
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.25, 0.35, 0.45, 3])
+def test_a_close_names_what_waits_behind_bad_records(worlds: list[World], seconds: float) -> None:
+    """At its deadline the books balance, and nothing has two outcomes or a wrong one."""
+    world = World()
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(60):
+                await producer.put(b"%d:%b" % (number, b"good" if number > 50 else BAD), "key", world.receipt, number)
+            await asyncio.sleep(seconds)
+            assert await producer.close(0.005) == 60
+            assert producer.ledger.balances
+            assert (producer.ledger.accepted, producer.ledger.pending) == (60, 60)
+
+    world.loop.run(run())
+    assert not world.outcomes
+
+
+def test_a_run_that_somebody_waits_for_gets_past_a_bad_record_of_the_only_key(worlds: list[World]) -> None:
+    """With a refused back-off of 0, too, what follows is tried before the error is final."""
+    world = World(refused_backoff_seconds_max=0)
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(20):
+                await producer.put(b"%d:%b" % (number, b"good" if number else BAD), "key", world.receipt, number)
+            assert await producer.flush(60) == 0
+            assert producer.failure is None
 
     world.loop.run(run())
     assert world.undeliverable() == {0}
-    assert sorted(number for _, number in world.landed()) == list(range(1, 51))
 
 
 def test_a_run_that_somebody_waits_for_fails_if_everything_is_refused(worlds: list[World]) -> None:
