@@ -13,7 +13,7 @@ import orjson
 
 from producer.core.barriers import Barriers, Segment
 from producer.core.csv_line import CsvLineParser
-from producer.core.line import FilteredLine, LineParser, LineResult, ParsedEvent, RejectedLine
+from producer.core.line import ROW_GOES_ON, FilteredLine, LineParser, LineResult, ParsedEvent, RejectedLine
 from producer.core.line_format import AutoLineParser, LineFormat
 from producer.core.pacer import Pacer
 from producer.core.record_columns import Ticket
@@ -128,6 +128,7 @@ class SourceRun:
         self._cut_place = (-1, -1)
         self._heads: tuple[bytes, ...] = ()  # of event ids, per lane
         self._heads_of = ""
+        self._last_offset = 0  # of a line that was looked at by itself
 
     async def run(self, stop: StopSignal) -> RunSummary:
         """Read the source to its end or until stopped, then drain; a second signal ends the draining.
@@ -159,6 +160,8 @@ class SourceRun:
             await self._read()
         except HeadraceError as error:
             failure = error
+        if self._bookmarks is None:  # else a restart goes on inside of it
+            self._finish_file()
         # Asked here and not by `_watch`: who reads may see the request before that task has its turn.
         self.summary.is_stopped = self._stop.is_set()
         try:
@@ -209,6 +212,7 @@ class SourceRun:
             self._heads_of = chunk.source_id
         if chunk.generation != self._generation:
             self._generation = chunk.generation
+            self._finish_file()
             begin_file(self._parser)
 
     async def _take_chunk(self, chunk: Chunk) -> None:
@@ -257,12 +261,21 @@ class SourceRun:
                 summary.filtered[result.reason] += 1
             elif type(result) is RejectedLine:
                 summary.rejected += 1
-                self._dead_letters.add(offset, result.error_code, result.message, line)
+                self._dead_letters.add(offset, result.error_code, result.message, result.data or line)
             summary.lines += 1
             if intake.is_busy:
                 await intake.give_way()
             if is_paced and type(result) is ParsedEvent:
                 await self._pace()
+        self._last_offset = lines[-1][0] if lines else self._last_offset
+
+    def _finish_file(self) -> None:
+        """Keep what the file that was read ends in the middle of, whose lines were counted as filtered."""
+        unfinished = self._parser.finish()
+        if unfinished is not None:
+            self.summary.filtered.subtract({ROW_GOES_ON: 1})  # it is one of the lines that were rejected
+            self.summary.rejected += 1
+            self._dead_letters.add(self._last_offset, unfinished.error_code, unfinished.message, unfinished.data)
 
     def _put_ordinary(self, lines: Sequence[tuple[int, bytes]], results: Sequence[LineResult]) -> int:
         """Put as many of the events as need no look of their own; return how many, which are the first ones."""

@@ -51,6 +51,10 @@ class JsonLineParser:
                 return None
         return event_columns(lines)
 
+    def finish(self) -> RejectedLine | None:
+        """Return None: a line is whole by itself."""
+        return None
+
     def snapshot(self) -> bytes:
         """Return the empty state."""
         return _STATE

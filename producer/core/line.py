@@ -10,6 +10,7 @@ from shared.errors import ConfigurationError
 
 BLANK: Final = "blank"
 HEADER: Final = "header"
+ROW_GOES_ON: Final = "row goes on"
 MALFORMED_LINE: Final = "malformed-line"
 MALFORMED_EVENT: Final = "malformed-event"
 MISSING_SESSION_ID: Final = "missing-session-id"
@@ -39,10 +40,14 @@ class FilteredLine:
 
 @dataclass(frozen=True, slots=True)
 class RejectedLine:
-    """A line that can't be read: it goes to the dead letters; the message holds no part of the line."""
+    """A line that can't be read: it goes to the dead letters; the message holds no part of the line.
+
+    `data` is what goes there if that is more than the line: those before it, which were taken for a part of it, too.
+    """
 
     error_code: str
     message: str
+    data: bytes = b""
 
 
 class EventColumns(NamedTuple):
@@ -56,6 +61,7 @@ LineResult = ParsedEvent | FilteredLine | RejectedLine
 
 FILTERED_BLANK: Final = FilteredLine(BLANK)
 FILTERED_HEADER: Final = FilteredLine(HEADER)
+FILTERED_ROW_GOES_ON: Final = FilteredLine(ROW_GOES_ON)
 
 
 class LineParser(Protocol):
@@ -74,6 +80,10 @@ class LineParser(Protocol):
 
         Optional work: a parser may always return None.
         """
+        ...
+
+    def finish(self) -> RejectedLine | None:
+        """Take note that the file ends; return what it ends in the middle of, if lines before were filtered for it."""
         ...
 
     def snapshot(self) -> bytes:

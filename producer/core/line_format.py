@@ -70,6 +70,10 @@ class AutoLineParser:
         """Return what the parser decided on returns; None before that."""
         return None if self._parser is None else self._parser.parse_events(lines)
 
+    def finish(self) -> RejectedLine | None:
+        """Return what the parser decided on returns."""
+        return None if self._parser is None else self._parser.finish()
+
     def _decide(self, line_format: LineFormat) -> LineParser:
         self.decided = line_format
         return self._makers[line_format]()
@@ -102,6 +106,6 @@ def detect_format(line: bytes) -> LineFormat | None:
     if AccessLogReader().read(data) is not None:
         return LineFormat.COMBINED
     cells = split_cells(data)
-    if not isinstance(cells, RejectedLine) and is_header([cell.strip() for cell in cells]):
+    if isinstance(cells, list) and is_header([cell.strip() for cell in cells]):
         return LineFormat.CSV
     return None

@@ -127,6 +127,10 @@ class VisitLineParser:
         """Return None: lines are judged one by one."""
         return None
 
+    def finish(self) -> RejectedLine | None:
+        """Return None: a line is whole by itself."""
+        return None
+
     def snapshot(self) -> bytes:
         """Return sessions and known bots as JSON; clients appear as keyed digests only."""
         return orjson.dumps(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from producer.core.csv_line import CsvLineParser
+from producer.core.csv_line import ROW_BYTES_MAX, ROW_LINES_MAX, CsvLineParser
 from producer.core.json_line import JsonLineParser
 from producer.core.line import (
     FILTERED_BLANK,
@@ -93,7 +93,6 @@ def test_a_csv_row_becomes_an_object_of_strings() -> None:
     [
         (b"a1", "malformed-line"),
         (b"a1,b,c", "malformed-line"),
-        (b'a1,"b', "malformed-line"),
         (b'a1,"b"c', "malformed-line"),
         (b"a1,\xff", "malformed-line"),
         (b"a1,b\rc", "malformed-line"),
@@ -107,6 +106,45 @@ def test_a_csv_row_that_does_not_fit_its_header_is_rejected(line: bytes, expecte
     parser = CsvLineParser()
     parser.parse(b"session_id,city")
     assert error_code(parser, line) == expected
+
+
+def test_a_csv_row_may_take_several_lines() -> None:
+    """Newlines between quotes belong to the cell, whatever its lines look like, also over a restart inside of it."""
+    parser = CsvLineParser()
+    parser.parse(b"session_id,note")
+    results = []
+    for line in (b'a1,"first\r', b"b2,not a row\r", b"", b'last ""line""",x', b'a3,"one', b'two"', b"a4,b"):
+        results.append(parser.parse(line))
+        restored = CsvLineParser()
+        restored.restore(parser.snapshot())
+        parser = restored
+    goes_on = FilteredLine("row goes on")
+    assert results[:3] == [goes_on] * 3
+    assert isinstance(results[3], RejectedLine)
+    assert results[3].data == b'a1,"first\r\nb2,not a row\r\n\nlast ""line""",x'
+    assert results[4:] == [
+        goes_on,
+        ParsedEvent(b'{"session_id":"a3","note":"one\\ntwo"}', "a3"),
+        ParsedEvent(b'{"session_id":"a4","note":"b"}', "a4"),
+    ]
+    assert parser.finish() is None
+
+
+@pytest.mark.parametrize("line", [b"x", b"x" * 10_000])
+def test_a_csv_quote_too_many_takes_a_bounded_number_of_lines_along(line: bytes) -> None:
+    """A quote that nobody closes is given up after some lines or bytes, all of which are kept; then rows are rows."""
+    parser = CsvLineParser()
+    parser.parse(b"session_id,note")
+    taken = [b'a1,"open']
+    result = parser.parse(taken[0])
+    while isinstance(result, FilteredLine):
+        assert len(taken) < ROW_LINES_MAX
+        taken.append(line)
+        result = parser.parse(line)
+    assert isinstance(result, RejectedLine)
+    assert result.data == b"\n".join(taken)
+    assert len(result.data) <= ROW_BYTES_MAX + len(line)
+    assert parser.parse(b"a4,b") == ParsedEvent(b'{"session_id":"a4","note":"b"}', "a4")
 
 
 @pytest.mark.parametrize(

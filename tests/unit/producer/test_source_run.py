@@ -217,6 +217,16 @@ async def test_a_csv_header_belongs_to_its_file() -> None:
     assert {event["session_id"]: event["country"] for event in world.events()} == {"a": "USA", "b": "France"}
 
 
+async def test_a_csv_row_that_the_file_ends_in_is_kept() -> None:
+    """What stands behind a quote that is open at the end of a file is one dead letter, and counted as rejected."""
+    world = World(rotate_wait_seconds=0)
+    world.disk.write_log(LOG, b'session_id,note\na,"x\ny"\nb,"open\nc,d\n')
+    summary = await world.run(line_format=LineFormat.CSV)
+    assert (summary.lines, summary.events, summary.rejected, summary.filtered.total()) == (5, 1, 1, 3)
+    (letter,) = [json.loads(line) for line in (world.disk.content(DEAD_LETTERS) or b"").splitlines()]
+    assert (letter["offset"], base64.b64decode(letter["raw_data"])) == (32, b'b,"open\nc,d\n')
+
+
 async def test_a_stop_ends_a_paced_run_at_once() -> None:
     """Reading ends at the signal, not at the end of the chunk; what was accepted is sent without regard to the rate."""
     world = World()
