@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from itertools import islice
 from typing import Final
 
 from producer.core.batch import OutgoingRecord
@@ -34,6 +33,7 @@ class Bisection:
         self._alone: deque[OutgoingRecord] = deque()  # refused by themselves, the first refused first
         self._accepted_at = _NEVER
         self._tries = _TRIES_MAX
+        self._vain_sizes: list[int] = []  # of what went back to its lane last
         self._rests = 0  # so many pauses were made since, as the stream seemed to refuse everything
 
     @property
@@ -56,8 +56,8 @@ class Bisection:
 
     @property
     def lent_sizes(self) -> list[int]:
-        """The bytes of some records that wait for what comes next, so that it must find room beside them."""
-        return [each.wire_bytes for each in islice(self._alone, _UNPROVEN_MAX)]
+        """The bytes of the records that wait for what comes next, so that it must find room beside them."""
+        return [*(each.wire_bytes for each in self._alone), *self._vain_sizes]
 
     def refuse(self, records: list[OutgoingRecord], reason: tuple[str, str], now: float) -> OutgoingRecord | None:
         """Take a refused request; return the stream record that is found by it."""
@@ -126,6 +126,7 @@ class Bisection:
         tried = self._tried
         if tried:
             self._alone[-1] = tried[-1].overtaken[-1]
+        self._vain_sizes = [each.wire_bytes for each in tried]
         return tried
 
     @property

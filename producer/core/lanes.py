@@ -18,6 +18,7 @@ from shared.lanes import LANES
 from shared.limits import HASH_KEY_MAX
 
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
+_LENT_RECORDS_MAX: Final = 8  # of the largest ones: so much may be in memory beyond the buffer
 _NEVER: Final = float("inf")
 _append: Final = list.append
 _waits_since: Final = attrgetter("waits_since")
@@ -126,8 +127,9 @@ class LaneQueues:
         return True
 
     def lend(self, sizes: Sequence[int]) -> None:
-        """Let others have the room that a few records of these sizes take, until this is called again."""
-        self._room = self._buffer_bytes_max + sum(sizes) + len(sizes) * RECORD_OVERHEAD_BYTES
+        """Let others have the room that records of these sizes take, up to a bound, until this is called again."""
+        lent = sum(sizes) + len(sizes) * RECORD_OVERHEAD_BYTES
+        self._room = self._buffer_bytes_max + min(lent, _LENT_RECORDS_MAX * self.record_bytes_max)
 
     def unreserve(self, size: int) -> None:
         """Give back reserved room, to records that are accepted in the same step."""

@@ -33,6 +33,7 @@ from tests.support.fake_kinesis import FakeKinesis, FakeStream
 _STREAM: Final = "orders"
 _CHAOS_SECONDS: Final = 40.0
 _SETTLE_SECONDS_MAX: Final = 600.0
+_SETTLE_SECONDS_MAX_WITH_REFUSALS: Final = 2_000.0  # two records of five, to be found one by one
 _PUTTERS: Final = 3
 _PUTS: Final = 60  # of one task, at most
 _REFUSED: Final = b"@refused@"
@@ -303,7 +304,8 @@ class PuttingWorld:
     async def _settle(self) -> None:
         """Let each shop start once more, and run until it has nothing left: what it spilled goes out, too."""
         self._is_settling = True
-        deadline = self.loop.time() + _SETTLE_SECONDS_MAX
+        seconds = _SETTLE_SECONDS_MAX if self.usage.refusals is None else _SETTLE_SECONDS_MAX_WITH_REFUSALS
+        deadline = self.loop.time() + seconds
         for actor in self.actors:
             actor.restart_seconds_max = 1.0
             if self.usage.refusals is None:
@@ -316,7 +318,7 @@ class PuttingWorld:
         await asyncio.sleep(self.settings.drain_timeout_seconds + 10)
         missing = {actor.name for actor in self.actors} - self._empty
         if missing:
-            self.violations.append(f"{sorted(missing)} still had something to send after {_SETTLE_SECONDS_MAX:g} s")
+            self.violations.append(f"{sorted(missing)} still had something to send after {seconds:g} s")
 
     def _at(self, when: float, callback: Any, *args: object) -> None:
         self.loop.call_at(when, callback, *args, context=WORLD_CONTEXT)
