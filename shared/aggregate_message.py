@@ -31,6 +31,7 @@ _CONTINUED: Final = 0x80
 _LOW: Final = 0x7F  # what a byte of a varint adds
 
 _KEY_TAG: Final = bytes((_TAG_PARTITION_KEY,))
+_MEMBER_BYTES_MIN: Final = 6
 # The first nine bytes of a record.
 _HEAD: Final = struct.Struct("9B")
 
@@ -65,32 +66,62 @@ class Tables:
 def parse_message(data: bytes, at: int, end: int) -> Tables:
     """Parse the message in `data[at:end]`, behind which 16 bytes of digest must follow; MalformedMessageError."""
     tables = Tables()
-    key_indexes, datas = tables.key_indexes, tables.datas
     at = _read_even_keys(data, at, end, tables)
+    # No more records than are kept begin before this, so that they need not be counted.
+    until = min(end, at + _MEMBER_BYTES_MIN * AGGREGATE_RECORDS_DECODED_MAX)
+    at = _read_ordinary(data, at, until, end, tables)
     while at < end:
+        at = _parse_field(data, at, end, tables)
+    return tables
+
+
+def _read_ordinary(data: bytes, at: int, until: int, end: int, tables: Tables) -> int:
+    """Take all fields that begin before `until`; return where the next one starts."""
+    add_index, add_data = tables.key_indexes.append, tables.datas.append
+    unpack, more, low = _HEAD.unpack_from, _CONTINUED, _LOW
+    while at < until:
         # What nearly every record is: 128 bytes to 16 KiB, so that its lengths take two bytes, an index of one or
         # two, and no explicit hash key. The digest lies behind `end`, so that nine bytes are there.
-        tag, outer, high, first, index, a, b, c, d = _HEAD.unpack_from(data, at)
-        if tag == _TAG_RECORD and outer >= _CONTINUED > high and first == _TAG_KEY_INDEX:
-            stop = at + 3 + (outer & _LOW | high << 7)
+        tag, outer, high, first, index, a, b, c, d = unpack(data, at)
+        if tag == _TAG_RECORD and outer >= more > high and first == _TAG_KEY_INDEX:
+            stop = at + 3 + (outer & low | high << 7)
             start = size = 0
-            if index < _CONTINUED:
-                if a == _TAG_DATA and b >= _CONTINUED > c:
-                    start, size = at + 8, b & _LOW | c << 7
-            elif b == _TAG_DATA and c >= _CONTINUED > d and a < _CONTINUED:
-                start, size = at + 9, c & _LOW | d << 7
-                index = index & _LOW | a << 7
-            if start and start + size == stop <= end and len(datas) < AGGREGATE_RECORDS_DECODED_MAX:
-                key_indexes.append(index)
-                datas.append(data[start:stop])
+            if index < more:
+                if a == _TAG_DATA and b >= more > c:
+                    start, size = at + 8, b & low | c << 7
+            elif b == _TAG_DATA and c >= more > d and a < more:
+                start, size = at + 9, c & low | d << 7
+                index = index & low | a << 7
+            if start and start + size == stop <= end:
+                add_index(index)
+                add_data(data[start:stop])
                 at = stop
                 continue
-        elif tag == _TAG_PARTITION_KEY and outer < _CONTINUED and (stop := at + 2 + outer) <= end:
+        elif tag == _TAG_RECORD and outer < more and high == _TAG_KEY_INDEX and (stop := at + 2 + outer) <= end:
+            at = _read_short(data, at, stop, tables)
+            continue
+        elif tag == _TAG_PARTITION_KEY and outer < more and (stop := at + 2 + outer) <= end:
             tables.keys.append(data[at + 2 : stop].decode("utf-8", "replace"))
             at = stop
             continue
         at = _parse_field(data, at, end, tables)
-    return tables
+    return at
+
+
+def _read_short(data: bytes, at: int, stop: int, tables: Tables) -> int:
+    """Take a record of less than 128 bytes in all that begins with the index of its key; return where it ends."""
+    _, _, _, low, high, a, b, *_ = _HEAD.unpack_from(data, at)
+    if low < _CONTINUED:
+        if high == _TAG_DATA and at + 6 + a == stop:
+            tables.key_indexes.append(low)
+            tables.datas.append(data[at + 6 : stop])
+            return stop
+    elif a == _TAG_DATA and high < _CONTINUED and at + 7 + b == stop:
+        tables.key_indexes.append(low & _LOW | high << 7)
+        tables.datas.append(data[at + 7 : stop])
+        return stop
+    tables.append(_parse_member(data, at + 2, stop))
+    return stop
 
 
 def _read_even_keys(data: bytes, at: int, end: int, tables: Tables) -> int:

@@ -212,11 +212,13 @@ def split(record: StreamRecord, hash_key_range: HashKeyRange | None = None) -> M
 
 def _resolve(tables: Tables, hash_key_range: HashKeyRange | None) -> Members:
     """Look up the keys of all records, up to the first one whose keys can't be had, as KCL does."""
-    total = whole = len(tables.datas)
-    reason = None
-    key_indexes = tables.key_indexes
-    if max(key_indexes, default=-1) >= len(tables.keys):
-        whole = next(sub for sub, index in enumerate(key_indexes) if index >= len(tables.keys))
+    datas, reason = tables.datas, None
+    total = whole = len(datas)
+    try:
+        keys = list(map(tables.keys.__getitem__, tables.key_indexes))
+    except IndexError:
+        whole = next(sub for sub, index in enumerate(tables.key_indexes) if index >= len(tables.keys))
+        keys = [tables.keys[index] for index in tables.key_indexes[:whole]]
         reason = DropReason.BAD_INDEX
     explicit: dict[int, int] = {}
     for sub, index in tables.hash_key_indexes.items():
@@ -228,21 +230,19 @@ def _resolve(tables: Tables, hash_key_range: HashKeyRange | None) -> Members:
             whole = sub
             break
         explicit[sub] = value
-    keys = [tables.keys[index] for index in key_indexes[:whole]]
+    if whole < total:
+        del datas[whole:], keys[whole:]
     if hash_key_range is not None and not _lies_in(hash_key_range, keys, explicit):
         return Members([], [], {}, DropReason.OUT_OF_RANGE, total)
-    return Members(tables.datas[:whole], keys, explicit, reason, total - whole)
+    return Members(datas, keys, explicit, reason, total - whole)
 
 
 def _lies_in(hash_key_range: HashKeyRange, keys: list[str], explicit: dict[int, int]) -> bool:
     """Whether every record belongs to the range; a key is looked at once, since keys repeat and MD5 is not free."""
     if hash_key_range == FULL_RANGE:
         return True
-    start, end = hash_key_range.start, hash_key_range.end
-    hashed = {key for sub, key in enumerate(keys) if sub not in explicit} if explicit else set(keys)
-    return all(start <= value <= end for value in explicit.values()) and all(
-        start <= hash_key_of(key) <= end for key in hashed
-    )
+    hashed = {key for sub, key in enumerate(keys) if sub not in explicit} if explicit else {*keys}
+    return all(value in hash_key_range for value in explicit.values()) and hash_key_range.holds_all(hashed)
 
 
 def _decimal(text: str) -> int | None:

@@ -31,6 +31,7 @@ class _Members:
     refused: tuple[str, str] | None  # why the last one, which is the whole stream record, is refused
     start: int
     stop: int
+    size_max: int  # bytes that all data have at most
 
 
 @dataclass(slots=True)
@@ -116,10 +117,10 @@ class Chunk:
         """Return where the part of `members` from `start` on ends that still goes in: one record does in any case."""
         stop = min(members.stop, start + records_max - len(self.datas))
         left = CHUNK_BYTES_MAX - self.size
-        sizes = list(map(len, members.datas[start:stop]))
-        if sum(sizes) < left:
+        if members.size_max < left:
             return stop
-        return next((at for at, size in enumerate(accumulate(sizes), start + 1) if size >= left), stop)
+        sizes = accumulate(map(len, members.datas[start:stop]))
+        return next((at for at, size in enumerate(sizes, start + 1) if size >= left), stop)
 
 
 def cut(
@@ -185,8 +186,9 @@ def _members(
     ):
         return None
     datas, keys, _, reason, dropped = split(record, hash_key_range)
-    refused = None
+    refused, size_max = None, len(record.data)
     if reason is not None:
+        size_max *= 2
         refused = (reason.value, f"{dropped:,} members of the aggregate can't be delivered")
         datas, keys = [*datas, record.data], [*keys, record.partition_key]
     start, stop = 0, len(datas)
@@ -197,4 +199,4 @@ def _members(
     is_whole = (start, stop) == (0, len(datas))
     if start >= stop and not (is_whole and not datas):
         return None
-    return _Members(datas, keys, number, record.arrival_timestamp, refused, start, stop)
+    return _Members(datas, keys, number, record.arrival_timestamp, refused, start, stop, size_max)

@@ -9,7 +9,15 @@ import orjson
 
 from consumer.core.totals import TotalsColumns, plain_totals
 from shared.errors import MalformedEventError
-from shared.event import DIGIT_RUN, DIGITS_AS_ZEROS, SHORT_BYTES, are_modest, decode_events, have_small_integers
+from shared.event import (
+    DIGIT_RUN,
+    DIGITS_AS_ZEROS,
+    EVENT_ID_FIELD,
+    SHORT_BYTES,
+    are_modest,
+    decode_events,
+    have_small_integers,
+)
 from shared.limits import EVENT_DEPTH_MAX
 
 _OPENINGS: Final = b"[{"
@@ -20,6 +28,7 @@ class Survey(NamedTuple):
 
     names: set[str]  # of the fields of any of them
     totals: TotalsColumns
+    event_ids: list[object] | None  # what each has for one; None if no event has the field
 
 
 class Decoded(NamedTuple):
@@ -46,7 +55,10 @@ def survey(text: bytes, events: Sequence[Mapping[str, Any]]) -> Survey | None:
     if b"\n" in text or b"\r" in text:
         return None
     totals = plain_totals(events)
-    return None if totals is None else Survey(set().union(*events), totals)
+    if totals is None:
+        return None
+    names = set().union(*events)
+    return Survey(names, totals, [event.get(EVENT_ID_FIELD) for event in events] if EVENT_ID_FIELD in names else None)
 
 
 def _decode_together(datas: Sequence[bytes]) -> Decoded | None:

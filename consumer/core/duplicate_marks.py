@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Final, cast
+
+import orjson
 
 from shared.event import OFFSET_MAX, EventId
 from shared.lease import Marks
@@ -13,6 +16,15 @@ MARKS_BYTES_MAX: Final = 96 * KIB  # of a lease row's 400 KB, before compression
 _ENTRY_OVERHEAD: Final = 24  # an offset's digits, quotes, colon and comma
 _OFFSET_DIGITS_MAX: Final = 19
 _NO_LANE: Final = ".-"
+
+
+def _places_of(event_ids: Sequence[str]) -> tuple[Sequence[str], Sequence[int]] | None:
+    """Return "SOURCE.LANE" and offset of each id; None if one of them may have another form."""
+    keys, _, numbers = zip(*map(str.rpartition, event_ids, repeat(".")), strict=True)
+    digits = "".join(numbers)
+    if not (digits.isascii() and digits.isdecimal()) or min(numbers) < "1":
+        return None
+    return None if max(map(len, numbers)) >= _OFFSET_DIGITS_MAX else (keys, orjson.loads(f"[{','.join(numbers)}]"))
 
 
 class DuplicateMarks:
@@ -38,36 +50,39 @@ class DuplicateMarks:
     def repeated(self, event_ids: Sequence[object]) -> set[int]:
         """Return which of these events, by index, were seen; all of them are from now on. What is no text is no id."""
         texts = cast("Sequence[str]", event_ids)
-        if not {*map(type, event_ids)} <= {str} or not "".join(texts).isascii():
+        places = _places_of(texts) if {*map(type, event_ids)} == {str} else None
+        if places is None:
             return {index for index, each in enumerate(event_ids) if type(each) is str and self.is_duplicate(each)}
         found: set[int] = set()
-        key = ""
-        prefix: str | tuple[()] = ()  # which no text starts with
-        highest = size = 0
-        for index, event_id in enumerate(texts):
-            if event_id.startswith(prefix):  # neighbours mostly come from one source and lane
-                digits = event_id[size:]
-                if digits.isdecimal() and digits >= "1" and len(digits) < _OFFSET_DIGITS_MAX:
-                    offset = int(digits)
-                    if offset > highest:
-                        highest = offset
-                    else:
-                        found.add(index)
+        marks, newest = self._offsets, self._newest + "."
+        key, mark, highest = "", -1, -1  # of a run of events of one source and lane, as neighbours mostly are
+        for index, (own, offset) in enumerate(zip(*places, strict=True)):
+            if own != key or mark < 0:
+                if highest > mark:
+                    newest = self._raise(key, highest, newest)
+                key, mark = own, marks.get(own, -1)
+                if mark < 0:
+                    self.is_duplicate(texts[index])  # it isn't: its lane is new, or it has none
+                    mark, newest = marks.get(own, -1), self._newest + "."
+                    highest = mark
                     continue
-            self._raise(key, highest)
-            if self.is_duplicate(event_id):
+                highest = mark
+            if offset > highest:
+                highest = offset
+            else:
                 found.add(index)
-            key = event_id.rpartition(".")[0]
-            highest, size = self._offsets.get(key, -1), len(key) + 1
-            prefix = key + "." if highest >= 0 else ()
-        self._raise(key, highest)
+        if highest > mark:
+            self._raise(key, highest, newest)
         return found
 
-    def _raise(self, key: str, highest: int) -> None:
-        """Take note of the highest offset of a run of events of one source and lane."""
-        if highest > self._offsets.get(key, highest):
-            self._offsets[key] = highest
-            self._renew(key.rpartition(".")[0])
+    def _raise(self, key: str, offset: int, newest: str) -> str:
+        """Take note of a higher offset; return what keys of the source begin with that was new last, now `newest`."""
+        self._offsets[key] = offset
+        if key.startswith(newest):
+            return newest
+        source = key.rpartition(".")[0]
+        self._renew(source)
+        return source + "."
 
     def is_duplicate(self, event_id: str) -> bool:
         """Whether the event was seen; if not, it is from now on."""

@@ -49,8 +49,8 @@ class Transform:
         """Return what becomes of the records of a chunk. `timestamp` is the processing timestamp."""
         events, malformed, survey = decode(chunk.readable)
         failures: dict[int, Exception] = {**malformed}
-        may_have_ids = survey is None or EVENT_ID_FIELD in survey.names
-        repeated = self._marks.repeated([event.get(EVENT_ID_FIELD) for event in events]) if may_have_ids else set()
+        event_ids = [event.get(EVENT_ID_FIELD) for event in events] if survey is None else survey.event_ids
+        repeated = self._marks.repeated(event_ids) if event_ids else set()
         kept = _without(range(len(chunk)), failures.keys() | chunk.refused.keys() | repeated)
         columns = (
             _pick(chunk.datas, kept),

@@ -228,7 +228,12 @@ _ANY_IDS = st.builds(
 )
 
 
-@given(st.lists(st.lists(_NO_IDS | _ANY_IDS, max_size=12), max_size=4))
+_LIKE_OURS = st.builds(
+    "{}.{}.{}".format, st.sampled_from("ab"), st.sampled_from(("00", "01", "-", "x")), st.integers(1, 30)
+)
+
+
+@given(st.lists(st.lists(_NO_IDS | _ANY_IDS, max_size=12) | st.lists(_LIKE_OURS, max_size=12), max_size=4))
 def test_marks_judge_a_chunk_as_they_judge_one_by_one(chunks: list[list[object]]) -> None:
     """Which events are duplicates, and what is forgotten, does not depend on how they are cut into chunks."""
     one_by_one, together = (DuplicateMarks({}, bytes_max=120) for _ in range(2))

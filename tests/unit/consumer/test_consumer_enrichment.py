@@ -37,9 +37,12 @@ ADDED = {
 }
 
 
-def columns_of(*datas: bytes) -> Columns:
-    """Return what enrichment takes of records at PLACE and behind it."""
-    numbers, subs = [str(PLACE.sequence_number)] * len(datas), list(range(3, 3 + len(datas)))
+def columns_of(*datas: bytes, first_sub: int = 3) -> Columns:
+    """Return what enrichment takes of records at PLACE and behind it, or of those that are no members."""
+    count = len(datas)
+    numbers, subs = [str(PLACE.sequence_number)] * count, list(range(first_sub, first_sub + count))
+    if not first_sub:
+        subs = [0] * count
     return datas, [orjson.loads(data) for data in datas], numbers, subs
 
 
@@ -149,16 +152,17 @@ _ORDINARY = st.fixed_dictionaries(
     st.lists(_ORDINARY, max_size=5) | st.lists(_ORDINARY | _EVENTS, max_size=5),
     st.none() | st.just("web.00."),
     st.sampled_from((b"", b"\n", b" ")),
+    st.sampled_from((0, 3, 998)),
 )
 def test_events_are_enriched_alike_together_and_one_by_one(
-    events: list[dict[str, Any]], id_head: str | None, behind: bytes
+    events: list[dict[str, Any]], id_head: str | None, behind: bytes, first_sub: int
 ) -> None:
     """Which way is taken shows in no byte, and in no refusal."""
     datas = [
         orjson.dumps(event if id_head is None else {**event, "event_id": f"{id_head}{number}"}) + behind
         for number, event in enumerate(events)
     ]
-    enricher, columns = Enricher("src", "shard"), columns_of(*datas)
+    enricher, columns = Enricher("src", "shard"), columns_of(*datas, first_sub=first_sub)
     together, failures = enricher.enrich_all(columns, STAMP, decode(datas).survey)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Enricher, "_enrich_together", lambda *_: None)

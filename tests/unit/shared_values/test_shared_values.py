@@ -80,6 +80,17 @@ def test_hash_key_is_the_md5_of_the_key() -> None:
     assert hash_key_of("abc") == 0x900150983CD24FB0D6963F7D28E17F72
 
 
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=5), ranges)
+def test_a_range_holds_all_keys_that_it_holds_one_by_one(keys: list[str], hash_key_range: HashKeyRange) -> None:
+    """Whether a range has all of some keys is no matter of how it is asked, at its very ends neither."""
+    hashed = sorted(map(hash_key_of, keys))
+    if keys:
+        assert HashKeyRange(hashed[0], hashed[-1]).holds_all(keys)
+        assert not HashKeyRange(hashed[0] + 1, HASH_KEY_MAX).holds_all(keys)
+        assert not HashKeyRange(0, hashed[-1] - 1).holds_all(keys)
+    assert hash_key_range.holds_all(keys) == all(each in hash_key_range for each in hashed)
+
+
 @given(st.integers(1, 400))
 def test_even_ranges_cover_the_ring_once(count: int) -> None:
     """Cut into any number of parts, the ring has no hole, no overlap, and parts of nearly the same width."""
