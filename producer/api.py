@@ -157,16 +157,24 @@ class EventProducer:
         """Why the stream refuses everything at present (access denied, deleted); None if it does not."""
         return self._producer.failure
 
-    async def put(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> None:
+    async def put(
+        self,
+        event: Mapping[str, Any] | bytes,
+        *,
+        partition_key: str | None = None,
+        explicit_hash_key: int | None = None,
+    ) -> None:
         """Accept an event: a mapping, or the bytes of a JSON object. Waits while the buffer is full.
 
-        The partition key is the event's `session_id` unless given. Raises MalformedEventError, RecordTooLargeError or
-        PartitionKeyError for an event that can't be sent, DeliveryFailedError if the producer is closed. An
-        `orjson.Fragment` is taken as it is: if it is no JSON, readers keep the event in their dead letters.
+        The partition key is the event's `session_id` unless given. An `explicit_hash_key` (0 to 2**128 - 1) chooses the
+        shard in its place: give all events of a key the same one, as order is kept within a shard. Raises
+        MalformedEventError, RecordTooLargeError or PartitionKeyError for an event that can't be sent,
+        DeliveryFailedError if the producer is closed. An `orjson.Fragment` is taken as it is: if it is no JSON, readers
+        keep the event in their dead letters.
         """
         stage = self._stage or self._open_stage
-        if not stage.add(event, partition_key):
-            await self._put_slowly(event, partition_key, None)
+        if explicit_hash_key is not None or not stage.add(event, partition_key):
+            await self._put_slowly(event, partition_key, explicit_hash_key, None)
         if stage.intake.is_busy:
             await stage.intake.give_way()
 
@@ -208,12 +216,18 @@ class EventProducer:
         if stage.intake.is_busy:
             await stage.intake.give_way()
 
-    async def put_and_wait(self, event: Mapping[str, Any] | bytes, *, partition_key: str | None = None) -> Delivered:
+    async def put_and_wait(
+        self,
+        event: Mapping[str, Any] | bytes,
+        *,
+        partition_key: str | None = None,
+        explicit_hash_key: int | None = None,
+    ) -> Delivered:
         """Put an event and wait until Kinesis has it; return its shard and sequence number. Errors as in `put`."""
         future: asyncio.Future[Delivered] = asyncio.get_running_loop().create_future()
         self._waiting[future] = None
         try:
-            await self._put_slowly(event, partition_key, (_resolve, future))
+            await self._put_slowly(event, partition_key, explicit_hash_key, (_resolve, future))
             return await future
         finally:
             del self._waiting[future]
@@ -223,20 +237,27 @@ class EventProducer:
         return await self._producer.flush(deadline_seconds)
 
     async def _put_slowly(
-        self, event: Mapping[str, Any] | bytes, partition_key: str | None, ticket: Ticket | None
+        self,
+        event: Mapping[str, Any] | bytes,
+        partition_key: str | None,
+        explicit_hash_key: int | None,
+        ticket: Ticket | None,
     ) -> None:
         """Look at an event closely and accept it."""
         data, key, event_id = _encode(event, partition_key)
         has_id = event_id is not None
         if event_id is not None:
             check_order(event_id, self._producer.ordered_lanes)
-        await self._offer(data, key, ticket, has_id=has_id)
+        await self._offer(data, key, ticket, has_id=has_id, explicit_hash_key=explicit_hash_key)
 
-    async def _offer(self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool) -> None:
+    async def _offer(
+        self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool, explicit_hash_key: int | None = None
+    ) -> None:
         """Accept an event, waiting for room, in memory or on disk."""
         while True:
             producer = self._producer  # with nothing older on the stage
-            if await producer.offer(data, key, ticket, numbering=None if has_id else self._open_stage.number()):
+            numbering = None if has_id else self._open_stage.number()
+            if await producer.offer(data, key, ticket, numbering=numbering, explicit_hash_key=explicit_hash_key):
                 return
             await producer.wait_for_room()
 

@@ -22,10 +22,10 @@ from producer.spill import Spill, spill_folder
 from producer.stage import Stage
 from producer.stream_watch import StreamWatch
 from shared.allocator import keep_freed_memory
-from shared.errors import HeadraceError
+from shared.errors import HeadraceError, RecordRejectedError
 from shared.lanes import FINE_LANES, LANES
 from shared.limits import PUT_RECORDS_BYTES_MAX
-from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry
+from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry, Undeliverable
 from shared.retry import Backoff
 from shared.settings import Ordering, ProducerSettings
 
@@ -225,15 +225,19 @@ class Producer:
     ) -> None:
         """Accept many records in their order, each as `put` does; one token serves them all.
 
-        The data are kept as they are, not copied.
+        The data are kept as they are, not copied. A record that the stream would not take is told of by its receipt,
+        as Undeliverable, and those behind it are accepted.
         """
         ticket = self._queues.ticket  # records that have the same one are told of together
         if ticket is None or ticket[1] is not token or ticket[0] != receipt:
             ticket = (receipt, token)
         done = 0
         while (done := done + self.intake.try_put_all(datas[done:], partition_keys[done:], ticket)) < len(datas):
-            while not await self.offer(datas[done], partition_keys[done], ticket):
-                await self.wait_for_room()
+            try:
+                while not await self.offer(datas[done], partition_keys[done], ticket):
+                    await self.wait_for_room()
+            except RecordRejectedError as error:
+                receipt(token, Undeliverable(error.error_code, str(error), datas[done]))
             done += 1
         if self.intake.is_busy:
             await self.intake.give_way()

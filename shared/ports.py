@@ -309,7 +309,10 @@ class RecordSink(Protocol):
     async def put_all(
         self, datas: Sequence[bytes], partition_keys: Sequence[str], receipt: Receipt, token: Any
     ) -> None:
-        """Accept many records in their order, each as `put` does; one token serves them all."""
+        """Accept many records in their order, each as `put` does; one token serves them all.
+
+        None is refused by an error: one that the stream would not take gets its receipt as Undeliverable.
+        """
         ...
 
     async def flush(self, deadline_seconds: float) -> int:

@@ -20,7 +20,7 @@ from infra.audit.object_events import events_of
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, IteratorExpiredError, MalformedEventError, ServiceError, SourceError
 from shared.event import decode_event, event_id_of
-from shared.limits import GET_RECORDS_COUNT_MAX
+from shared.limits import GET_RECORDS_COUNT_MAX, PARTITION_KEY_CHARACTERS_MAX
 from shared.ports import Kinesis, LeaseStore, ObjectStore, Random
 from shared.records import TRIM_HORIZON, RecordPage, Shard, Start, StartKind, UserRecord
 from shared.retry import Backoff
@@ -310,7 +310,9 @@ def _id_of(letter: Mapping[str, Any], stream: str, key: str) -> str:
 
 
 def _session_of(event: Mapping[str, Any]) -> str:
-    return str(event.get("session_id", ""))
+    """Return the session by which an event is partitioned; empty if it has none that can be a partition key."""
+    session = event.get("session_id")
+    return session if isinstance(session, str) and len(session) <= PARTITION_KEY_CHARACTERS_MAX else ""
 
 
 def object_place(key: str, ranks: Mapping[str, int]) -> ObjectPlace:

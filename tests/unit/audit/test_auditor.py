@@ -200,3 +200,9 @@ def test_children_of_a_forgotten_shard_come_behind_what_is_older() -> None:
 def test_a_cycle_of_parents_ends() -> None:
     """Hostile parents must not hang the audit."""
     assert lineage_order({"a": ["b"], "b": ["a"], "c": []}) == ["c", "a", "b"]
+
+
+def test_events_without_a_session_have_no_order() -> None:
+    """Events that went by a partition key of their own are not judged as if they were one session."""
+    unordered = [(event_id, "") for event_id, _ in EVENTS]
+    assert _audited(delivered=unordered[::-1], stored=unordered[::-1]).report().verdict == "ok"

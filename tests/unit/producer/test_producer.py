@@ -133,6 +133,27 @@ async def test_a_token_is_let_go_once_all_is_told() -> None:
         assert watched() is None
 
 
+async def test_one_of_many_that_is_too_large_is_told_by_its_receipt() -> None:
+    """What the stream would not take holds nobody up: it is undeliverable, with its bytes, and the others arrive."""
+    world = World(shards=1)
+    outcomes: list[Outcome] = []
+
+    def receipt(_: None, outcome: Outcome, count: int = 1, /) -> None:
+        outcomes.extend([outcome] * count)
+
+    large = b"x" * MIB
+    async with world.producer() as producer:
+        await producer.put_all([b"1", large, b"2", b"3"], ["a", "b", "a", ""], receipt, None)
+        assert await producer.flush(5) == 0
+    refused = [each for each in outcomes if not isinstance(each, Delivered)]
+    assert [(each.error_code, each.data) for each in refused] == [
+        ("record-too-large", large),
+        ("bad-partition-key", b"3"),
+    ]
+    assert len(outcomes) == 4
+    assert [user.data for user in world.landed()[0]] == [b"1", b"2"]
+
+
 async def test_a_lost_answer_is_repeated_with_the_same_bytes() -> None:
     """After an ambiguous failure the same stream records are sent again before anything newer."""
     world = World(shards=1)

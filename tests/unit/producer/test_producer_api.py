@@ -24,11 +24,12 @@ from shared.errors import (
     HeadraceError,
     MalformedEventError,
     PartitionKeyError,
+    RecordTooLargeError,
     ServiceUnavailableError,
     StreamNotFoundError,
 )
 from shared.event import EventId
-from shared.limits import MIB
+from shared.limits import HASH_KEY_MAX, MIB
 from shared.ports import Delivered
 from shared.records import Wire
 from shared.settings import ProducerSettings
@@ -431,3 +432,33 @@ async def test_a_producer_that_is_open_is_not_opened_again() -> None:
     async with producer:
         await producer.put({"session_id": "b"})
     assert sorted(event["session_id"] for event in cloud.events()) == ["a", "b"]
+
+
+async def test_an_explicit_hash_key_chooses_the_shard() -> None:
+    """It stands in for the partition key's, also in aggregates; one that is none is refused as a bad key."""
+    cloud = Cloud()
+    async with cloud.producer() as producer:
+        for number in range(20):
+            await producer.put({"session_id": f"s{number}"}, explicit_hash_key=HASH_KEY_MAX)
+        delivered = await producer.put_and_wait({"session_id": "a"}, explicit_hash_key=0)
+        assert delivered.shard_id == "shardId-000000000000"
+        for wrong in (-1, HASH_KEY_MAX + 1):
+            with pytest.raises(PartitionKeyError):
+                await producer.put({"session_id": "a"}, explicit_hash_key=wrong)
+    assert len(cloud.events()) == 21
+    first, second = (sum(1 for _ in shard.records) for shard in cloud.stream.shards.values())
+    assert first == 1
+    assert second >= 1
+
+
+async def test_an_event_may_be_as_large_as_the_stream_takes_records() -> None:
+    """A stream of 10 MiB records takes events of as much; one of 1 MiB says what it takes."""
+    cloud = Cloud()
+    event = {"session_id": "a", "fill": "x" * (9 * MIB)}
+    async with cloud.producer() as producer:
+        with pytest.raises(RecordTooLargeError, match="the stream takes 1,048,576"):
+            await producer.put(event)
+    cloud.stream.record_bytes_max = 10 * MIB
+    async with cloud.producer(buffer_bytes_max=64 * MIB) as producer:
+        await producer.put_and_wait(event)
+    assert cloud.events()[0]["fill"] == event["fill"]
