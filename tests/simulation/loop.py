@@ -295,7 +295,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         Raises DeadlockError, LiveLockError, or what `main` raises.
         """
         # Collecting cycles would run finalisers at moments that depend on the memory of everything before.
-        gc.collect(0)
+        is_collecting = gc.isenabled()
         gc.disable()
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(finalizer=self._finalise_generator)
@@ -311,7 +311,8 @@ class SimulationLoop(asyncio.AbstractEventLoop):
             self._running = False
             asyncio._set_running_loop(None)
             sys.set_asyncgen_hooks(*hooks)
-            gc.enable()
+            if is_collecting:
+                gc.enable()
 
     def _advance(self) -> None:
         timers, ready = self._timers, self._ready
