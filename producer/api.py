@@ -19,6 +19,8 @@ from producer.core.ledger import Ledger
 from producer.core.line import EventColumns
 from producer.core.record_columns import Ticket
 from producer.producer import Producer
+from producer.spill import spill_folder
+from producer.spill_lock import lock_spill, report_left_behind
 from producer.stage import Stage
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
@@ -88,7 +90,14 @@ class EventProducer:
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
         source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
+        telemetry = self._telemetry or StructlogTelemetry()
         async with AsyncExitStack() as stack:
+            if self._files is None:
+                folder = spill_folder(settings.state_dir, self.stream)
+                if settings.spill_bytes_max:
+                    stack.enter_context(lock_spill(folder))
+                else:
+                    report_left_behind(folder, telemetry)
             kinesis = self._kinesis
             if kinesis is None:
                 aws = await stack.enter_async_context(open_aws(call_timeout_seconds=settings.call_timeout_seconds))
@@ -98,7 +107,7 @@ class EventProducer:
                 kinesis=kinesis,
                 clock=self._clock or SystemClock(),
                 random=chance,
-                telemetry=self._telemetry or StructlogTelemetry(),
+                telemetry=telemetry,
                 settings=settings,
                 files=self._files or LocalFiles(),
                 lanes=None if settings.lanes_fine else LANES,

@@ -17,9 +17,12 @@ import orjson
 import pytest
 
 from producer import Producer
+from producer.spill import spill_folder
 from shared.aggregation import deaggregate
+from shared.disk import LocalFiles
 from shared.errors import (
     AccessDeniedError,
+    ConfigurationError,
     DeliveryFailedError,
     HeadraceError,
     MalformedEventError,
@@ -462,3 +465,45 @@ async def test_an_event_may_be_as_large_as_the_stream_takes_records() -> None:
     async with cloud.producer(buffer_bytes_max=64 * MIB) as producer:
         await producer.put_and_wait(event)
     assert cloud.events()[0]["fill"] == event["fill"]
+
+
+async def test_two_producers_never_share_a_spill(tmp_path: Path) -> None:
+    """A second one on the same folder is refused with the remedy; once the first has ended, it is welcome."""
+    cloud = Cloud()
+
+    def on_disk(spill_bytes_max: int = MIB) -> Producer:
+        settings = ProducerSettings(spill_bytes_max=spill_bytes_max, state_dir=str(tmp_path))
+        return Producer("orders", kinesis=cloud.kinesis, telemetry=SilentTelemetry(), settings=settings)
+
+    async with on_disk() as first:
+        await first.put({"session_id": "a"})
+        with pytest.raises(ConfigurationError, match="in use by another producer") as caught:
+            await on_disk().__aenter__()
+        assert "HEADRACE_PRODUCER_STATE_DIR" in caught.value.hint
+        async with on_disk(spill_bytes_max=0):
+            pass
+    async with on_disk():
+        pass
+    (tmp_path / "spill").rename(tmp_path / "moved")
+    (tmp_path / "spill").write_bytes(b"")
+    with pytest.raises(ConfigurationError, match="can't be locked"):
+        await on_disk().__aenter__()
+
+
+async def test_spilled_records_that_nobody_will_send_are_told_of(tmp_path: Path) -> None:
+    """A start without a spill says that a former one has left records; a spill that was drained says nothing."""
+    cloud = Cloud()
+    warnings: list[str] = []
+
+    class Ears(SilentTelemetry):
+        """Keeps warnings."""
+
+        def warning(self, event: str, **fields: Any) -> None:
+            """Keep it."""
+            warnings.append(event)
+
+    settings = ProducerSettings(state_dir=str(tmp_path))
+    for content, expected in ((b"", []), (b"frame", ["spill_left_behind"])):
+        await LocalFiles().write_atomically(f"{spill_folder(str(tmp_path), 'orders')}/00.spill", content)
+        async with Producer("orders", kinesis=cloud.kinesis, telemetry=Ears(), settings=settings):
+            assert warnings == expected
