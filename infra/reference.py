@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -107,6 +107,8 @@ def _bounds_of(field: FieldInfo) -> str:
         for attribute, text in _BOUNDS.items():
             value = getattr(item, attribute, None)
             if value is not None:
+                if attribute == "max_length" and get_origin(kind) is dict:
+                    text = "at most {} entries"  # noqa: PLW2901 - a length is of what the kind holds
                 found.append(text.format(f"{value:,}" if isinstance(value, int) else value))
     return ", ".join(found)
 

@@ -100,6 +100,11 @@ class Table:
             return False
         if status not in READY:
             return False
+        if not self._is_ours and not await self._control.has_lease_key(self.name):
+            raise ConfigurationError(
+                f"Table `{self.name}` is no lease table: its key is not the text `leaseKey`",
+                hint="Choose another application name (--app)",
+            )
         self._report(f"Table `{self.name}`: " + ("ready" if self._is_ours else "exists"))
         return True
 

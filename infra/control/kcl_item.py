@@ -28,7 +28,10 @@ def row_from_item(item: Mapping[str, Any], now: float) -> Lease:
     try:
         return _row(item, now)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigurationError(f"KCL lease `{_key_of(item)}` is not readable: {error!r:.200}") from error
+        raise ConfigurationError(
+            f"KCL lease `{_key_of(item)}` is not readable: {type(error).__name__}: {str(error)[:200]}",
+            hint="Is --table the lease table of a KCL 2.x or 3.x application? Correct that row, or remove it",
+        ) from error
 
 
 def _key_of(item: Mapping[str, Any]) -> str:

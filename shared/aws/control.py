@@ -107,6 +107,14 @@ class ControlAdapter:
         table = await self._describe_table(name)
         return None if table is None else str(table["TableStatus"])
 
+    async def has_lease_key(self, name: str) -> bool:
+        """Whether the rows of a table are found by the text `leaseKey` alone (DescribeTable)."""
+        table = await self._describe_table(name)
+        if table is None:
+            return False
+        is_text = {"AttributeName": "leaseKey", "AttributeType": "S"} in table["AttributeDefinitions"]
+        return is_text and table["KeySchema"] == [{"AttributeName": "leaseKey", "KeyType": "HASH"}]
+
     async def create_lease_table(self, name: str, *, tags: Tags) -> None:
         """Start making a table with the key `leaseKey`, paid per request."""
         with aws_errors("dynamodb", "CreateTable", name):

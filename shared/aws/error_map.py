@@ -173,8 +173,11 @@ def _from_answer(answer: Any, service: str, operation: str, resource: str) -> He
     if kind is InvalidRequestError and _FOREIGN_POSITION in text:
         kind = ForeignPositionError
     noun = _NOUN[service]
+    hint = _HINTS.get(kind, "")
+    if kind is InvalidRequestError and service == "dynamodb":
+        hint = f"Is `{resource}` a lease table? `headrace provision --app {resource}` makes one, or says why it can't"
     if kind in _NOT_FOUND.values():
         message = f"{noun.capitalize()} `{resource}` does not exist"
     else:
         message = f"{operation} on {noun} `{resource}` was refused: {code}: {text[:500]}"
-    return kind(message, hint=_HINTS.get(kind, ""), code=code)
+    return kind(message, hint=hint, code=code)

@@ -72,6 +72,9 @@ class _FakeControl:
         item = self._look(self.tables, name)
         return item and item["status"]
 
+    async def has_lease_key(self, name: str) -> bool:
+        return bool(self.tables[name].get("has_lease_key", True))
+
     async def create_lease_table(self, name: str, *, tags: Mapping[str, str]) -> None:
         self._throttle(f"create {name}")
         self.tables[name] = {"status": "CREATING", "wait": self.lag, "tags": dict(tags)}
@@ -203,6 +206,15 @@ async def test_a_bucket_of_somebody_else_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ConfigurationError, match="Bucket `taken` is not accessible") as failure:
         await make(control, Plan(bucket="taken"))
     assert "--bucket" in failure.value.hint
+
+
+async def test_a_table_with_another_key_is_an_error_with_a_remedy() -> None:
+    """A table that can hold no leases is not called existing, but refused with the option that changes its name."""
+    control = _FakeControl()
+    control.tables["headrace"] = {"status": "ACTIVE", "wait": 0, "tags": {}, "has_lease_key": False}
+    with pytest.raises(ConfigurationError, match="Table `headrace` is no lease table") as failure:
+        await make(control)
+    assert "--app" in failure.value.hint
 
 
 async def test_deprovision_removes_what_was_made() -> None:
