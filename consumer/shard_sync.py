@@ -8,7 +8,7 @@ from typing import Final
 
 from consumer.core.retention_watch import RetentionGap
 from consumer.core.row_memory import RowMemory, tombstones_to_delete
-from consumer.core.shard_graph import rows_to_create
+from consumer.core.shard_graph import of_former_stream, rows_to_create
 from consumer.lease_table import LeaseTable
 from consumer.retention import Retention
 from consumer.retrier import Retrier
@@ -18,6 +18,7 @@ from shared.ports import Clock, Kinesis, Telemetry
 from shared.records import Position, Shard
 
 _DESCRIBE_SECONDS: Final = 300.0  # how soon a new retention period is known
+_LISTING_SECONDS_MAX: Final = 300.0  # by which ListShards, and a clock, may lag behind
 _CREATIONS_MAX: Final = 16  # at a time: a stream of 1,000 shards starts in seconds, a small table isn't throttled
 
 
@@ -143,10 +144,20 @@ class ShardSync:
                 self._telemetry.info("lease_deleted", shard_id=row.shard_id)
 
     def _audit(self, shards: Sequence[Shard], leases: Mapping[str, Lease]) -> None:
-        """Say where the ring has no unfinished row although the stream is open there, if it stays so.
+        """Say where rows are not of this stream, or the ring has no unfinished one although the stream is open there.
 
-        Rows are made parents first, so that between two looks a hole is normal.
+        The latter if it stays so: rows are made parents first, so that between two looks a hole is normal.
         """
+        former = of_former_stream(shards, leases, self._clock.wall() - _LISTING_SECONDS_MAX)
+        if former:
+            self._telemetry.error(
+                "stream_made_anew",
+                stream=self._stream,
+                shards=len(former),
+                first_shard_id=former[0],
+                consequence="positions in the lease table are of a former stream of this name",
+                hint="Read it under another application name (--app)",
+            )
         ranges = [
             row.hash_key_range or FULL_RANGE  # an imported row may not tell
             for row in leases.values()

@@ -175,3 +175,20 @@ def _row(shard: Shard, checkpoint: Checkpoint, parents: Sequence[Lease]) -> Leas
         hash_key_range=shard.hash_key_range,
         marks=merge_marks(parents),
     )
+
+
+def of_former_stream(shards: Iterable[Shard], leases: Mapping[str, Lease], finished_before: float) -> list[str]:
+    """Return the shards whose row can't be theirs: the stream was deleted and made again by its name.
+
+    A shard keeps its hash keys for good, and is closed before its row is finished; a listing may lag behind that, so
+    rows count that were finished before a time, in seconds since the epoch.
+    """
+    found: list[str] = []
+    for shard in shards:
+        row = leases.get(shard.shard_id)
+        if row is None:
+            continue
+        is_other = row.hash_key_range is not None and row.hash_key_range != shard.hash_key_range
+        if is_other or (shard.is_open and row.finished_at is not None and row.finished_at < finished_before):
+            found.append(shard.shard_id)
+    return found

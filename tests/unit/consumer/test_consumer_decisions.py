@@ -19,7 +19,7 @@ from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.lease_planner import LeasePlanner
 from consumer.core.read_pacer import ReadPacer
 from consumer.core.roll_policy import RollPolicy
-from consumer.core.shard_graph import may_start, merge_marks, rows_to_create
+from consumer.core.shard_graph import may_start, merge_marks, of_former_stream, rows_to_create
 from shared.hash_key import even_ranges
 from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease, TableRows
 from shared.limits import GET_RECORDS_BYTES_MAX
@@ -402,3 +402,16 @@ def test_a_batch_is_charged_at_least_what_its_partitions_take() -> None:
     assert len(batch.slots) == 10_000
     assert used <= batch.held_bytes
     assert batch.held_bytes <= 2 * used
+
+
+def test_rows_of_a_former_stream_are_recognised() -> None:
+    """Other hash keys, or an end that was stored long before the shard was closed, are not of this stream."""
+    low, high = even_ranges(2)
+    shards = [Shard("a", low), Shard("b", high), Shard("c", low), Shard("d", high), Shard("e", high)]
+    leases = {
+        "a": Lease("a", hash_key_range=low),
+        "b": Lease("b", hash_key_range=low),
+        "c": Lease("c", checkpoint=SHARD_END, hash_key_range=low, finished_at=99.0),
+        "d": Lease("d", checkpoint=SHARD_END, hash_key_range=high, finished_at=100.0),
+    }
+    assert of_former_stream(shards, leases, finished_before=100.0) == ["b", "c"]
