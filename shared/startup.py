@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # Only what Python has loaded anyhow: everything imported here runs before the handler is in place.
+import io
 import os
 import signal
 import sys
@@ -24,6 +25,8 @@ def open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest one that is free, which is this
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - the same
+    if isinstance(sys.stdout, io.TextIOWrapper):  # data are UTF-8, whatever the locale of whoever started us
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def end_at_once_on_interrupt() -> None:

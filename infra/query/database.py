@@ -118,6 +118,8 @@ class Database:
         """Run a query; return the names of its columns and its rows. QueryError for what SQL or data do not allow."""
         try:
             cursor = self._connection.execute(sql)
+            if cursor is None:  # as for an empty text, or a comment
+                raise QueryError("The query holds no statement", hint="E.g. SELECT count(*) FROM events")
             names = tuple(str(each[0]) for each in cursor.description or ())
         except self._error as error:
             raise self._failed(error) from error

@@ -102,6 +102,13 @@ def test_a_query_reaches_nothing_but_the_copies(database: Database, sql: str) ->
         rows_of(database, sql)
 
 
+@pytest.mark.parametrize("sql", ["", " ", "-- nothing", ";"])
+def test_a_query_without_a_statement_is_told_as_such(database: Database, sql: str) -> None:
+    """An empty text, e.g., of a variable that is not set, is a mistake of the query, not a defect."""
+    with pytest.raises(QueryError, match="no statement"):
+        rows_of(database, sql)
+
+
 def test_a_mistake_in_the_query_names_the_views(database: Database) -> None:
     """The message is one line, and the hint says what there is."""
     with pytest.raises(QueryError, match=r"^The query failed: [^\n]+$") as failed:

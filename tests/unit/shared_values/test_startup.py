@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,3 +73,18 @@ def test_work_is_interrupted_as_usual() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii"}])
+def test_data_are_utf_8_in_any_locale(locale: dict[str, str]) -> None:
+    """What stands in records reaches stdout as it is, also where the terminal's encoding could not write it."""
+    script = "from shared.startup import open_standard_streams as o; o(); print('\\xe9 \\ud83d')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        timeout=60,
+        cwd=PROJECT,
+        check=False,
+        env=os.environ | locale,
+    )
+    assert (done.stdout, done.stderr) == (b"\xc3\xa9 \\ud83d\n", b"")
