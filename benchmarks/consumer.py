@@ -21,7 +21,7 @@ import orjson
 from aiobotocore.session import get_session
 
 from benchmarks.contest import Contender, Meter, hold, parser_of
-from benchmarks.sample import AGGREGATES_ITERATOR, STREAM
+from benchmarks.sample import AGGREGATES_ITERATOR, OWN_ITERATOR, STREAM
 from consumer.budget import Budget
 from consumer.core.batch import Batch
 from consumer.core.chunk import cut
@@ -46,6 +46,7 @@ from shared.telemetry import SilentTelemetry
 _EVENTS_PER_RUN: Final = 100_000
 _PAGE: Final = 10_000
 _SHARD_ID: Final = "shardId-000000000000"
+_ITERATORS: Final = {"headrace_kpl": AGGREGATES_ITERATOR, "headrace_own": OWN_ITERATOR}
 
 CONTENDERS: Final = (
     Contender("default", "async-kinesis 3.0.1", share=0.5, is_foreign=True),
@@ -56,6 +57,7 @@ CONTENDERS: Final = (
     Contender("headrace_cbor_put", "headrace, then its producer, both in CBOR", share=2),
     Contender("headrace_cbor", "headrace, CBOR", share=3),
     Contender("headrace_kpl", "headrace, records that a producer has aggregated (50 KiB)", share=3),
+    Contender("headrace_own", "headrace, records of its own producer: aggregated, with event ids", share=3),
     Contender("headrace", "headrace", share=3),
 )
 
@@ -162,7 +164,7 @@ def _run(options: argparse.Namespace) -> None:
         asyncio.run(_aiobotocore(options.endpoint, options.events))
     else:
         wire = Wire.CBOR if "_cbor" in options.run else Wire.JSON
-        iterator = AGGREGATES_ITERATOR if options.run == "headrace_kpl" else "A"
+        iterator = _ITERATORS.get(options.run, "A")
         asyncio.run(_headrace(options.endpoint, options.events, puts=puts, wire=wire, iterator=iterator))
 
 

@@ -14,21 +14,31 @@ import json
 import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
 import cbor2
 import orjson
 
-from benchmarks.sample import AGGREGATES_ITERATOR, PAGE_END, SEQUENCE_NUMBER, STREAM, make_page, make_records
+from benchmarks.sample import (
+    AGGREGATES_ITERATOR,
+    OWN_ITERATOR,
+    PAGE_END,
+    SEQUENCE_NUMBER,
+    STREAM,
+    make_page,
+    make_records,
+)
 from shared.aggregation import encode_aggregate
+from shared.event import EventId, with_event_id
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
+from shared.lanes import lane_of
 
 _SHARDS_MAX: Final = 1_000  # a page of ListShards
 _ENTRIES_MAX: Final = 500
 _CBOR_BODY: Final = b"\xa2"  # as it begins, where JSON has a brace
 _EVENTS_PER_AGGREGATE: Final = 140
-_AGGREGATES: Final = b'"%b"' % AGGREGATES_ITERATOR.encode()
 _SEQUENCE: Final = SEQUENCE_NUMBER.encode()
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nx-amzn-RequestId: c8a7c1d2-6d8e-d1a8-9c4e-0f3b6c1f2a11\r\n"
@@ -97,9 +107,8 @@ def _make_page_cbor() -> bytes:
     return page
 
 
-def _make_aggregates() -> list[dict[str, Any]]:
-    """Return the records of a page as a producer that aggregates would have put them, 50 KiB each."""
-    records = make_records()
+def _make_aggregates(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return records as a producer that aggregates would have put them, 50 KiB each."""
     groups = [records[at : at + _EVENTS_PER_AGGREGATE] for at in range(0, len(records), _EVENTS_PER_AGGREGATE)]
     entries = [
         encode_aggregate([each["Data"] for each in group], [each["PartitionKey"] for each in group]) for group in groups
@@ -107,6 +116,19 @@ def _make_aggregates() -> list[dict[str, Any]]:
     return [
         {**group[0], "Data": entry.data, "PartitionKey": entry.partition_key}
         for group, entry in zip(groups, entries, strict=True)
+    ]
+
+
+def _make_own() -> list[dict[str, Any]]:
+    """Return the records of a page with event ids, and by their lanes, as a producer of ours sends them."""
+    records, events = make_records(), []
+    for number, record in enumerate(records):
+        key = record["PartitionKey"]
+        lane = lane_of(hash_key_of(key))
+        events.append((lane, with_event_id(record["Data"], str(EventId("web", lane, 400 * number))), key))
+    events.sort(key=itemgetter(0))
+    return [
+        {**record, "Data": data, "PartitionKey": key} for record, (_, data, key) in zip(records, events, strict=True)
     ]
 
 
@@ -170,7 +192,10 @@ async def _serve(port: int, shards: int) -> None:
     answers = _control_answers(ranges)
     puts = PutAnswers(ranges)
     page, page_cbor = _answer(make_page()), _answer_cbor(_make_page_cbor())
-    aggregates = _answer(make_page(_make_aggregates()))
+    aggregated = {
+        b'"%b"' % name.encode(): _answer(make_page(_make_aggregates(records)))
+        for name, records in ((AGGREGATES_ITERATOR, make_records()), (OWN_ITERATOR, _make_own()))
+    }
 
     def find(operation: bytes, request: bytes) -> bytes:
         if operation == b"PutRecords":
@@ -179,7 +204,7 @@ async def _serve(port: int, shards: int) -> None:
             return answers[operation]
         if _is_cbor(request):
             return page_cbor
-        return aggregates if _AGGREGATES in request else page
+        return next((each for iterator, each in aggregated.items() if iterator in request), page)
 
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: NullEndpoint(find), "127.0.0.1", port)

@@ -12,6 +12,7 @@ STREAM: Final = "benchmark"
 SEQUENCE_NUMBER: Final = "49646986683135544286507457936321625675700192471156785154"
 EVENTS: Final = 10_000
 AGGREGATES_ITERATOR: Final = "KPL"  # that asks for the page with aggregates
+OWN_ITERATOR: Final = "OWN"  # and for the one with event ids, too
 PAGE_END: Final = {"NextShardIterator": "AAA", "MillisBehindLatest": 1_000}
 _PLACES: Final = (("Washington", "USA"), ("Nantes", "France"), ("Las Vegas", "USA"), ("Zürich", "Switzerland"))
 
