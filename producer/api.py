@@ -215,6 +215,7 @@ class EventProducer:
         """Accept events that lack their last brace."""
         stage = self._open_stage
         done = 0
+        stage.check_loop()
         while done < len(datas):
             stage.clear()
             stage.intake.check_open()
@@ -253,6 +254,7 @@ class EventProducer:
         ticket: Ticket | None,
     ) -> None:
         """Look at an event closely and accept it."""
+        self._open_stage.check_loop()
         data, key, event_id = _encode(event, partition_key)
         has_id = event_id is not None
         if event_id is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -152,7 +153,8 @@ async def open_file(files: Files, path: str) -> ReadableFile:
     except PermissionError as error:
         raise SourceError(f"{path} may not be read by this user", hint=f"chmod +r {path}, or another user") from error
     except OSError as error:
-        raise SourceError(f"{path} can't be opened: {error.strerror}") from error
+        hint = f"A pipe is read from standard input: ... < {path}" if error.errno == errno.EINVAL else ""
+        raise SourceError(f"{path} can't be opened: {error.strerror}", hint=hint) from error
 
 
 async def identify(files: Files, path: str) -> FileIdentity | None:

@@ -11,7 +11,7 @@ import orjson
 from producer.core.json_line import SESSION_ID_FIELD
 from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues, Numbering
 from producer.intake import Intake
-from shared.errors import PartitionKeyError
+from shared.errors import DeliveryFailedError, PartitionKeyError
 from shared.event import EVENT_ID_CHARACTERS_MAX, EVENT_ID_FIELD, SHORT_BYTES
 from shared.limits import EVENT_DEPTH_MAX, PARTITION_KEY_CHARACTERS_MAX
 
@@ -38,6 +38,7 @@ class Stage:
         self._indexes = queues.indexes
         self._may_spill = queues.has_spill
         self._heads = heads
+        self._loop = asyncio.get_running_loop()
         self._count = 0  # of the numbers that were given
         self._bodies: list[bytes] = []
         self._keys: list[str] = []
@@ -74,10 +75,18 @@ class Stage:
     def _begin(self) -> bool:
         """Take room for as many events as may be staged, and have the stage cleared soon; False if there is none."""
         self.intake.check_open()
+        self.check_loop()
         if not self._queues.reserve(_ROOM_BYTES):
             return False
-        asyncio.get_running_loop().call_soon(self.clear)
+        self._loop.call_soon(self.clear)
         return True
+
+    def check_loop(self) -> None:
+        """Raise DeliveryFailedError in another event loop than the producer's, where nothing would be woken."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise DeliveryFailedError(
+                "the producer belongs to another event loop", hint="Open one in each event loop that puts"
+            )
 
     def clear(self) -> None:
         """Queue what is staged."""

@@ -185,6 +185,7 @@ def run_redrive(
     say(
         f"{verb} {done.records:,} records of {done.objects:,} objects; {done.objects_done_before:,} objects were put"
         f" back before; {done.refused:,} records can't be put"
+        + (f"; {done.sent_again:,} left out: their producers sent them again" if done.sent_again else "")
     )
     return int(ExitCode.UNDELIVERED if done.refused else ExitCode.DONE)
 

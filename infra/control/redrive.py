@@ -14,6 +14,7 @@ from consumer.core.object_key import REDRIVEN_FOLDER
 from infra.control.dead_letters import DeadLetterFolder, StoredLetter
 from infra.control.group import Group
 from producer.core.pacer import Pacer
+from shared.aggregation import DropReason
 from shared.errors import InvalidRequestError, MalformedEventError
 from shared.event import EVENT_ID_FIELD, EventId, decode_event, event_id_of, with_event_id
 from shared.hash_key import hash_key_of
@@ -32,6 +33,7 @@ class Redriven:
     objects: int = 0
     records: int = 0
     refused: int = 0  # the stream will never take them: too large, or a bad partition key
+    sent_again: int = 0  # aggregates that landed beside their shard: their producer has sent all members again
     objects_done_before: int = 0
 
     def as_mapping(self) -> dict[str, Any]:
@@ -94,17 +96,21 @@ class Redrive:
             self.done.objects_done_before += 1
             return
         letters = await self._folder.letters(key)
-        refused = 0
+        refused = sent_again = 0
         for line, letter in enumerate(letters):
-            if not 1 <= len(letter.partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
+            if letter.fields.get("errorCode") == DropReason.OUT_OF_RANGE.value:
+                sent_again += 1
+            elif not 1 <= len(letter.partition_key) <= PARTITION_KEY_CHARACTERS_MAX:
                 refused += 1
             elif not is_dry:
                 refused += not await self._put(key, turn, line, letter)
         self.done.objects += 1
-        self.done.records += len(letters) - refused
+        records = len(letters) - refused - sent_again
+        self.done.records += records
         self.done.refused += refused
+        self.done.sent_again += sent_again
         if not is_dry:
-            await self._mark(key, turn, len(letters) - refused, refused)
+            await self._mark(key, turn, records, refused)
 
     async def _put(self, key: str, turn: int, line: int, letter: StoredLetter) -> bool:
         delay = self._pacer.delay(self._group.clock.monotonic())

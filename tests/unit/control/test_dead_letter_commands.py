@@ -18,6 +18,8 @@ from shared.errors import AmbiguousCallError, SourceError
 from shared.event import EventId, decode_event, event_id_of, with_event_id
 from shared.hash_key import hash_key_of
 from shared.lanes import lane_of
+from shared.limits import HASH_KEY_MAX
+from tests.support.aggregate import Aggregate
 from tests.unit.consumer.small_cloud import SOURCE, SmallCloud
 from tests.unit.control.steered_group import audit, group_of
 
@@ -94,6 +96,25 @@ def test_a_redriven_event_is_processed_and_not_dropped_as_a_duplicate() -> None:
     # The first four, and after each redrive four letters more: none was taken for one that had been seen.
     assert len(cloud.stored("errors/processing-failed/")) == 12
     assert cloud.stored("archive/") == []
+
+
+def test_an_aggregate_that_its_producer_has_sent_again_is_left_out() -> None:
+    """One that landed beside its shard would only do so again, and its members have come by another way."""
+    cloud = SmallCloud.make(2)
+    aggregate = Aggregate()
+    for hash_key in (0, HASH_KEY_MAX):
+        aggregate.append(orjson.dumps(BAD), "b1", hash_key)
+
+    async def story() -> Redriven:
+        await cloud.kinesis.put_record(SOURCE, aggregate.encode())
+        await make_letters(cloud)
+        before = len(list(cloud.kinesis.records(SOURCE)))
+        done = await redrive(cloud)
+        assert len(list(cloud.kinesis.records(SOURCE))) - before == done.records
+        return done
+
+    done = cloud.run(story)
+    assert (done.records, done.refused, done.sent_again) == (4, 0, 1)
 
 
 def test_a_redrive_that_is_repeated_after_a_crash_delivers_once() -> None:

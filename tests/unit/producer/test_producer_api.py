@@ -507,3 +507,18 @@ async def test_spilled_records_that_nobody_will_send_are_told_of(tmp_path: Path)
         await LocalFiles().write_atomically(f"{spill_folder(str(tmp_path), 'orders')}/00.spill", content)
         async with Producer("orders", kinesis=cloud.kinesis, telemetry=Ears(), settings=settings):
             assert warnings == expected
+
+
+async def test_another_event_loop_is_refused() -> None:
+    """A put from a loop in another thread says so, instead of waiting for what nobody wakes."""
+    async with Cloud().producer() as producer:
+
+        async def put() -> None:
+            for call in (producer.put, producer.put_and_wait):
+                with pytest.raises(DeliveryFailedError, match="another event loop"):
+                    await call({"session_id": "a"})
+            with pytest.raises(DeliveryFailedError, match="another event loop"):
+                await producer.put_all([{"session_id": "a"}])
+
+        await asyncio.to_thread(asyncio.run, put())
+        assert producer.ledger.accepted == 0
