@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _SHARE: Final = 0.5  # of the worlds with manifests that nothing else makes special
-_ROW_LOST_SHARE: Final = 0.5  # of these: what a renewal has promised is in no data write before the row is lost
+_ROW_LOST_SHARE: Final = 0.9  # of these: what a renewal has promised is in no data write before the row is lost
 _AHEAD_SECONDS: Final = 3_700.0  # an hour, and longer than an hour waits for late records
 _PATIENCE_SECONDS: Final = 120.0
 _LOOK_SECONDS: Final = 0.1

@@ -60,13 +60,13 @@ class Fleet:
     async def settle(self) -> None:
         """Wait until no worker reads two shards more than another, as they do once nothing happens any more."""
         deadline = self._world.loop.time() + _BALANCED_SECONDS_MAX
-        while self.is_there and (uneven := self._uneven()):
+        while self.is_there and (uneven := self.uneven()):
             if self._world.loop.time() > deadline:
                 self._world.violations.append(f"the shards are not shared after {_BALANCED_SECONDS_MAX:g} s: {uneven}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _uneven(self) -> str:
+    def uneven(self) -> str:
         """Say who reads how many shards; empty if they are shared."""
         leases = self._world.leases.rows
         counts = Counter[str](

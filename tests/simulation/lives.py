@@ -60,7 +60,7 @@ class WorkerLife:
         self._keeps_id = chance.random() < 0.5
         usage = world.usage
         drawn = draw_producer_settings(chance, usage, is_ordered=usage.keeps_order_in_streams)
-        self._producer_settings = without_drain(drawn)
+        self._producer_settings = without_drain(world.handovers.sink_settings(drawn))
         self.stop_seconds_max = world.consumer_settings.drain_timeout_seconds + _SPARE_SECONDS
 
     async def live(self, machine: Machine, stop: StopSignal) -> None:

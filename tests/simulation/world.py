@@ -32,6 +32,7 @@ from tests.simulation.early_hours import EarlyHours
 from tests.simulation.faults import FAN_OUT_RATES_MAX, FaultPlan, SimulatedNetwork
 from tests.simulation.fleet import Fleet
 from tests.simulation.halts import Halts
+from tests.simulation.handovers import Handovers
 from tests.simulation.hours import Hours
 from tests.simulation.killers import Killers
 from tests.simulation.ledgers import Ledgers
@@ -87,6 +88,7 @@ class World:
         self.network.epoch = Hours.epoch(seed, self.network.epoch)
         self.usage = Usage.draw(seed, self.network.epoch)
         self.hours = Hours(self)
+        self.handovers = Handovers(self)
         self.crash_sites = CrashSites(self.story)
         self.promises = Promises(self)
         self.ledgers = Ledgers(self.story)
@@ -125,7 +127,8 @@ class World:
 
     def _build(self) -> None:
         chance = self.chance
-        self.consumer_settings = self.hours.draw(draw_archive(self.seed, draw_consumer_settings(chance, self.usage)))
+        drawn = draw_archive(self.seed, draw_consumer_settings(chance, self.usage))
+        self.consumer_settings = self.handovers.consumer_settings(self.hours.draw(drawn))
         distributions = self.usage.distributions
         source = self.kinesis.create_stream(SOURCE, chance.choice([1, 2, 2, 3]), distributions[SOURCE])
         self.index = SourceIndex(source, self._tell_repetition)
@@ -233,6 +236,7 @@ class World:
         if await self._drained():
             await self.fleet.settle()
             await self.outage.settle()
+            await self.handovers.settle()
             await self.early_hours.settle()
             await self.absence.settle()
             await self.hours.settle()

@@ -90,6 +90,13 @@ def lost_holding_kept(patch: Patch) -> None:
     patch.setattr(Holdings, "_forget", lambda self, holding: None)
 
 
+@bug("an heir looks often for the shard that it has asked for")
+def heir_waits_for_its_ordinary_look(patch: Patch) -> None:
+    """Look as seldom as at the rest of the table."""
+    patch.setattr("consumer.succession._LOOK_SECONDS", 5.0)
+    patch.setattr("consumer.succession._CLOSE_LOOK_SECONDS", 5.0)
+
+
 @bug("attempts are counted in the row before records are looked at")
 def attempts_not_counted(patch: Patch) -> None:
     """Look at once."""
