@@ -99,5 +99,5 @@ def unusable_state() -> ConfigurationError:
     """Return the error for a state that no snapshot of this parser returned."""
     return ConfigurationError(
         "the saved state of the line parser is not usable: damaged, or of another format or version",
-        hint="Delete the bookmark to read the source from its beginning; readers drop the events they have seen",
+        hint="Give the --format of before, or delete the bookmark: all is read again then, as new events",
     )
