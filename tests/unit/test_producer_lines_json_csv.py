@@ -98,7 +98,7 @@ def test_a_csv_row_becomes_an_object_of_strings() -> None:
         (b"a1,b\rc", "malformed-line"),
         (b",b", "missing-session-id"),
         (b"a1," + b"x" * EVENT_BYTES_MAX, "malformed-line"),
-        (b"a1," + b"\x01" * (EVENT_BYTES_MAX // 4), "malformed-event"),
+        (b"a1," + b"x" * 131_073, "malformed-line"),  # what Python's reader takes as one cell
     ],
 )
 def test_a_csv_row_that_does_not_fit_its_header_is_rejected(line: bytes, expected: str) -> None:
@@ -106,6 +106,15 @@ def test_a_csv_row_that_does_not_fit_its_header_is_rejected(line: bytes, expecte
     parser = CsvLineParser()
     parser.parse(b"session_id,city")
     assert error_code(parser, line) == expected
+
+
+def test_a_csv_row_whose_event_is_too_large_is_rejected() -> None:
+    """A row within the bounds may make an event that is not, by what JSON has to escape."""
+    parser = CsvLineParser()
+    parser.parse(b",".join([b"session_id", *[b"c%d" % n for n in range(20)]]))
+    row = b",".join([b"a1", *[b"\x01" * (EVENT_BYTES_MAX // 100)] * 20])
+    assert len(row) < EVENT_BYTES_MAX
+    assert error_code(parser, row) == "malformed-event"
 
 
 def test_a_csv_row_may_take_several_lines() -> None:
