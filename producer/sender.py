@@ -80,7 +80,7 @@ class Sender:
         """Look for the record that is meant; if whatever is tried is refused, the stream is at fault."""
         now = self._clock.monotonic()
         settlement = self._batcher.refuse(batch, (error.code, str(error)), now, self._random, self._refused_backoff)
-        if self._batcher.is_hopeless:
+        if settlement.is_hopeless:
             self._report_failure(error, now)
         else:
             self.last_error = str(error)

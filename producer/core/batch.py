@@ -43,6 +43,7 @@ class OutgoingRecord:
         "attempts",
         "columns",
         "entry",
+        "is_last_try",
         "lanes",
         "overtaken",
         "refusal",
@@ -69,6 +70,7 @@ class OutgoingRecord:
         self.wire_bytes = wire_bytes  # data and partition key of the entry
         self.attempts = 0  # that failed otherwise than by a refusal of the whole request
         self.refused_at = float("inf")  # when the service first refused a request that it was part of
+        self.is_last_try = False  # the service was known to have taken something since, when it was sent
         self.refusal = ("", "")  # code and message of the last one
         self.overtaken: Sequence[OutgoingRecord] = ()  # refused records of its lane, given up once it has an outcome
 
@@ -128,6 +130,7 @@ class Settlement:
     undeliverable: list[tuple[Ticket | None, Undeliverable]] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)  # stream records by error code
     misplaced: int = 0  # aggregates that landed where readers drop them
+    is_hopeless: bool = False  # the stream refuses whatever is tried, so that no record is to blame
 
 
 def bytes_max(records: RecordColumns) -> int:

@@ -134,6 +134,7 @@ class Batcher:
         """Return the next request if one is due; `settle` or `fail` must follow for each."""
         if self._packer.held:
             self._packer.free_held(now)
+        self._return(self._bisection.late(now))
         reason = self._due_reason(now)
         if reason is None:
             return None
@@ -305,12 +306,13 @@ class Batcher:
         self._single_out(batch)
         found = self._bisection.refuse(batch.records, reason, now)
         if found is None and len(batch.records) == 1:
-            self._try_next(batch.records[0])
+            self._try_next(batch.records[0], now)
         if self._bisection.goes_on:
             self._gate.end()
         else:
-            self._bisection.rest(is_hopeless=self.is_hopeless)
-            self._gate.fail(batch.taken_at, now, random, backoff if self.is_hopeless else self._search_backoff)
+            settlement.is_hopeless = self.is_hopeless
+            self._bisection.rest(is_hopeless=settlement.is_hopeless)
+            self._gate.fail(batch.taken_at, now, random, backoff if settlement.is_hopeless else self._search_backoff)
         if found is not None and found.is_aggregate:
             self._regroup(found, alone=True)
         elif found is not None:
@@ -320,20 +322,24 @@ class Batcher:
         assert self.ledger.balances, "accepted = acknowledged + undeliverable + pending"
         return settlement
 
-    def _try_next(self, refused: OutgoingRecord) -> None:
+    def _try_next(self, refused: OutgoingRecord, now: float) -> None:
         """Try what waits behind a record that was refused by itself, if nothing else speaks for the stream."""
         following = None
         if self.is_hopeless and self._bisection.goes_on:
             following = self._packer.next_single(refused.lanes, self._followed_map)
         if following is not None:
             self._in_flight += 1
-            self._bisection.follow(following)
+            self._bisection.follow(following, now)
             return
-        for record in self._bisection.go_back():
+        self._return(self._bisection.go_back())
+        if not self._others and not self._bisection.has_part:
+            self._bisection.end()
+
+    def _return(self, tried: Iterable[OutgoingRecord]) -> None:
+        """Put records back to the front of their lanes, which are blocked, each after what is behind it."""
+        for record in tried:
             self._in_flight -= 1
             self.queues.return_to_front(record.members, alone=True)
-        if not self._others:
-            self._bisection.end()
 
     def _give_up(self, records: Iterable[OutgoingRecord], settlement: Settlement) -> None:
         """Count records as such that the stream does not take."""

@@ -12,9 +12,7 @@ class CallGate:
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
         self._calls = 0
-        self._failed_in_a_row = 0
-        self._followed: Backoff | None = None  # the back-off after the last failure, and how often it was in a row
-        self._attempts = 0
+        self._attempts: dict[Backoff, int] = {}  # failures of each kind since the last success, by their back-off
         self.closed_until = 0.0
 
     def is_closed(self, now: float) -> bool:
@@ -24,12 +22,12 @@ class CallGate:
     @property
     def waits_for_answer(self) -> bool:
         """Whether a probe is under way, so that only its answer opens the gate."""
-        return self._failed_in_a_row > 0 and self._calls > 0
+        return self.is_failing and self._calls > 0
 
     @property
     def is_failing(self) -> bool:
         """Whether the last calls failed."""
-        return self._failed_in_a_row > 0
+        return bool(self._attempts)
 
     def start(self) -> None:
         """Count a call that starts."""
@@ -38,15 +36,15 @@ class CallGate:
     def fail(self, started_at: float, now: float, random: Random, backoff: Backoff | None = None) -> None:
         """Take a call that failed; calls that were under way together fail together and count once.
 
-        `backoff` stands in for the ordinary one, after failures of another kind; the first one of a kind waits least.
+        `backoff` stands in for the ordinary one, after failures of another kind. The first one of a kind waits least;
+        kinds that take turns wait longer and longer all the same.
         """
         self._calls -= 1
         if started_at >= self.closed_until:
             backoff = backoff or self._backoff
-            self._attempts = self._attempts + 1 if self._failed_in_a_row and backoff is self._followed else 0
-            self._followed = backoff
-            self.closed_until = now + backoff.delay(self._attempts, random)
-            self._failed_in_a_row += 1
+            attempts = self._attempts.get(backoff, 0)
+            self._attempts[backoff] = attempts + 1
+            self.closed_until = now + backoff.delay(attempts, random)
 
     def end(self) -> None:
         """Take a call that failed and says nothing of the next one, which may follow at once."""
@@ -55,8 +53,8 @@ class CallGate:
     def succeed(self, now: float) -> bool:
         """Take a call that delivered something; whether it is the first one after failures."""
         self._calls -= 1
-        has_recovered = self._failed_in_a_row > 0
+        has_recovered = self.is_failing
         if has_recovered:
-            self._failed_in_a_row = 0
+            self._attempts.clear()
             self.closed_until = now
         return has_recovered

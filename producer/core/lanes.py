@@ -129,7 +129,8 @@ class LaneQueues:
     def lend(self, sizes: Sequence[int]) -> None:
         """Let others have the room that records of these sizes take, up to a bound, until this is called again."""
         lent = sum(sizes) + len(sizes) * RECORD_OVERHEAD_BYTES
-        self._room = self._buffer_bytes_max + min(lent, _LENT_RECORDS_MAX * self.record_bytes_max)
+        room = self._buffer_bytes_max + min(lent, _LENT_RECORDS_MAX * self.record_bytes_max)
+        self._room = max(room, self._room_taken)  # never less than is taken: of that, some may be reserved
 
     def unreserve(self, size: int) -> None:
         """Give back reserved room, to records that are accepted in the same step."""

@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 
+from producer.core.batch import Batch
+from producer.core.batcher import Batcher
+from producer.core.lanes import LaneQueues
 from producer.producer import Producer
 from shared.aggregation import deaggregate
 from shared.errors import AccessDeniedError, AmbiguousCallError, HeadraceError, InvalidRequestError, StreamNotFoundError
+from shared.limits import MIB
 from shared.ports import Delivered, Outcome, Undeliverable
-from shared.records import PutEntry
+from shared.records import PutEntry, PutResult
+from shared.retry import Backoff
 from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import StructlogTelemetry
 from tests.simulation.loop import SimulationLoop
@@ -398,3 +403,95 @@ def test_a_refused_record_leaves_the_others_their_share_of_the_shard() -> None:
     world.loop.run(main())
     assert world.undeliverable() == {0}
     assert len(world.calls_at) < 20
+
+
+def test_a_stream_that_begins_to_refuse_everything_in_a_search_condemns_few(worlds: list[World]) -> None:
+    """What was accepted before speaks for it no longer after some refusals in a row; the rest lands once it is well."""
+    world = World(aggregate=False, ordering=Ordering.NONE, refused_backoff_seconds_max=5)
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(500):
+                await producer.put(
+                    b"%d:%b" % (number, b"good" if number else BAD), f"key-{number}", world.receipt, number
+                )
+            while not world.outcomes:  # noqa: ASYNC110 - virtual time
+                await asyncio.sleep(0.001)
+            world.bad = b""  # is in everything
+            await asyncio.sleep(600)
+            assert producer.failure is not None
+            world.bad = BAD
+            assert await producer.flush(60) == 0
+
+    world.loop.run(run())
+    assert len(world.undeliverable()) <= 16
+    assert len(world.landed()) + len(world.undeliverable()) == 500
+
+
+class _Core:
+    """A batcher by itself, and what becomes of a few records."""
+
+    def __init__(self) -> None:
+        self.queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
+        self.backoff = Backoff(0.05, 4)
+        self.batcher = Batcher(
+            self.queues,
+            keeps_order=True,
+            aggregates=False,
+            aggregate_bytes_max=MIB,
+            batch_records_max=500,
+            batch_bytes_max=MIB,
+            linger_seconds=0,
+            backoff=self.backoff,
+        )
+
+    def put(self, data: bytes, key: str, now: float) -> None:
+        """Queue a record."""
+        assert self.queues.accept(data, key)
+        self.queues.stamp(now)
+
+    def take(self, now: float) -> Batch:
+        """Take a request that is due."""
+        batch = self.batcher.take(now)
+        assert batch is not None
+        return batch
+
+    def refuse(self, batch: Batch, now: float) -> int:
+        """Have a request refused; return how many records are given up for it."""
+        reason = ("ValidationException", "no")
+        return len(self.batcher.refuse(batch, reason, now, random.Random(7), self.backoff).undeliverable)
+
+    def accept(self, batch: Batch, now: float) -> int:
+        """Have a request land; return how many records are given up for it."""
+        results = [PutResult(shard_id="shardId-0", sequence_number=1) for _ in batch.entries]
+        return len(self.batcher.settle(batch, results, now, random.Random(7)).undeliverable)
+
+
+def test_what_can_not_be_tried_at_once_condemns_nothing() -> None:
+    """If a pause comes between a refusal and the next try, the stream may be well meanwhile: the first goes first."""
+    core = _Core()
+    for data in (b"first", b"second", b"third"):
+        core.put(data, "key", 0.0)
+    assert core.refuse(core.take(0.0), 0.01) == 0
+    assert core.refuse(core.take(0.01), 0.02) == 0  # of the second one
+    for data in (b"first", b"second", b"third"):
+        batch = core.take(60.0)
+        assert [entry.data for entry in batch.entries] == [data]
+        assert core.accept(batch, 60.0) == 0
+    assert core.batcher.ledger.pending == 0
+
+
+def test_a_success_beside_a_refusal_condemns_nothing() -> None:
+    """If both were under way together, the stream may be well only since: the record gets another try."""
+    core = _Core()
+    core.put(b"first", "key", 0.0)
+    core.put(b"other", "other key", 0.0)
+    both = core.take(0.0)
+    assert both.count == 2
+    assert core.refuse(both, 1.0) == 0
+    first, other = core.take(1.0), core.take(1.0)
+    assert core.accept(other, 1.2) == 0
+    assert core.refuse(first, 1.3) == 0
+    assert core.accept(core.take(1.3), 1.4) == 0
+    assert core.batcher.ledger.pending == 0
