@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from tests.simulation.actor import Actor
     from tests.simulation.world import World
 
-_SHARE: Final = 0.1
+_SHARE: Final = 0.06  # each of these costs as much as two others
 _SIGTERM_SHARE: Final = 0.6  # where somebody stays
 _GAP_SECONDS_MAX: Final = 1.0
 _EVENTS_PER_SECOND: Final = 10  # of each shard, so that each of its pages has some
 _CALM_SECONDS_MAX: Final = 120.0  # frozen workers wake by then, and who has come has its part
-_SCALE_OUT_SECONDS: Final = 30.0
+_SCALE_OUT_SECONDS: Final = (8.0, 40.0)  # at least, and until the newcomer has its part at most
 _AFTER_SECONDS: Final = 3.0
 # What the other worlds make small, short or near.
 _AT_DEFAULT: Final = (
@@ -86,7 +86,7 @@ class Handovers:
         self._watch_reads()
         async with asyncio.TaskGroup() as tasks:
             load = tasks.create_task(self._put())
-            await asyncio.sleep(chance.uniform(3, 20))
+            await asyncio.sleep(chance.uniform(3, 12))
             self._is_watching = True
             running = self._running()
             if len(running) > 1 and chance.random() < _SIGTERM_SHARE:
@@ -94,8 +94,7 @@ class Handovers:
                 await self._until_gone(chance.choice(running))
             else:
                 world.story.count("scale_out_in_the_calm")
-                world.add_worker(chance).start()
-                await asyncio.sleep(_SCALE_OUT_SECONDS)
+                await self._until_shared()
             await asyncio.sleep(_AFTER_SECONDS)
             load.cancel()
         self._is_watching = False
@@ -134,6 +133,13 @@ class Handovers:
         leaver.leave()
         while leaver.is_running:  # noqa: ASYNC110 - virtual time; how long it may take is a promise of its own
             await asyncio.sleep(0.1)
+
+    async def _until_shared(self) -> None:
+        world = self._world
+        world.add_worker(self._chance).start()
+        least, most = (world.loop.time() + seconds for seconds in _SCALE_OUT_SECONDS)
+        while (now := world.loop.time()) < least or (now < most and world.fleet.uneven()):  # noqa: ASYNC110 - virtual time
+            await asyncio.sleep(0.5)
 
     async def _put(self) -> None:
         """Put an event into each open shard, again and again."""
