@@ -304,6 +304,8 @@ class Batcher:
         """
         settlement = Settlement()
         self._single_out(batch)
+        for record in batch.records:
+            self.rates.give_back(record.shard_id, record.wire_bytes)
         found = self._bisection.refuse(batch.records, reason, now)
         if found is None and len(batch.records) == 1:
             self._try_next(batch.records[0], now)
@@ -357,7 +359,8 @@ class Batcher:
     @property
     def _others(self) -> int:
         """How many user records, at least, are under way or can be sent, beside those refused by themselves."""
-        others = self._in_flight - self._bisection.alone_count
+        landed_somewhere = sum(record.count for record, _ in self._unverified)
+        others = self._in_flight - self._bisection.alone_count - landed_somewhere
         return others + len(self.queues.ready) + len(self._packer.held)
 
     def _retry_all(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:

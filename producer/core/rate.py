@@ -47,14 +47,14 @@ class ShardRate:
         if elapsed <= 0:
             return
         self._at = now
-        credit = elapsed * self.share
-        self._bytes = min(
-            self._burst(SHARD_WRITE_BYTES_PER_SECOND), self._bytes + credit * SHARD_WRITE_BYTES_PER_SECOND
-        )
-        self._records = min(
-            self._burst(SHARD_WRITE_RECORDS_PER_SECOND), self._records + credit * SHARD_WRITE_RECORDS_PER_SECOND
-        )
+        seconds = elapsed * self.share
+        self.credit(seconds * SHARD_WRITE_BYTES_PER_SECOND, seconds * SHARD_WRITE_RECORDS_PER_SECOND)
         self.share = min(self._share_max, self.share + elapsed * _INCREASE_PER_SECOND * self._share_max)
+
+    def credit(self, size: float, count: float) -> None:
+        """Add so many bytes and records, as far as the bucket holds them."""
+        self._bytes = min(self._burst(SHARD_WRITE_BYTES_PER_SECOND), self._bytes + size)
+        self._records = min(self._burst(SHARD_WRITE_RECORDS_PER_SECOND), self._records + count)
 
     def missing_seconds(self, size: int, count: int = 1) -> float:
         """Return how long `count` records of `size` bytes have to wait; 0 if they may go now."""
@@ -120,6 +120,11 @@ class ShardRates:
         """Count records that are sent to a shard."""
         if shard_id is not None and (rate := self._shards.get(shard_id)) is not None:
             rate.take(size, count)
+
+    def give_back(self, shard_id: str | None, size: int) -> None:
+        """Take note that a record that was sent has taken nothing: its whole request was refused."""
+        if shard_id is not None and (rate := self._shards.get(shard_id)) is not None:
+            rate.credit(size, 1)
 
     def cut(self, shard_id: str | None, sent_at: float, now: float) -> bool:
         """Take note of a throttle of what was sent at `sent_at`; False if an earlier one has accounted for it."""

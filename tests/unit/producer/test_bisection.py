@@ -14,12 +14,13 @@ import pytest
 from producer.core.batch import Batch
 from producer.core.batcher import Batcher
 from producer.core.lanes import LaneQueues
+from producer.core.shard_map import ShardMap
 from producer.producer import Producer
 from shared.aggregation import deaggregate
 from shared.errors import AccessDeniedError, AmbiguousCallError, HeadraceError, InvalidRequestError, StreamNotFoundError
 from shared.limits import MIB
 from shared.ports import Delivered, Outcome, Undeliverable
-from shared.records import PutEntry, PutResult
+from shared.records import PutEntry, PutResult, Shard
 from shared.retry import Backoff
 from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import StructlogTelemetry
@@ -432,13 +433,13 @@ def test_a_stream_that_begins_to_refuse_everything_in_a_search_condemns_few(worl
 class _Core:
     """A batcher by itself, and what becomes of a few records."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, aggregates: bool = False) -> None:
         self.queues = LaneQueues(buffer_bytes_max=MIB, record_bytes_max=MIB)
         self.backoff = Backoff(0.05, 4)
         self.batcher = Batcher(
             self.queues,
             keeps_order=True,
-            aggregates=False,
+            aggregates=aggregates,
             aggregate_bytes_max=MIB,
             batch_records_max=500,
             batch_bytes_max=MIB,
@@ -462,9 +463,9 @@ class _Core:
         reason = ("ValidationException", "no")
         return len(self.batcher.refuse(batch, reason, now, random.Random(7), self.backoff).undeliverable)
 
-    def accept(self, batch: Batch, now: float) -> int:
+    def accept(self, batch: Batch, now: float, shard_id: str = "shardId-0") -> int:
         """Have a request land; return how many records are given up for it."""
-        results = [PutResult(shard_id="shardId-0", sequence_number=1) for _ in batch.entries]
+        results = [PutResult(shard_id=shard_id, sequence_number=1) for _ in batch.entries]
         return len(self.batcher.settle(batch, results, now, random.Random(7)).undeliverable)
 
 
@@ -495,3 +496,38 @@ def test_a_success_beside_a_refusal_condemns_nothing() -> None:
     assert core.refuse(first, 1.3) == 0
     assert core.accept(core.take(1.3), 1.4) == 0
     assert core.batcher.ledger.pending == 0
+
+
+def test_what_waits_for_a_shard_map_only_speaks_for_no_stream() -> None:
+    """An aggregate that landed in an unknown shard has told what it can: what is behind a bad record is tried."""
+    core = _Core(aggregates=True)
+    core.batcher.install(ShardMap([Shard("shardId-0")]))
+    for data in (b"one", b"two"):
+        core.put(data, "other key", 0.0)
+    core.accept(core.take(0.0), 0.1, "shardId-9")
+    assert core.batcher.ledger.in_flight == 2
+    for data in (BAD, b"second"):
+        core.put(data, "key", 1.0)
+    core.refuse(core.take(1.0), 1.1)
+    second = core.take(1.1)
+    assert [entry.data for entry in second.entries] == [b"second"]
+    assert core.accept(second, 1.3) == 1
+
+
+def test_refused_requests_take_nothing_of_their_shard(worlds: list[World]) -> None:
+    """After ten minutes in which everything is refused, what waits goes at the rate of its shard, without a debt."""
+    world = World(shard_rate_percent=20, refused_backoff_seconds_max=2)
+    worlds.append(world)
+    world.bad = b""  # is in everything
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(20):
+                await producer.put(b"%d:good" % number + bytes(100_000), "key", world.receipt, number)
+            await asyncio.sleep(600)
+            assert producer.failure is not None
+            world.bad = BAD
+            assert await producer.flush(20) == 0
+
+    world.loop.run(run())
+    assert not world.undeliverable()
