@@ -16,6 +16,7 @@ import orjson
 from producer.bookmark import Bookmark, BookmarkStore
 from producer.core.line_framer import OverlongLine
 from producer.core.page_walk import ApiPlan, PagePlace, PageWalk, TokenPlan, same_origin, told
+from producer.failure_log import FailureLog
 from producer.source import CHUNK_BYTES, Chunk
 from shared.errors import ConfigurationError, SourceError
 from shared.limits import KIB
@@ -70,6 +71,7 @@ class HttpSource:
         self._clock = clock
         self._random = random
         self._telemetry = telemetry
+        self._failures = FailureLog(telemetry, clock)
         self._store = store
         self._line_bytes_max = line_bytes_max
         self._backoff = backoff
@@ -97,7 +99,7 @@ class HttpSource:
             await self._store.save(moved)
         except OSError as error:
             self._done.appendleft(place)
-            self._telemetry.error("bookmark_not_saved", path=self._store.path, error=str(error))
+            self._failures.error("bookmark_not_saved", self._store.path, error)
             return False
         self.bookmark, self._place = moved, place
         return True

@@ -12,6 +12,7 @@ from typing import Final
 from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, FileMark
 from producer.core.line_framer import LineFramer
 from producer.core.rotation import first_to_read, in_order, rotated_after
+from producer.failure_log import FailureLog
 from producer.held_file import HeldFile, close_all, read_exactly
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
@@ -48,6 +49,7 @@ class Tailer:
         self._files = files
         self._clock = clock
         self._telemetry = telemetry
+        self._failures = FailureLog(telemetry, clock)
         self._store = store
         self._line_bytes_max = line_bytes_max
         self._rotate_wait_seconds = rotate_wait_seconds
@@ -71,7 +73,7 @@ class Tailer:
         try:
             await self._store.save(moved)
         except OSError as error:
-            self._telemetry.error("bookmark_not_saved", path=self._store.path, error=str(error))
+            self._failures.error("bookmark_not_saved", self._store.path, error)
             return False
         self.bookmark = moved
         return True
@@ -87,7 +89,7 @@ class Tailer:
                 try:
                     chunk = await self._read()
                 except (OSError, SourceError) as error:
-                    self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
+                    self._failures.warning("source_read_failed", self._path, error)
                     chunk = self._chunk([], 0)
                     await self._pause()
                 yield chunk
@@ -124,7 +126,7 @@ class Tailer:
                 return False  # not there yet, or renamed since the look
             raise
         except OSError as error:
-            self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
+            self._failures.warning("source_read_failed", self._path, error)
             return False
 
     async def _files_named(self) -> dict[str, FileIdentity]:
@@ -232,7 +234,7 @@ class Tailer:
             try:
                 await self._store.save(changed)
             except OSError as error:
-                self._telemetry.error("bookmark_not_saved", path=self._store.path, error=str(error))
+                self._failures.error("bookmark_not_saved", self._store.path, error)
                 if await self._pause():
                     raise SourceError(f"the bookmark {self._store.path} can't be written: {error}") from error
             else:
@@ -374,7 +376,7 @@ class Tailer:
                 self._quiet_since, self._quiet_size = self._held[0].seen_at, begun.size
             self._telemetry.info("source_rotated", path=self._path, generation=self._mark.generation)
         except (OSError, SourceError) as error:  # the last line must not get lost with it
-            self._telemetry.warning("source_read_failed", path=self._path, error=str(error))
+            self._failures.warning("source_read_failed", self._path, error)
             await self._pause()
         return chunk
 

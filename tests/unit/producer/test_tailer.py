@@ -15,6 +15,7 @@ from typing import Self
 import pytest
 
 from producer.bookmark import Bookmark, BookmarkStore, FileMark
+from producer.failure_log import FailureLog
 from producer.source import Chunk
 from producer.tailer import Tailer
 from shared.disk import LocalFiles
@@ -608,3 +609,57 @@ async def test_no_line_is_lost_whatever_happens_to_the_log(seed: int) -> None:
             world.disk.lose_power()
     await world.follow(to_end=True)
     assert sorted(world.seen.values()) == sorted(world.written)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_a_disk_that_fails_for_long_is_told_of_once_in_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_read: bool
+) -> None:
+    """Whether the path can't be read or the bookmark can't be saved; another error is told at once."""
+    async with Follower(tmp_path) as follower:
+        told: list[tuple[str, str]] = []
+
+        def tell(event: str, **fields: str) -> None:
+            told.append((event, fields["error"]))
+
+        monkeypatch.setattr(follower.telemetry, "warning", tell)
+        monkeypatch.setattr(follower.telemetry, "error", tell)
+        error = OSError(errno.EIO, "input/output error")
+
+        async def fail(*_: object) -> None:
+            raise error
+
+        append(follower.path, b"one\n")
+        await follower.read(1)
+        if is_read:
+            monkeypatch.setattr(LocalFiles, "identify", fail)
+        else:
+            monkeypatch.setattr(follower.store, "save", fail)
+
+        async def fail_for(rounds: int) -> int:
+            before = len(told)
+            for _ in range(rounds):
+                if is_read:
+                    await follower.read(1)
+                else:
+                    follower.clock.now += 1
+                    assert not await follower.tailer.move_bookmark(follower.last.generation, 0, b"")
+            return len(told) - before
+
+        assert await fail_for(9) == 1
+        assert await fail_for(30) in {3, 4}
+        error = OSError(errno.ENOSPC, "no space left on device")
+        assert await fail_for(1) == 1
+        assert {event for event, _ in told} == {"source_read_failed" if is_read else "bookmark_not_saved"}
+
+
+async def test_errors_that_differ_each_time_do_not_fill_the_log() -> None:
+    """Eight lines in ten seconds, whatever they say."""
+    clock, telemetry = StillClock(), SilentTelemetry()
+    told: list[str] = []
+    telemetry.warning = lambda event, **_: told.append(event)  # type: ignore[method-assign]  # keeps what was said
+    failures = FailureLog(telemetry, clock)
+    for number in range(100):
+        clock.now = number / 10
+        failures.warning("source_read_failed", "/log", OSError(number))
+    assert len(told) == 8
