@@ -15,6 +15,7 @@ from shared.errors import ConfigurationError
 from shared.lanes import FINE_LANES, LANES
 from shared.limits import MIB
 from shared.ports import FileIdentity, Files
+from shared.settings import Ordering
 
 FINGERPRINT_BYTES_MAX: Final = 256
 _VERSION: Final = 1
@@ -44,8 +45,8 @@ class Bookmark:
 
     `source` names the source in event ids, followed by the generation. `state` is the parser's snapshot at `offset`.
     `files` are those of `generation` and later: a restart gives a file it finds there the generation it had, so that
-    its events get the ids they had, and so does the number of `lanes`, 0 until it is known. A file is written here
-    before its first event is sent.
+    its events get the ids they had, and so do the number of `lanes`, 0 until it is known, and the `ordering`, None in a
+    bookmark of before. A file is written here before its first event is sent.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Bookmark:
     state: bytes = b""
     files: tuple[FileMark, ...] = ()
     lanes: int = 0
+    ordering: Ordering | None = None
 
     def file(self, generation: int) -> FileMark | None:
         """Return the file of a generation."""
@@ -81,6 +83,7 @@ class Bookmark:
                 "version": _FINE_VERSION if self.lanes == FINE_LANES else _VERSION,
                 "source": self.source,
                 "lanes": self.lanes,
+                "ordering": None if self.ordering is None else self.ordering.value,
                 "generation": self.generation,
                 "offset": self.offset,
                 "state": base64.b64encode(self.state).decode(),
@@ -112,7 +115,9 @@ class Bookmark:
         if lanes not in {0, LANES, FINE_LANES}:
             msg = "lanes"
             raise ValueError(msg)
-        return cls(stored["source"], _number(stored["generation"]), _number(stored["offset"]), state, files, lanes)
+        generation, offset = _number(stored["generation"]), _number(stored["offset"])
+        ordering = None if stored.get("ordering") is None else Ordering(stored["ordering"])
+        return cls(stored["source"], generation, offset, state, files, lanes, ordering)
 
 
 def _number(value: object) -> int:

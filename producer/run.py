@@ -29,7 +29,7 @@ from shared.lanes import LANES
 from shared.lifecycle import StopSignal
 from shared.limits import MIB
 from shared.ports import Clock, Files, Kinesis, Random, Telemetry
-from shared.settings import ProducerSettings
+from shared.settings import Ordering, ProducerSettings
 
 __all__ = ["RunSummary", "SourceOptions", "load_api", "load_site", "run_source"]
 
@@ -224,20 +224,30 @@ async def load_api(files: Files, path: str) -> ApiPlan:
     return ApiPlan.from_mapping(mapping)
 
 
-async def _load_bookmark(store: BookmarkStore, options: SourceOptions, random: Random, state: bytes) -> Bookmark:
+async def _load_bookmark(
+    store: BookmarkStore, options: SourceOptions, random: Random, state: bytes, ordering: Ordering
+) -> Bookmark:
     """Take up a bookmark, or begin one at `state`."""
     try:
         bookmark = await store.load()
     except OSError as error:
         raise SourceError(f"the bookmark {store.path} can't be read: {error.strerror or error}") from error
     if bookmark is None:
-        return Bookmark(options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}", state=state)
+        source_id = options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}"
+        return Bookmark(source_id, state=state, ordering=ordering)
     if options.source_id not in {None, bookmark.source}:
         raise ConfigurationError(
             f"the bookmark {store.path} is of source {bookmark.source}, not {options.source_id}",
             hint="Leave --source-id out, or delete the bookmark to read the source from its beginning",
         )
-    return bookmark
+    if bookmark.ordering not in {None, ordering}:
+        # What a crash left behind it may be in the stream already: under the ids of the other one nobody knew it again.
+        raise ConfigurationError(
+            f"the bookmark {store.path} was begun with ordering {bookmark.ordering.value}, not {ordering.value}",
+            hint=f"Go on with --ordering {bookmark.ordering.value}, or delete the bookmark to read the source from its"
+            " beginning; the events will count as new ones",
+        )
+    return replace(bookmark, ordering=ordering)
 
 
 async def _open_api(
@@ -253,7 +263,7 @@ async def _open_api(
 ) -> HttpSource:
     """Take up the bookmark of an API, or begin one."""
     store = BookmarkStore(files, bookmark_path(settings.state_dir, stream, f"{plan.style.value} {plan.bookmark_name}"))
-    bookmark = await _load_bookmark(store, options, random, b"")
+    bookmark = await _load_bookmark(store, options, random, b"", settings.ordering)
     parser.restore(parser_state_of(bookmark))
     return HttpSource(
         plan,
@@ -278,7 +288,7 @@ async def _open_tailer(
 ) -> Tailer:
     """Take up the bookmark of a followed file, or begin one; look at the file, so that a bad path fails now."""
     store = BookmarkStore(files, bookmark_path(settings.state_dir, stream, options.path))
-    bookmark = await _load_bookmark(store, options, random, parser.snapshot())
+    bookmark = await _load_bookmark(store, options, random, parser.snapshot(), settings.ordering)
     parser.restore(bookmark.state)
     if await identify(files, options.path) is not None:
         file = await open_file(files, options.path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from producer import Producer
 from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
 from producer.run import SourceOptions, run_source
 from shared.aggregation import deaggregate
-from shared.errors import EventIdError
+from shared.errors import ConfigurationError, EventIdError
 from shared.event import EventId
 from shared.hash_key import hash_key_of
 from shared.lanes import FINE_LANES, LANES, lane_of
@@ -74,7 +75,7 @@ class Cloud:
         found = {event["session_id"]: EventId.parse(event["event_id"]) for event in events}
         return {session: event_id for session, event_id in found.items() if event_id is not None}
 
-    async def run(self, *, is_followed: bool = True, source_id: str | None = None) -> None:
+    async def run(self, *, is_followed: bool = True, source_id: str | None = None, **settings: Any) -> None:
         """Read the log, and stop after the first event that is in the stream."""
         stop = StopSignal()
         await run_source(
@@ -85,7 +86,7 @@ class Cloud:
             clock=LoopClock(),
             random=random.Random(1),
             telemetry=SilentTelemetry(),
-            settings=ProducerSettings(batch_linger_seconds=0, shard_rate_percent=0, state_dir="/state"),
+            settings=ProducerSettings(batch_linger_seconds=0, shard_rate_percent=0, state_dir="/state", **settings),
             stop=stop,
             on_receipt=lambda *_: stop.requested.set(),
         )
@@ -162,6 +163,29 @@ async def test_a_named_source_that_is_read_again_gets_the_ids_it_had() -> None:
         cloud.files.write_log(LOG, b'{"session_id":"a"}\n')
         await cloud.run(is_followed=False, source_id="web-1")
         assert cloud.ids()["a"].lanes == LANES
+
+
+async def test_a_followed_file_keeps_its_ordering() -> None:
+    """What comes again after a crash would have other ids, which nobody recognises: another ordering is refused."""
+    cloud = Cloud(1)
+    cloud.files.write_log(LOG, b'{"session_id":"a"}\n')
+    await cloud.run(ordering=Ordering.NONE)
+    path = bookmark_path("/state", "orders", LOG)
+    # As a crash leaves it, whose event is in the stream already: the bookmark is at the beginning.
+    bookmark = await BookmarkStore(cloud.files, path).load()
+    assert bookmark is not None
+    crashed = replace(bookmark, offset=0)
+    await BookmarkStore(cloud.files, path).save(crashed)
+    with pytest.raises(ConfigurationError, match="ordering none, not lane") as caught:
+        await cloud.run()
+    assert "--ordering none" in caught.value.hint
+    assert set(cloud.ids()) == {"a"}
+    # A bookmark of before tells nothing: it is taken up, and tells from then on.
+    await BookmarkStore(cloud.files, path).save(replace(crashed, ordering=None))
+    await cloud.run()
+    taken_up = await BookmarkStore(cloud.files, path).load()
+    assert taken_up is not None
+    assert taken_up.ordering is Ordering.LANE
 
 
 async def test_a_bookmark_of_before_has_256_lanes() -> None:

@@ -264,7 +264,7 @@ async def test_a_stop_that_the_reader_sees_first_is_a_stop(monkeypatch: pytest.M
 
 async def test_a_stop_while_draining_comes_after_the_end() -> None:
     """A signal after the last line was read has stopped nothing that was asked for."""
-    world = World()
+    world = World(batch_linger_seconds=10)  # the end of the file is what sends it, however slow this machine is
     world.disk.write_log(LOG, b'{"session_id":"a"}\n')
     stop = StopSignal()
     put_records = world.kinesis.put_records
