@@ -15,6 +15,7 @@ import orjson
 
 from producer.bookmark import Bookmark, BookmarkStore
 from producer.core.line_framer import OverlongLine
+from producer.core.page_loop import PageLoop
 from producer.core.page_walk import ApiPlan, PagePlace, PageWalk, TokenPlan, same_origin, told
 from producer.failure_log import FailureLog
 from producer.source import CHUNK_BYTES, Chunk
@@ -68,6 +69,7 @@ class HttpSource:
         self.bookmark = bookmark
         self._plan = plan
         self._walk = PageWalk(plan)
+        self._loop = PageLoop(self.name)
         self._clock = clock
         self._random = random
         self._telemetry = telemetry
@@ -116,10 +118,13 @@ class HttpSource:
             for _ in range(self._plan.pages_max):
                 if place is None or self._stopped.is_set():
                     return
-                body = await self._fetch(session, self._walk.address(place), place)
+                address = self._walk.address(place)
+                self._loop.go_to(address, place.page + 1)
+                body = await self._fetch(session, address, place)
                 if body is None:
                     return
                 page = self._walk.read(place, body)
+                self._loop.read(page.whole, place.page + 1)
                 if page.items:
                     self._hold(page.done)
                 yield self._chunk(page.items, page.done, len(body))

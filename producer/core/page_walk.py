@@ -263,8 +263,9 @@ def _bad_place() -> ConfigurationError:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one answer holds: the items not yet done, the place after them, and the next page (None: the end)."""
+    """What one answer holds: all items, those not yet done, the place after them, and the next page (None: the end)."""
 
+    whole: tuple[bytes, ...]
     items: tuple[bytes, ...]
     done: PagePlace
     next: PagePlace | None
@@ -303,9 +304,10 @@ class PageWalk:
             raise self._wrong(place, f"has no list at `{plan.items or 'its top'}`")
         if plan.style is PageStyle.OFFSET:
             place = replace(place, skip=0)  # the offset has left out what is done
-        left = items[place.skip :]
-        done = replace(place, index=place.index + len(left), skip=max(place.skip, len(items)))
-        return Page(tuple(_encode(each) for each in left), done, self._next(done, answer, has_items=bool(items)))
+        whole = tuple(_encode(each) for each in items)
+        left = whole[place.skip :]
+        done = replace(place, index=place.index + len(left), skip=max(place.skip, len(whole)))
+        return Page(whole, left, done, self._next(done, answer, has_items=bool(whole)))
 
     def _next(self, done: PagePlace, answer: object, *, has_items: bool) -> PagePlace | None:
         """Return the next page; numbered pages end at an empty one only, since an API may make pages smaller."""

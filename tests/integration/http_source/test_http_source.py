@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from producer.core.line_format import LineFormat
+from producer.core.page_loop import PageLoop
 from producer.core.page_walk import ApiPlan, PagePlace
 from producer.http_source import HttpSource
 from producer.run import RunSummary, SourceOptions, run_source
@@ -352,6 +353,48 @@ async def test_a_hostile_api_is_a_source_error(api: Api, answer: Callable[[], we
     with pytest.raises(SourceError, match=re.escape(words)):
         await World().run(api, style="next_link", next="links.next", response_bytes_max=4096)
     assert len(api.requests) <= 6
+
+
+@pytest.mark.parametrize("style", [STYLES[0], STYLES[1]])
+async def test_an_api_that_ignores_the_page_is_told_of(api: Api, style: dict[str, str]) -> None:
+    """Its page comes once in a run; where pages are numbered, no more with the next start."""
+    api.before = lambda _: web.json_response({"data": {"visits": api.items[:3]}})
+    world = World()
+    for run in range(2):
+        with pytest.raises(SourceError, match=r"the very items of the page before") as caught:
+            await world.run(api, **style)
+        assert "page_parameter" in caught.value.hint
+        if run == 0 or style["style"] == "page":
+            assert world.numbers() == [0, 1, 2]
+    assert len(api.requests) == 4
+
+
+async def test_links_in_a_circle_are_told_of(api: Api) -> None:
+    """What is on the way into the circle, and in it, comes once: 0 leads to 1, that to 2, and that to 1."""
+    after = {"": "1", "1": "2", "2": "1"}
+
+    def circle(request: web.Request) -> web.StreamResponse:
+        here = request.query.get("cursor", "")
+        number = int(here or 0)
+        link = f"/v1/visits?cursor={after[here]}"
+        return web.json_response({"data": {"visits": api.items[number : number + 1]}, "links": {"next": link}})
+
+    api.before = circle
+    world = World()
+    with pytest.raises(SourceError, match=r"page 4 of .* lead in a circle"):
+        await world.run(api, style="next_link", next="links.next")
+    assert world.numbers() == [0, 1, 2]
+    assert len(api.requests) == 3
+
+
+def test_so_many_addresses_are_remembered() -> None:
+    """A walk without end takes bounded memory, and goes on."""
+    loop = PageLoop("api")
+    for number in range(20_001):
+        loop.go_to(f"https://api.example/?page={number}", number)
+    loop.go_to("https://api.example/?page=0", 0)
+    with pytest.raises(SourceError, match="circle"):
+        loop.go_to("https://api.example/?page=20000", 0)
 
 
 async def test_items_that_are_no_events_go_to_the_dead_letters(api: Api) -> None:
