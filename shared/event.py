@@ -31,8 +31,9 @@ DIGIT_RUN: Final = b"0" * _INTEGER_DIGITS
 DIGITS_AS_ZEROS: Final = bytes(ord("0") if code in b"0123456789" else ord(" ") for code in range(256))
 _QUOTE: Final = ord('"')
 _BRACE: Final = ord("}")
-# Possessive, as nothing has to be tried again: otherwise a text of 10 MiB takes 1.2 GB.
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# Possessive, as nothing has to be tried again: otherwise a text of 10 MiB takes 1.2 GB. A string that is not closed
+# ends with the text: otherwise each quote in it would be tried as a beginning, for hours.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _INTEGER: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
 _NOT_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]{}")
 _OPENING: Final = frozenset(b"[{")
