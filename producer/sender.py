@@ -89,7 +89,9 @@ class Sender:
 
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
         now = self._clock.monotonic()
-        self._batcher.fail(batch, now, self._random, None if error.retryable else self._refused_backoff)
+        backoff = None if error.retryable else self._refused_backoff
+        may_have_landed = isinstance(error, AmbiguousCallError)
+        self._batcher.fail(batch, now, self._random, backoff, may_have_landed=may_have_landed)
         if isinstance(error, StreamNotFoundError) and not self.fails_fast:
             self._watch.forget()
         self._report_failure(error, now)

@@ -289,13 +289,20 @@ class Batcher:
         self.queues.return_to_front(record.members, alone=alone)
         self.queues.release(record.lanes)
 
-    def fail(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
+    def fail(
+        self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None, *, may_have_landed: bool = True
+    ) -> None:
         """Take note that a call failed as a whole; it may have landed, so its stream records stay as they are.
 
         `backoff` stands in for the ordinary one until the next call.
         """
         self._single_out(batch)
-        self._retry_all(batch, now, random, backoff)
+        record = batch.records[0]
+        if record.overtaken and not record.attempts and not may_have_landed:
+            self._return(self._bisection.stop(record))
+            self._gate.fail(batch.taken_at, now, random, backoff)
+        else:
+            self._retry_all(batch, now, random, backoff)
 
     def refuse(self, batch: Batch, reason: tuple[str, str], now: float, random: Random, backoff: Backoff) -> Settlement:
         """Take a refusal of a whole call that may be about one record; `reason` is the service's code and message.

@@ -149,6 +149,11 @@ class Bisection:
             returned += self.go_back()
         return returned
 
+    def stop(self, following: OutgoingRecord) -> list[OutgoingRecord]:
+        """Take one back that surely did not land, though it was not refused; return what goes back to its lane."""
+        self._alone.append(following)
+        return self.go_back()
+
     def go_back(self) -> list[OutgoingRecord]:
         """Return what was tried in vain behind the record that was refused first, the last one first."""
         tried = self._tried

@@ -302,6 +302,36 @@ def test_an_answer_lost_behind_bad_records_breaks_no_order(worlds: list[World], 
     assert len(world.outcomes) == 30
 
 
+@pytest.mark.parametrize("denied", range(1, 12))
+def test_a_try_that_surely_did_not_land_condemns_nothing(worlds: list[World], denied: int) -> None:
+    """It goes back behind what was refused before it, which is sent first when the stream takes records again."""
+    world = World(aggregate=False, refused_backoff_seconds_max=2)
+    worlds.append(world)
+    world.bad = b""  # is in everything
+    inner = world.kinesis.put_records
+    calls = 0
+
+    async def put_records(stream: str, entries: list[PutEntry]) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == denied:
+            world.error = AccessDeniedError("not now", code="AccessDeniedException")
+            world.loop.call_later(10, setattr, world, "bad", b"nothing of this")
+        return await inner(stream, entries)
+
+    world.kinesis.put_records = put_records  # type: ignore[method-assign,assignment]  # stands before it
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(30):
+                await producer.put(b"%d:good" % number, "key", world.receipt, number)
+            assert await producer.flush(60) == 0
+
+    world.loop.run(run())
+    assert not world.undeliverable()
+    assert [number for _, number in world.landed()] == list(range(30))
+
+
 @pytest.mark.parametrize("seconds", [0.15, 0.25, 0.35, 0.45, 3])
 def test_a_close_names_what_waits_behind_bad_records(worlds: list[World], seconds: float) -> None:
     """At its deadline the books balance, and nothing has two outcomes or a wrong one."""
