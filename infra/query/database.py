@@ -22,7 +22,9 @@ _EMPTY_COLUMNS: Final = {
     DEAD_LETTERS_VIEW: ("errorCode", "errorMessage", "arrivalTimestamp", "rawData", "dt", "hour"),
 }
 _ROWS_PER_PAGE: Final = 1_000
-_LINE_BYTES_MAX: Final = 16 * MIB  # an event has at most 10 MiB before it is enriched
+# An event has at most 10 MiB before it is enriched; one that is written anew then has up to four times as many (`1e15`
+# becomes 1000000000000000.0), as has a cell with quotes or such numbers.
+_LINE_BYTES_MAX: Final = 64 * MIB
 
 _PATTERN: Final = re.compile(r"[*?\[]")
 _READERS: Final = {

@@ -18,10 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from consumer.core.enrichment import Enricher
 from infra.query.copies import Download, Found, Selection, list_folder, select
 from infra.query.database import Database
 from infra.query.rows import TABLE_ROWS_MAX, csv_lines, json_lines, table_lines
 from shared.errors import QueryError, SourceError, ThrottledError
+from shared.event import decode_event
+from shared.limits import MIB
 from shared.ports import StoredObject
 from tests.support.fake_objects import FakeObjects
 
@@ -197,6 +200,25 @@ def test_a_folder_that_a_console_made_is_left_out() -> None:
     assert select([folder], SELECTION) == Found((), (), 0)
     with pytest.raises(SourceError, match="can't be kept"):
         select([StoredObject(folder.key, 1)], SELECTION)
+
+
+def test_one_event_that_grows_does_not_hide_the_others(tmp_path: Path) -> None:
+    """An event that has a field of ours is written anew, and its numbers with all of their digits."""
+    data = b'{"source":0,"event_id":"big","a":[' + b"1e15," * 1_000_000 + b"0]}"
+    columns = ([data], [decode_event(data)], ["1"], [0])
+    found, failures = Enricher("s", "shardId-0").enrich_all(columns, b"2026-11-21T05:00:00.000000Z")
+    assert not failures
+    (line,) = found.each()
+    assert len(line) > 17 * MIB
+    keep(tmp_path, "archive/destination=USA/dt=2026-11-21/hour=05/a.json", line + b"\n" + lines({"event_id": "small"}))
+    text = io.StringIO()
+    csv.writer(text).writerows([["event_id", "a"], ["cell", orjson.dumps(orjson.loads(line)["a"]).decode()]])
+    keep(tmp_path, "archive/destination=USA/dt=2026-11-21/hour=05/b.csv", text.getvalue().encode())
+    with closing(Database(tmp_path)) as database:
+        found_here = found_in(tmp_path)
+        database.show(found_here.archived, found_here.dead_letters)
+        _, rows = database.run("SELECT event_id FROM events ORDER BY event_id")
+        assert list(rows) == [("big",), ("cell",), ("small",)]
 
 
 def test_json_lines_hold_instants_and_large_numbers(database: Database) -> None:
