@@ -36,7 +36,8 @@ _OPEN_QUOTE: Final = "unexpected end of data"  # Python's word for it
 class CsvLineParser:
     """Takes the first usable line as the header; the state is that header, and the row whose quotes are open.
 
-    A line inside of quotes is never a row of its own: whoever writes into a field could make up events otherwise.
+    A line inside of quotes is no row of its own, up to the bounds of a row: whoever writes into a field could make up
+    events otherwise.
     """
 
     def __init__(self) -> None:
@@ -135,6 +136,7 @@ def split_cells(data: bytes) -> list[str] | RejectedLine | None:
     """Split a CSV row into its cells, or say why it can't be; None if a quote is open at its end."""
     if len(data) > EVENT_BYTES_MAX:
         return RejectedLine(MALFORMED_LINE, f"the row has {len(data):,} bytes, more than {EVENT_BYTES_MAX:,}")
+    csv.field_size_limit(EVENT_BYTES_MAX)  # of the process; Python's own would refuse cells of 128 KiB
     try:
         rows = list(csv.reader([data.decode("utf-8")], strict=True))
     except UnicodeDecodeError as error:

@@ -233,3 +233,13 @@ def test_the_keys_of_a_csv_event_keep_the_order_of_the_columns() -> None:
     result = parser.parse(b"1,s,2")
     assert isinstance(result, ParsedEvent)
     assert list(orjson.loads(result.data)) == ["z", "session_id", "a"]
+
+
+def test_a_cell_is_as_long_as_an_event() -> None:
+    """The module for CSV refuses cells of more than 128 KiB unless it is told otherwise."""
+    parser = CsvLineParser()
+    parser.parse(b"session_id,text")
+    for opening in (b"", b'"'):
+        result = parser.parse(b"s," + opening + b"x" * 900_000 + opening)
+        assert isinstance(result, ParsedEvent)
+        assert len(orjson.loads(result.data)["text"]) == 900_000
