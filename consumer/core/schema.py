@@ -14,6 +14,7 @@ from shared.limits import EVENT_KEYS_MAX, KIB
 SCHEMA_BYTES_MAX: Final = 32 * KIB  # it is pinned with every flush, beside keys and marks
 _DEPTH_MAX: Final = 16
 _INT64_MAX: Final = 2**63 - 1
+_WIDENED: Final = (("int64", "double"), ("double", "int64"))
 _SCALARS: Final = ("string", "int64", "double", "boolean")
 _HINT: Final = (
     f'Write {{"column": "type"}} with {", ".join(_SCALARS)}, [type] for a list, {{"name": type}} for an object'
@@ -119,16 +120,19 @@ def _type_of(value: Any, depth: int = 1) -> Any:
 
 
 def _merge(first: Any, second: Any) -> Any:
-    """Return the type that takes both; where none does, the first: values of the second will not fit."""
+    """Return the type that takes both; where none does, the first: values of the second will not fit.
+
+    Both are used up. What came of many values is never copied or written out, as a hostile event has a million.
+    """
     if first is None or second is None:
         return second if first is None else first
     if isinstance(first, dict) and isinstance(second, dict):
-        return {
-            name: _merge(first.get(name), second.get(name)) for name in [*first, *(n for n in second if n not in first)]
-        }
+        for name, each in second.items():
+            first[name] = _merge(first.get(name), each)
+        return first
     if isinstance(first, list) and isinstance(second, list):
         return [_merge(first[0], second[0])]
-    return "double" if {str(first), str(second)} == {"int64", "double"} else first
+    return "double" if (first, second) in _WIDENED else first
 
 
 def _is_open(found: Any) -> bool:

@@ -188,3 +188,12 @@ async def test_a_damaged_parquet_object_is_refused_by_the_audit() -> None:
     """What only begins like Parquet is an error that names the object."""
     with pytest.raises(SourceError, match="object `key`"):
         list(events_of("key", b"PAR1 and nothing else"))
+
+
+def test_an_event_with_many_names_is_looked_at_in_proportion_to_its_size() -> None:
+    """Each of a list's objects may have other names: what came of those before is not copied for the next, nor told."""
+    names = b",".join(b'{"k%x":0},0' % number for number in range(200_000))
+    with pytest.raises(
+        ConfigurationError, match="bytes"
+    ):  # after hours, if each object costs what those before it have
+        Schema.infer([b'{"a":[%b]}' % names])
