@@ -23,9 +23,14 @@ def lock_spill(folder: str) -> Iterator[None]:
         descriptor = os.open(f"{folder}/lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unusable(f"can't be locked: {error.strerror or error}", folder) from error
+    owner = os.getpid()
     try:
         _lock(descriptor, folder)
-        yield
+        try:
+            yield
+        finally:
+            if os.getpid() == owner:  # not by closing alone: a process that was forked meanwhile has it open, too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

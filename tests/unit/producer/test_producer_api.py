@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 
 from producer import Producer
 from producer.spill import spill_folder
+from producer.spill_lock import lock_spill
 from shared.aggregation import deaggregate
 from shared.disk import LocalFiles
 from shared.errors import (
@@ -465,6 +467,29 @@ async def test_an_event_may_be_as_large_as_the_stream_takes_records() -> None:
     async with cloud.producer(buffer_bytes_max=64 * MIB) as producer:
         await producer.put_and_wait(event)
     assert cloud.events()[0]["fill"] == event["fill"]
+
+
+def test_a_spill_is_given_up_although_a_forked_process_lives_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child has the lock's file open as well, which is as if it were open twice here."""
+    inherited: list[int] = []
+    opened = os.open
+
+    def open_and_fork(*given: Any) -> int:
+        descriptor = opened(*given)
+        inherited.append(os.dup(descriptor))
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_and_fork)
+        with lock_spill(str(tmp_path)):
+            pass
+    try:
+        with lock_spill(str(tmp_path)), pytest.raises(ConfigurationError, match="in use"), lock_spill(str(tmp_path)):
+            pass
+    finally:
+        os.close(inherited[0])
 
 
 async def test_two_producers_never_share_a_spill(tmp_path: Path) -> None:
