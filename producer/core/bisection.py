@@ -132,8 +132,8 @@ class Bisection:
     def rest(self, *, is_hopeless: bool) -> None:
         """Set how many refusals may follow each other after a pause: more after many that told nothing."""
         self._rests += is_hopeless
-        others = max(0, _UNPROVEN_MAX - len(self._alone))
-        self._tries = max(2, others + min(others, self._rests // 4)) if is_hopeless else 1
+        others = max(2, _UNPROVEN_MAX - len(self._alone))
+        self._tries = others + min(others, self._rests // 4) if is_hopeless else 1
 
     def follow(self, following: OutgoingRecord, now: float) -> None:
         """Try this one at once: it is the next of the lane of the record that was refused just now."""
