@@ -162,6 +162,7 @@ async def _line_break_in_key(site: Site, name: str) -> str:
 
 
 _INVALID: Final = "InvalidRequestError"
+_FOREIGN: Final = "ForeignPositionError"
 _OURS: Final = "fake, local cloud"
 
 DIVERGENCES: Final = (
@@ -314,8 +315,8 @@ DIVERGENCES: Final = (
     Divergence(
         "GetShardIterator AFTER_SEQUENCE_NUMBER, a number that the stream never gave",
         _foreign_number,
-        _INVALID,
-        _INVALID,
+        _FOREIGN,
+        _FOREIGN,
         "accepted",
         _OURS,
         "kinesis",

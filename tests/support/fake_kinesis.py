@@ -6,7 +6,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from shared.errors import InvalidRequestError, IteratorExpiredError, StreamNotFoundError, ThrottledError
+from shared.errors import (
+    ForeignPositionError,
+    InvalidRequestError,
+    IteratorExpiredError,
+    StreamNotFoundError,
+    ThrottledError,
+)
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
 from shared.limits import (
     GET_RECORDS_BYTES_MAX,
@@ -300,7 +306,7 @@ class FakeKinesis:
         if start.kind in {StartKind.AT_SEQUENCE_NUMBER, StartKind.AFTER_SEQUENCE_NUMBER}:
             last = shard.ending_sequence_number or stream.sequence_number
             if not shard.starting_sequence_number <= start.sequence_number <= last:
-                raise InvalidRequestError(f"sequence number {start.sequence_number} is not of {shard.shard_id}")
+                raise ForeignPositionError(f"sequence number {start.sequence_number} is not of {shard.shard_id}")
 
     def _find(self, stream: str) -> FakeStream:
         if stream not in self.streams:
