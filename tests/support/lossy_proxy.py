@@ -98,6 +98,8 @@ class LossyProxy:
             task = asyncio.create_task(self._serve_connection(reader, writer))
             connections.add(task)
             task.add_done_callback(connections.discard)
+            # Also of a task that is cancelled before its first step, or finds no service.
+            task.add_done_callback(lambda _: writer.transport.abort())
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=_HEAD_BYTES_MAX)
         async with server:
@@ -109,17 +111,18 @@ class LossyProxy:
 
     async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one request after another; each client connection has one of its own to the service."""
-        upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream, limit=_HEAD_BYTES_MAX)
         # A client that was killed, or a connection that was cut: both ends are closed, which is what this is for.
-        try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError):
+            upstream_reader, upstream_writer = await asyncio.open_connection(*self._upstream, limit=_HEAD_BYTES_MAX)
+            try:
                 while await self._carry(reader, writer, upstream_reader, upstream_writer):
                     pass
-        finally:
-            for each in (writer, upstream_writer):
-                each.transport.abort()
-                with suppress(OSError):
-                    await each.wait_closed()
+            finally:
+                writer.transport.abort()
+                upstream_writer.transport.abort()  # before anything is awaited, where a cancellation may come
+                for each in (writer, upstream_writer):
+                    with suppress(OSError):
+                        await each.wait_closed()
 
     async def _carry(
         self,
