@@ -95,6 +95,16 @@ class OutgoingRecord:
         return alone
 
 
+@dataclass(frozen=True, slots=True)
+class BatchShape:
+    """What requests are made of: how many stream records and bytes at most, and whether these are aggregates."""
+
+    aggregates: bool
+    aggregate_bytes_max: int
+    batch_records_max: int
+    batch_bytes_max: int
+
+
 @dataclass(slots=True)
 class Batch:
     """One PutRecords request."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from producer.core.batch import Batch, FlushReason, OutgoingRecord, Settlement
+from producer.core.batch import Batch, BatchShape, FlushReason, OutgoingRecord, Settlement
 from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
 from producer.core.landed import landed
@@ -58,28 +58,13 @@ class Batcher:
         self._search_backoff = Backoff(backoff.seconds_min, max(backoff.seconds_min, _SEARCH_SECONDS_MAX))
         self._unverified: list[tuple[OutgoingRecord, PutResult]] = []
         self.rates = rates or ShardRates(0)
-        self._packer = Packer(
-            queues,
-            keeps_order=keeps_order,
-            aggregates=aggregates,
-            aggregate_bytes_max=aggregate_bytes_max,
-            batch_records_max=batch_records_max,
-            batch_bytes_max=batch_bytes_max,
-            rates=self.rates,
-        )
+        shape = BatchShape(aggregates, aggregate_bytes_max, batch_records_max, batch_bytes_max)
+        self._packer = Packer(queues, shape, keeps_order=keeps_order, rates=self.rates)
         self._retries = Retries(self._packer, self._regroup)
         self._gate = CallGate(backoff)
         self._bisection = Bisection()
         self._succeeded_at = -_NEVER
-        self.linger = Linger(
-            queues,
-            keeps_order=keeps_order,
-            aggregates=aggregates,
-            aggregate_bytes_max=aggregate_bytes_max,
-            batch_records_max=batch_records_max,
-            batch_bytes_max=batch_bytes_max,
-            linger_seconds=linger_seconds,
-        )
+        self.linger = Linger(queues, shape, keeps_order=keeps_order, linger_seconds=linger_seconds)
         self._in_flight = 0
         self._acknowledged = 0
 

@@ -27,9 +27,9 @@ class Bisection:
     record by record. While records wait for that, small and large parts take turns.
 
     Where nothing speaks for the stream, the next record of its lane is tried at once (`follow`), and the next, as long
-    as `goes_on`. Once one lands, those it has overtaken are condemned: none of them could be sent
-    any more in its order. If none does, they go back to their lane (`go_back`), and the first one waits again; so does
-    one that could not be sent at once (`late`), as the stream may have been mended meanwhile.
+    as `goes_on`. Once one lands, those it has overtaken are condemned: none of them could be sent any more in its
+    order. If none does, they go back to their lane (`go_back`), and the first one waits again; so does one that could
+    not be sent at once (`late`), as the stream may have been mended meanwhile.
     """
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from producer.core.batch import Batch, FlushReason
+from producer.core.batch import Batch, BatchShape, FlushReason
 from producer.core.lanes import LaneQueues
 
 _TURN_SECONDS_MAX: Final = 0.1
@@ -21,20 +21,17 @@ class Linger:
     def __init__(
         self,
         queues: LaneQueues,
+        shape: BatchShape,
         *,
         keeps_order: bool,
-        aggregates: bool,
-        aggregate_bytes_max: int,
-        batch_records_max: int,
-        batch_bytes_max: int,
         linger_seconds: float,
     ) -> None:
-        self.aggregates = aggregates
+        self.aggregates = shape.aggregates
         self._queues = queues
         self._keeps_order = keeps_order
-        self._aggregate_bytes_max = aggregate_bytes_max
-        self._batch_records_max = batch_records_max
-        self._batch_bytes_max = batch_bytes_max
+        self._aggregate_bytes_max = shape.aggregate_bytes_max
+        self._batch_records_max = shape.batch_records_max
+        self._batch_bytes_max = shape.batch_bytes_max
         self._linger_seconds = linger_seconds
         self._turn_at = float("-inf")
 

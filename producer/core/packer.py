@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice, repeat
 from typing import Any, Final
 
-from producer.core.batch import Batch, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
+from producer.core.batch import Batch, BatchShape, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
 from producer.core.lane import Lane
 from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
@@ -30,12 +30,9 @@ class Packer:
     def __init__(
         self,
         queues: LaneQueues,
+        shape: BatchShape,
         *,
         keeps_order: bool,
-        aggregates: bool,
-        aggregate_bytes_max: int,
-        batch_records_max: int,
-        batch_bytes_max: int,
         rates: ShardRates,
     ) -> None:
         self.rates = rates
@@ -43,10 +40,10 @@ class Packer:
         self._requests = 0  # so many were packed
         self._queues = queues
         self._keeps_order = keeps_order
-        self._aggregates = aggregates
-        self._aggregate_bytes_max = min(aggregate_bytes_max, batch_bytes_max, queues.record_bytes_max - 1)
-        self._batch_records_max = batch_records_max
-        self._batch_bytes_max = batch_bytes_max
+        self._aggregates = shape.aggregates
+        self._aggregate_bytes_max = min(shape.aggregate_bytes_max, shape.batch_bytes_max, queues.record_bytes_max - 1)
+        self._batch_records_max = shape.batch_records_max
+        self._batch_bytes_max = shape.batch_bytes_max
         self._shard_map = _UNKNOWN
 
     def keep_order(self) -> None:
