@@ -22,7 +22,7 @@ help:
 
 setup: .venv/.stamp
 
-.venv/.stamp: pyproject.toml uv.lock requirements-uv.txt
+.venv/.stamp: pyproject.toml uv.lock requirements-uv.txt hatch_build.py $(wildcard shared/compiled/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version)" >&2; echo >&2; echo "hint: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(UV) || { $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt; }
 	@$(UV) sync --quiet --locked --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"

@@ -14,7 +14,7 @@ from shared.aggregation import (
     AGGREGATE_OVERHEAD_BYTES,
     HASH_KEY_OVERHEAD_BYTES,
     MEMBER_OVERHEAD_BYTES,
-    encode_aggregate,
+    encode_aggregates,
 )
 from shared.ports import Delivered, Undeliverable
 from shared.records import PutEntry
@@ -115,12 +115,13 @@ class Batch:
     plain: RecordColumns = field(
         default_factory=RecordColumns
     )  # user records sent as they are, in no order, after these
+    closed: list[Group] = field(default_factory=list)  # aggregates that are full, to be written together with the last
     bytes: int = 0
 
     @property
     def count(self) -> int:
         """How many stream records it has."""
-        return len(self.records) + len(self.plain.datas)
+        return len(self.records) + len(self.closed) + len(self.plain.datas)
 
     @property
     def entries(self) -> list[PutEntry]:
@@ -180,10 +181,14 @@ class Group:
         self.bytes = AGGREGATE_OVERHEAD_BYTES + bytes_max(self.members)
         self.lanes.append(lane)
 
-    def close(self) -> OutgoingRecord:
-        """Return the stream record."""
-        members = self.members
-        entry = encode_aggregate(members.datas, members.keys, members.hash_keys)
+    def written(self, entry: PutEntry) -> OutgoingRecord:
+        """Return the stream record that `entry` is made of its members."""
         return OutgoingRecord(
-            entry, members, self.lanes, self.shard_id, len(entry.data) + len(entry.partition_key.encode())
+            entry, self.members, self.lanes, self.shard_id, len(entry.data) + len(entry.partition_key.encode())
         )
+
+
+def write(groups: Sequence[Group]) -> list[OutgoingRecord]:
+    """Return the stream records of some groups."""
+    entries = encode_aggregates([(each.members.datas, each.members.keys, each.members.hash_keys) for each in groups])
+    return [group.written(entry) for group, entry in zip(groups, entries, strict=True)]

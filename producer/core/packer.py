@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from itertools import islice, repeat
 from typing import Any, Final
 
-from producer.core.batch import Batch, BatchShape, Group, OutgoingRecord, bytes_max, head_bytes_max, member_bytes_max
+from producer.core.batch import (
+    Batch,
+    BatchShape,
+    Group,
+    OutgoingRecord,
+    bytes_max,
+    head_bytes_max,
+    member_bytes_max,
+    write,
+)
 from producer.core.lane import Lane
 from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
@@ -93,6 +102,7 @@ class Packer:
             (touched if len(lane.records.datas) < waiting else untouched).append(lane)
         for group in groups.values():
             self._close(batch, group)
+        self._write(batch)
         if self.rates.is_on:  # else nobody asks since when they wait
             for lane in untouched:
                 self._let_wait(lane)
@@ -275,11 +285,19 @@ class Packer:
         return self.shard_of(self._shard_map, records.keys[index], records.explicit(index))
 
     def _close(self, batch: Batch, group: Group) -> None:
-        batch.bytes -= group.bytes  # `_launch` counts what is sent
-        record = group.close()
-        if not self._keeps_order:
-            record.lanes = []
-        self.add(batch, record)
+        """Take no more into an aggregate; until it is written, it counts with the most that it can take."""
+        self.rates.take(group.shard_id, group.bytes)
+        batch.closed.append(group)
+
+    def _write(self, batch: Batch) -> None:
+        """Write the aggregates that are closed, and count what they take in fact."""
+        for group, record in zip(batch.closed, write(batch.closed), strict=True):
+            if not self._keeps_order:
+                record.lanes = []
+            self.rates.take(group.shard_id, record.wire_bytes - group.bytes, 0)
+            batch.records.append(record)
+            batch.bytes += record.wire_bytes - group.bytes
+        batch.closed.clear()
 
 
 def _prefix_within(records: RecordColumns, room: int) -> int:

@@ -25,6 +25,7 @@ from shared.hash_key import HashKeyRange, hash_key_of
 from shared.limits import AGGREGATE_RECORDS_DECODED_MAX, HASH_KEY_MAX
 from shared.records import Position, PutEntry, StreamRecord, UserRecord
 from tests.support.aggregate import Aggregate
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 V1 = bytes.fromhex(
     "f3899ac20a06757365722d310a06757365722d321a0908001a0568656c6c6f1a0a08011a06776f72"

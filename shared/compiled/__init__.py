@@ -1,0 +1,27 @@
+"""The compiled part of headrace, if there is one: what is done per record, with the results of Python's in less time.
+
+It is there where a C compiler was when headrace was installed (`hatch_build.py`); `HEADRACE_COMPILED=off` goes without
+it. Whatever has a faster way through it keeps its way in Python, and tests hold both against each other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Final, cast
+
+from shared.compiled.columns import Columns
+
+OFF: Final = "off"
+
+
+def _load() -> Columns | None:
+    if os.environ.get("HEADRACE_COMPILED", "").lower() == OFF:
+        return None
+    try:
+        return cast("Columns", importlib.import_module("shared.compiled._columns"))
+    except ImportError:
+        return None
+
+
+COLUMNS: Final = _load()

@@ -1,0 +1,33 @@
+/* What the parts of the extension module share. */
+#ifndef HEADRACE_COLUMNS_H
+#define HEADRACE_COLUMNS_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "written for little-endian processors; headrace does without this module elsewhere"
+#endif
+
+#define MD5_BYTES 16
+
+/* A run of bytes that somebody else owns. */
+struct span {
+    const uint8_t *start;
+    size_t size;
+};
+
+/* Write the MD5 of each of `count` texts to `digests`, MD5_BYTES each: sixteen at a time. */
+void md5_all(const struct span *texts, size_t count, uint8_t *digests);
+
+/* Write the MD5 of one text. */
+void md5(struct span text, uint8_t *digest);
+
+/* Methods of the module, one table per file; each ends with an empty entry. */
+extern PyMethodDef digest_methods[];
+extern PyMethodDef aggregate_methods[];
+
+#endif

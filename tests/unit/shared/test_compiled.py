@@ -1,0 +1,171 @@
+"""The compiled part of headrace: built of these sources, equal to Python's own, and not missed where it is not."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from shared.aggregation import encode_aggregate
+from shared.compiled import COLUMNS
+from shared.compiled.columns import Columns
+from shared.hash_key import HashKeyRange, hash_key_of
+from shared.limits import HASH_KEY_MAX
+
+ROOT = Path(__file__).parents[3]
+ASCII = st.text(st.characters(max_codepoint=127), max_size=80)
+
+
+def build_script() -> ModuleType:
+    """Return hatch_build.py as a module."""
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def columns() -> Columns:
+    """Return the compiled part."""
+    if COLUMNS is None:
+        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
+    return COLUMNS
+
+
+def test_it_was_built_of_the_sources_as_they_are(columns: Columns) -> None:
+    """Nobody tests yesterday's code: `make setup` builds it anew where a source has changed."""
+    assert build_script().sources_digest() == columns.SOURCES
+
+
+def test_it_is_there_where_a_compiler_is() -> None:
+    """A build that fails must not pass for one that was not wanted."""
+    if build_script().find_compiler() is None:
+        pytest.skip("there is no C compiler")
+    assert COLUMNS is not None or os.environ.get("HEADRACE_COMPILED") == "off"
+
+
+def test_off_goes_without_it() -> None:
+    """The environment decides, before anything is imported."""
+    code = "from shared.compiled import COLUMNS; print(COLUMNS is None)"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "HEADRACE_COMPILED": "off"},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert told == "True\n"
+
+
+def test_without_a_compiler_the_build_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A machine with nothing but Python installs headrace all the same; who requires the compiled part is told."""
+    script = build_script()
+    (tmp_path / "shared" / "compiled").mkdir(parents=True)
+    old = tmp_path / "shared" / "compiled" / script.module_name()
+    old.write_bytes(b"of other sources")
+    monkeypatch.setattr(script, "_ROOT", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.delenv("HEADRACE_COMPILED", raising=False)
+    assert script.build() is None
+    assert not old.exists()
+    assert "headrace goes without its compiled part: no C compiler" in capsys.readouterr().err
+    monkeypatch.setenv("HEADRACE_COMPILED", "require")
+    with pytest.raises(FileNotFoundError, match="no C compiler"):
+        script.build()
+
+
+def test_a_compiler_that_fails_is_no_reason_to_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python's headers may be missing, for example."""
+    script = build_script()
+    (tmp_path / "shared" / "compiled").mkdir(parents=True)
+    monkeypatch.setattr(script, "_ROOT", tmp_path)
+    monkeypatch.setenv("CC", f"{sys.executable} -c 'raise_SystemExit'")
+    monkeypatch.delenv("HEADRACE_COMPILED", raising=False)
+    assert script.build() is None
+    assert "headrace goes without its compiled part" in capsys.readouterr().err
+    assert list((tmp_path / "shared" / "compiled").iterdir()) == []
+
+
+@given(st.lists(st.binary(max_size=200), max_size=50))
+@example([b"x" * size for size in range(200)])
+@settings(deadline=None)
+def test_digests_are_those_of_hashlib(texts: list[bytes]) -> None:
+    """Of any number of texts of any sizes, which begin and end beside each other."""
+    if COLUMNS is None:
+        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
+    assert COLUMNS.digests(texts) == [hashlib.md5(text, usedforsecurity=False).digest() for text in texts]
+
+
+@given(st.lists(st.text(max_size=30), max_size=150), st.integers(0, HASH_KEY_MAX), st.integers(0, HASH_KEY_MAX))
+@settings(deadline=None)
+def test_a_range_holds_the_keys_whose_hashes_it_holds(keys: list[str], one: int, other: int) -> None:
+    """Both ends belong to it."""
+    if COLUMNS is None:
+        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
+    for bounds in ((min(one, other), max(one, other)), _span(keys)):
+        found = COLUMNS.lie_in_range(keys, *(each.to_bytes(16, "big") for each in bounds))
+        expected = all(hash_key_of(key) in HashKeyRange(*bounds) for key in keys)
+        assert found is expected or (found is None and not "".join(keys).isascii())
+
+
+def _span(keys: list[str]) -> tuple[int, int]:
+    hash_keys = [hash_key_of(key) for key in keys] or [0]
+    return min(hash_keys), max(hash_keys)
+
+
+MEMBERS = st.lists(
+    st.tuples(st.binary(max_size=300), ASCII | st.sampled_from(("a", "b", "c"))), min_size=2, max_size=40
+)
+
+
+@given(st.lists(MEMBERS, max_size=6))
+@example([[(b"x" * size, f"key {size % 300}") for size in range(0, 40_000, 130)]])
+@settings(deadline=None)
+def test_aggregates_are_those_of_the_encoder_in_python(groups: list[list[tuple[bytes, str]]]) -> None:
+    """Byte for byte, with indexes and lengths of one, two and three bytes."""
+    if COLUMNS is None:
+        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
+    columns = [([data for data, _ in group], [key for _, key in group]) for group in groups]
+    assert COLUMNS.encode_aggregates(columns) == [encode_aggregate(*each).data for each in columns]
+
+
+@pytest.mark.parametrize("keys", [["a", "é"], ["\ud800", "a"]], ids=["not ASCII", "a lone surrogate"])
+def test_other_keys_are_left_to_python(columns: Columns, keys: list[str]) -> None:
+    """They are rare."""
+    assert columns.encode_aggregates([([b"1", b"2"], ["a", "b"]), ([b"1", b"2"], keys)]) is None
+
+
+@pytest.mark.parametrize(
+    "groups", [[([], [])], [([b"1"], [])], [([b"1"],)], [[[b"1"], ["a"]]], ([],), [(None, None)], None]
+)
+def test_what_is_no_list_of_groups_is_refused(columns: Columns, groups: object) -> None:
+    """Nothing is read beyond an end."""
+    with pytest.raises(TypeError):
+        columns.encode_aggregates(groups)  # type: ignore[arg-type] # on purpose
+    with pytest.raises(TypeError):
+        columns.digests(["text"])  # type: ignore[list-item] # on purpose
+    with pytest.raises(TypeError):
+        columns.lie_in_range(["a"], b"", bytes(16))
+
+
+def test_an_entry_that_is_no_text_is_left_to_python(columns: Columns) -> None:
+    """Python's way tells the caller what is wrong with it."""
+    assert columns.encode_aggregates([([b"1", bytearray(b"2")], ["a", "b"])]) is None  # type: ignore[list-item]
+    assert columns.encode_aggregates([([b"1", b"2"], ["a", None])]) is None  # type: ignore[list-item]
