@@ -7,11 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from infra.query.archive_object import ArchiveObject
 from infra.query.content import HINT, Content, Kind, content_of
-from shared.errors import ConfigurationError, QueryError
+from infra.query.odd_events import OddEvents
+from shared.errors import ConfigurationError, QueryError, SourceError
 from shared.limits import MIB
 
 EVENTS_VIEW: Final = "events"
@@ -25,6 +27,9 @@ _ROWS_PER_PAGE: Final = 1_000
 # An event has at most 10 MiB before it is enriched; one that is written anew then has up to four times as many (`1e15`
 # becomes 1000000000000000.0), as has a cell with quotes or such numbers.
 _LINE_BYTES_MAX: Final = 64 * MIB
+
+_WHOLE_EVENT: Final = "json"  # the column's name
+_NO_MAPS: Final = "map_inference_threshold = -1"  # else an event of many names makes all of them one column
 
 _PATTERN: Final = re.compile(r"[*?\[]")
 _READERS: Final = {
@@ -57,11 +62,15 @@ class Database:
         self._error = duckdb.Error
         self._connection = duckdb.connect(":memory:")
         self._folder = folder
+        self._plain_folder = TemporaryDirectory(prefix="headrace-query-plain-")
+        self._plain: dict[str, Path] = {}  # by key, copies that are read in the place of objects
+        self._readers: Mapping[Kind, str] = _READERS
         self.views: tuple[str, ...] = ()
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Give the memory and the disk back."""
         self._connection.close()
+        self._plain_folder.cleanup()
 
     def show(self, archived: Sequence[ArchiveObject], dead_letters: Sequence[ArchiveObject]) -> None:
         """Make the views, then shut the database off from everything but the folder and from its own settings.
@@ -77,33 +86,82 @@ class Database:
                     views.setdefault(name, []).append(each)
         contents = {each.key: content_of(self._folder / each.key, each.key) for each in (*archived, *dead_letters)}
         try:
-            for name, objects in views.items():
-                self._make_view(name, objects, contents)
-            allowed = f"{_quoted(str(self._folder))}, {_quoted(_literal(self._folder))}"
-            self._connection.execute(f"SET allowed_directories = [{allowed}]")
+            if not self._is_plain(views, contents):
+                self._rewrite(contents)
+                self._make_views(views, contents)
+            allowed = [
+                _quoted(text)
+                for folder in (self._folder, Path(self._plain_folder.name))
+                for text in (str(folder), _literal(folder))
+            ]
+            self._connection.execute(f"SET allowed_directories = [{', '.join(allowed)}]")
             self._connection.execute("SET enable_external_access = false")
             self._connection.execute("SET lock_configuration = true")
         except self._error as error:
             raise self._unreadable(contents, error) from error
         self.views = tuple(views)
 
-    def _make_view(self, name: str, objects: Sequence[ArchiveObject], contents: Mapping[str, Content]) -> None:
+    def _is_plain(self, views: Mapping[str, Sequence[ArchiveObject]], contents: Mapping[str, Content]) -> bool:
+        """Make the views; return whether every event can be read. One that can't would end a query in its middle."""
+        try:
+            self._make_views(views, contents)
+            for name in (EVENTS_VIEW, DEAD_LETTERS_VIEW):
+                for content, paths in self._parts(views[name], contents):
+                    if content.kind is not Kind.JSON:
+                        continue
+                    reader = self._reader(content, paths)
+                    columns = [row[0] for row in self._connection.execute(f"DESCRIBE FROM {reader}").fetchall()]
+                    # Where names make no columns (an empty one, or very many), DuckDB shows whole events as one.
+                    if columns[:1] == [_WHOLE_EVENT]:
+                        return False
+                    self._connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {reader}").fetchall()  # noqa: S608 - paths are quoted
+        except self._error:
+            return False  # what it is, a damaged object perhaps, shows again when nothing is odd any more
+        return True
+
+    def _rewrite(self, contents: Mapping[str, Content]) -> None:
+        """Put copies in the place of objects that hold odd events. SourceError if the disk doesn't take them."""
+        odd = OddEvents(_LINE_BYTES_MAX)
+        for key, content in contents.items():
+            target = Path(self._plain_folder.name) / key
+            try:
+                if content.kind is Kind.JSON and odd.rewrite(self._folder / key, content, target):
+                    self._plain[key] = target
+            except OSError as error:
+                raise SourceError(
+                    f"object `{key}` can't be written anew in `{self._plain_folder.name}`: {error.strerror}",
+                    hint="TMPDIR names another folder for such copies",
+                ) from error
+        self._readers = _READERS | {Kind.JSON: _READERS[Kind.JSON].replace("(FILES", f"(FILES, {_NO_MAPS}")}
+
+    def _make_views(self, views: Mapping[str, Sequence[ArchiveObject]], contents: Mapping[str, Content]) -> None:
+        for name, objects in views.items():
+            readers = ["FROM " + self._reader(content, paths) for content, paths in self._parts(objects, contents)]
+            if not readers:
+                columns = ", ".join(f'NULL::VARCHAR AS "{column}"' for column in _EMPTY_COLUMNS[name])
+                readers.append(f"(SELECT {columns} WHERE false)")
+            quoted = name.replace('"', '""')
+            self._connection.execute(f'CREATE OR REPLACE VIEW "{quoted}" AS {" UNION ALL BY NAME ".join(readers)}')
+
+    def _parts(
+        self, objects: Sequence[ArchiveObject], contents: Mapping[str, Content]
+    ) -> Iterator[tuple[Content, list[Path]]]:
+        """Yield the files that one reader can read together."""
         files: defaultdict[tuple[Content, tuple[str, ...]], list[Path]] = defaultdict(list)
         for each in objects:
-            files[contents[each.key], _partitions(each.key)].append(self._folder / each.key)
-        parts = ["FROM " + _reader(content, paths) for (content, _), paths in files.items()]
-        if not parts:
-            columns = ", ".join(f'NULL::VARCHAR AS "{column}"' for column in _EMPTY_COLUMNS[name])
-            parts.append(f"(SELECT {columns} WHERE false)")
-        quoted = name.replace('"', '""')
-        body = " UNION ALL BY NAME ".join(parts)
-        self._connection.execute(f'CREATE VIEW "{quoted}" AS {body}')
+            plain = self._plain.get(each.key)
+            content = contents[each.key] if plain is None else Content(Kind.JSON, "none")
+            files[content, _partitions(each.key)].append(plain or self._folder / each.key)
+        for (content, _), paths in files.items():
+            yield content, paths
 
     def _unreadable(self, contents: Mapping[str, Content], error: Exception) -> QueryError:
         """Say which file it is: the first one that can't be read alone; DuckDB does not always name it."""
         for key, content in contents.items():
             try:
-                self._connection.execute("CREATE TEMP VIEW probe AS FROM " + _reader(content, [self._folder / key]))
+                self._connection.execute(
+                    "CREATE TEMP VIEW probe AS FROM " + self._reader(content, [self._folder / key])
+                )
             except self._error as alone:
                 return QueryError(f"The archive can't be read: object `{key}`: {self._reason(alone)}", hint=HINT)
             self._connection.execute("DROP VIEW probe")
@@ -114,7 +172,12 @@ class Database:
 
     def _reason(self, error: Exception) -> str:
         """Return DuckDB's words, with keys in the place of paths of copies, which are gone afterwards."""
-        return _first_line(error).replace(f"{self._folder}/", "")
+        return _first_line(error).replace(f"{self._folder}/", "").replace(f"{self._plain_folder.name}/", "")
+
+    def _reader(self, content: Content, paths: Sequence[Path]) -> str:
+        """Return the call of DuckDB's that reads files of one kind."""
+        files = ", ".join(_quoted(_literal(path)) for path in paths)
+        return self._readers[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{files}]", 1)
 
     def run(self, sql: str) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
         """Run a query; return the names of its columns and its rows. QueryError for what SQL or data do not allow."""
@@ -140,12 +203,6 @@ class Database:
     def _failed(self, error: Exception) -> QueryError:
         views = ", ".join(f'"{each}"' for each in self.views)
         return QueryError(f"The query failed: {self._reason(error)}", hint=f"The views are {views}")
-
-
-def _reader(content: Content, paths: Sequence[Path]) -> str:
-    """Return the call of DuckDB's that reads files of one kind."""
-    files = ", ".join(_quoted(_literal(path)) for path in paths)
-    return _READERS[content.kind].replace("CODEC", content.compression).replace("FILES", f"[{files}]", 1)
 
 
 def _literal(path: Path) -> str:
