@@ -26,6 +26,7 @@ setup: .venv/.stamp
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version)" >&2; echo >&2; echo "hint: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
 	@test -x $(UV) || { $(PYTHON) -m venv $(BOOTSTRAP) && $(BOOTSTRAP)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.txt; }
 	@$(UV) sync --quiet --locked --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')"
+	@$(BIN)/python -c 'import sys; from shared.compiled import COLUMNS; sys.exit(COLUMNS is None)' || echo "note: no C compiler made the compiled part; headrace does the same without it, at up to twice the cost per event" >&2
 	@touch .venv/.stamp
 
 demo: setup

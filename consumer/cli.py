@@ -24,6 +24,18 @@ class Output(Enum):
     JSON = "json"
 
 
+def _show_version(value: bool) -> None:
+    from shared.version import show_version  # noqa: PLC0415
+
+    if show_version(is_wanted=value):
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+]
+
+
 @app.command()
 def consume(
     stream: Annotated[str, typer.Option("--stream", help="Name of the stream.")],
@@ -34,6 +46,7 @@ def consume(
     limit: Annotated[
         int | None, typer.Option("--limit", min=0, help="End after this many records.", show_default="never")
     ] = None,
+    _version: VersionOption = False,
 ) -> int:
     """Print every record of a stream with its shard and sequence number; Ctrl-C ends it.
 

@@ -15,13 +15,29 @@ from infra.options import AppOption, Output, OutputOption, setting
 
 app = typer.Typer(
     name="headrace",
-    help="Web-server events through Amazon Kinesis: nothing lost, order kept, each event in exactly one S3 object.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(value: bool) -> None:
+    from shared.version import show_version  # noqa: PLC0415
+
+    if show_version(is_wanted=value):
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+]
+
+
+@app.callback()
+def headrace(_version: VersionOption = False) -> None:
+    """Web-server events through Amazon Kinesis: nothing lost, order kept, each event in exactly one S3 object."""
 
 
 BucketOption = Annotated[str | None, setting("--bucket", "S3 bucket of the archive.")]

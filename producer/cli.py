@@ -96,6 +96,18 @@ StateDirOption = Annotated[
 ]
 
 
+def _show_version(value: bool) -> None:
+    from shared.version import show_version  # noqa: PLC0415
+
+    if show_version(is_wanted=value):
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
+]
+
+
 @app.command()
 def produce(
     stream: StreamOption,
@@ -113,6 +125,7 @@ def produce(
     countries: CountriesOption = None,
     source_id: SourceIdOption = None,
     state_dir: StateDirOption = None,
+    _version: VersionOption = False,
 ) -> int:
     """Put one event, or every line of a source, on a Kinesis data stream.
 
