@@ -29,6 +29,7 @@ from shared.records import Position
 _PUTS_MAX: Final = 8  # objects of one flush under way at once
 _INFERRED_LINES_MAX: Final = 1_000
 _INDEX_FORMAT: Final = ObjectFormat(FormatKind.JSON, Codec.NONE)
+_FITS_NOTHING: Final = Schema({"event_id": "string"}, is_declared=False)  # an enriched event has more
 _REJECTED_CODE: Final = "DataFormatConversion.MalformedData"  # Firehose's
 
 # Stores a schema unless there is one, and returns the one that is stored.
@@ -186,6 +187,8 @@ class Archive:
                 return self.format
             lines = (line for slot in slots for block in batch.blocks_of(slot) for line in bytes(block).splitlines())
             inferred = Schema.infer(islice(lines, _INFERRED_LINES_MAX))
+            if inferred is None:  # the next flush infers them
+                return replace(self.format, schema=_FITS_NOTHING)
             held = Schema.parse(await self.retrier.call("hold_schema", lambda: self.hold_schema(inferred.text)))
             self.telemetry.info("schema_held", columns=len(held.columns), is_ours=held == inferred)
             self.format = replace(self.format, schema=held)

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from consumer.core.object_format import Codec, FormatKind, ObjectFormat
-from consumer.core.schema import ColumnType, Schema
+from consumer.core.schema import NAME_CHARACTERS_MAX, ColumnType, Schema
 from shared.errors import ConfigurationError
 from shared.limits import MIB
 
@@ -151,7 +151,7 @@ async def _encode_csv(lines: bytearray, described: ObjectFormat) -> Encoded:
         for line in block.splitlines():
             event = orjson.loads(line)
             if not schema.is_declared and (unknown := event.keys() - schema.columns.keys()):
-                rejected.append(Rejected(line, f"the columns have no `{min(unknown)[:60]}`"))
+                rejected.append(Rejected(line, f"the columns have no `{min(unknown)[:NAME_CHARACTERS_MAX]}`"))
                 continue
             rows.writerow([_cell(event.get(name)) for name in schema.columns])
             count += 1
@@ -197,6 +197,7 @@ class _ArrowReader:
 
     def __init__(self, arrow: Any, schema: Schema) -> None:
         self._arrow = arrow
+        self._columns = schema
         self.schema = arrow.schema([(name, _arrow_type(arrow, each)) for name, each in schema.columns.items()])
         self.rejected: list[Rejected] = []
         self._options = arrow.json.ParseOptions(
@@ -211,12 +212,13 @@ class _ArrowReader:
                 read_options=self._arrow.json.ReadOptions(use_threads=False, block_size=len(block) + 1),
                 parse_options=self._options,
             )
-        except self._arrow.ArrowException as error:
+        except self._arrow.ArrowException:  # whose text holds a piece of the event
             middle = block.find(b"\n", len(block) // 2 - 1) + 1
             if middle in {0, len(block)}:
                 middle = block.find(b"\n") + 1
             if middle == len(block):
-                self.rejected.append(Rejected(block.rstrip(b"\n"), str(error)[:200]))
+                line = block.rstrip(b"\n")
+                self.rejected.append(Rejected(line, self._columns.misfit(line)))
                 return
             yield from self.read(block[:middle])
             yield from self.read(block[middle:])

@@ -218,3 +218,24 @@ def test_ten_thousand_partitions_stay_within_the_budget() -> None:
     cloud.run(story)
     assert stored(cloud) == list(range(10_000))
     assert len(cloud.objects.objects) == 10_000
+
+
+@pytest.mark.parametrize("way", ["csv", "parquet"])
+def test_an_event_too_large_for_columns_holds_nothing_up(way: str) -> None:
+    """It becomes a dead letter, also where it is all that the first flush has: the columns are those of others."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        hostile = {"session_id": "s1", "n": 0, "country": "Peru", "s": {f"{n:060}": n for n in range(900)}}
+        await cloud.put(hostile)
+        stop, task, _ = cloud.start(cloud.worker(flush_seconds=1, **WAYS[way]))
+        await asyncio.sleep(5)
+        await cloud.put(*({"session_id": "s0", "n": n, "country": "Peru"} for n in range(1, 6)))
+        await asyncio.sleep(5)
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert stored(cloud) == list(range(6))
+    letters = [key for key in cloud.objects.objects if key.startswith("errors/format-conversion-failed/")]
+    assert len(letters) == 1
