@@ -20,6 +20,7 @@ from shared.compiled.columns import Columns
 from shared.hash_key import HashKeyRange, hash_key_of
 from shared.limits import HASH_KEY_MAX
 
+pytestmark = pytest.mark.compiled
 ROOT = Path(__file__).parents[3]
 ASCII = st.text(st.characters(max_codepoint=127), max_size=80)
 
