@@ -26,7 +26,6 @@ from consumer.shard_sync import ShardSync
 from consumer.status import Counters, ShardState, WorkerState, WorkerStatus
 from consumer.succession import Succession
 from consumer.taker import Taker
-from shared.compiled import COLUMNS
 from shared.errors import HeadraceError
 from shared.lease import Lease, Presence, TableRows
 from shared.ports import Clock, FanOut, Kinesis, LeaseStore, ObjectStore, Random, RecordSink, Telemetry
@@ -212,7 +211,6 @@ class Worker:
             stream=self._stream,
             open_shards=summary.open_shard_count,
             retention_hours=summary.retention_hours,
-            is_compiled=COLUMNS is not None,
         )
         if self._parts.archive is None and self._parts.handling is None:
             self._telemetry.warning("no_bucket", consequence="dead letters are only logged with their place")
