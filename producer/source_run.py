@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 import orjson
@@ -15,6 +17,7 @@ from producer.core.barriers import Barriers, Segment
 from producer.core.csv_line import CsvLineParser
 from producer.core.line import ROW_GOES_ON, FilteredLine, LineParser, LineResult, ParsedEvent, RejectedLine
 from producer.core.line_format import AutoLineParser, LineFormat
+from producer.core.line_framer import OverlongLine
 from producer.core.pacer import Pacer
 from producer.core.record_columns import Ticket
 from producer.dead_letters import DeadLetters
@@ -202,10 +205,6 @@ class SourceRun:
         summary.bytes_read += chunk.bytes_read
         if self._ticket[1] is not self._barriers.current:
             self._ticket = (self._take_outcome, self._barriers.current)
-        for overlong in chunk.overlong:
-            summary.lines += 1
-            summary.rejected += 1
-            self._dead_letters.add_overlong(overlong, self._settings.line_bytes_max)
         if self._heads_of != chunk.source_id:
             has_lanes = self._settings.ordering is Ordering.LANE
             self._heads = event_id_heads(chunk.source_id, self._producer.lanes, has_lanes=has_lanes)
@@ -217,18 +216,34 @@ class SourceRun:
 
     async def _take_chunk(self, chunk: Chunk) -> None:
         self._begin_chunk(chunk)
-        summary = self.summary
-        lines = chunk.lines
+        start = 0
+        for overlong in chunk.overlong:
+            place = bisect_left(chunk.lines, overlong.offset, lo=start, key=itemgetter(0))
+            await self._take_lines(chunk.lines[start:place])
+            self._take_overlong(overlong)
+            start = place
+        await self._take_lines(chunk.lines[start:] if start else chunk.lines)
+        await self._dead_letters.flush()
+
+    async def _take_lines(self, lines: Sequence[tuple[int, bytes]]) -> None:
+        given = len(lines)
         if self._lines_max is not None:
-            lines = lines[: max(0, self._lines_max - summary.lines)]
+            lines = lines[: max(0, self._lines_max - self.summary.lines)]
         for start in range(0, len(lines), _PART_LINES):
             part = lines[start : start + _PART_LINES]
             await self._take_part(part[self._put_events(part) :])
             if self._producer.intake.is_busy:
                 await self._producer.intake.give_way()
-        await self._dead_letters.flush()
-        if len(lines) < len(chunk.lines):
+        if len(lines) < given:
             raise _EndError
+
+    def _take_overlong(self, line: OverlongLine) -> None:
+        if self._lines_max is not None and self.summary.lines >= self._lines_max:
+            raise _EndError
+        self._keep_unfinished(self._parser.skip(line.quotes))
+        self.summary.lines += 1
+        self.summary.rejected += 1
+        self._dead_letters.add_overlong(line, self._settings.line_bytes_max)
 
     def _put_events(self, lines: Sequence[tuple[int, bytes]]) -> int:
         """Put the events of the first lines together, if all are events that need no look of their own."""
@@ -270,8 +285,11 @@ class SourceRun:
         self._last_offset = lines[-1][0] if lines else self._last_offset
 
     def _finish_file(self) -> None:
-        """Keep what the file that was read ends in the middle of, whose lines were counted as filtered."""
-        unfinished = self._parser.finish()
+        """Keep what the file that was read ends in the middle of."""
+        self._keep_unfinished(self._parser.finish())
+
+    def _keep_unfinished(self, unfinished: RejectedLine | None) -> None:
+        """Keep what comes to no end, whose lines were counted as filtered."""
         if unfinished is not None:
             self.summary.filtered.subtract({ROW_GOES_ON: 1})  # it is one of the lines that were rejected
             self.summary.rejected += 1

@@ -51,6 +51,10 @@ class JsonLineParser:
                 return None
         return event_columns(lines)
 
+    def skip(self, quotes: int) -> RejectedLine | None:  # noqa: ARG002 - as the protocol has it
+        """Return None: a line is whole by itself."""
+        return None
+
     def finish(self) -> RejectedLine | None:
         """Return None: a line is whole by itself."""
         return None

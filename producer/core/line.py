@@ -82,6 +82,10 @@ class LineParser(Protocol):
         """
         ...
 
+    def skip(self, quotes: int) -> RejectedLine | None:
+        """Take note of a line too long to be read, with so many double quotes; return what it ends, like `finish`."""
+        ...
+
     def finish(self) -> RejectedLine | None:
         """Take note that the file ends; return what it ends in the middle of, if lines before were filtered for it."""
         ...

@@ -70,6 +70,10 @@ class AutoLineParser:
         """Return what the parser decided on returns; None before that."""
         return None if self._parser is None else self._parser.parse_events(lines)
 
+    def skip(self, quotes: int) -> RejectedLine | None:
+        """Return what the parser decided on returns."""
+        return None if self._parser is None else self._parser.skip(quotes)
+
     def finish(self) -> RejectedLine | None:
         """Return what the parser decided on returns."""
         return None if self._parser is None else self._parser.finish()

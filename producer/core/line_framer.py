@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from typing import Final
 
 OVERLONG_HEAD_BYTES: Final = 4096  # what is kept of a line that is too long to be read
+_QUOTE: Final = b'"'
 
 
 @dataclass(frozen=True, slots=True)
 class OverlongLine:
-    """A line of more than `line_bytes_max` bytes: where it starts, its length and its first bytes."""
+    """A line of more than `line_bytes_max` bytes: where it starts, its length, its first bytes, its double quotes."""
 
     offset: int
     length: int
     head: bytes
+    quotes: int = 0
+
+
+def overlong_line(offset: int, line: bytes) -> OverlongLine:
+    """Return what is kept of a line that is too long."""
+    return OverlongLine(offset, len(line), line[:OVERLONG_HEAD_BYTES], line.count(_QUOTE))
 
 
 class LineFramer:
@@ -25,6 +32,7 @@ class LineFramer:
         self._tail = b""
         self._skipped_head: bytes | None = None  # set while inside an over-long line
         self._skipped_length = 0
+        self._skipped_quotes = 0
         self.overlong: list[OverlongLine] = []
         self.line_offset = offset  # where the line begins that waits for its newline
 
@@ -48,12 +56,13 @@ class LineFramer:
             if len(piece) <= longest:
                 lines.append((offset, piece))
             else:
-                self.overlong.append(OverlongLine(offset, len(piece), piece[:OVERLONG_HEAD_BYTES]))
+                self.overlong.append(overlong_line(offset, piece))
             offset += len(piece) + 1
         self.line_offset = offset
         if len(self._tail) > longest:
             self._skipped_head = self._tail[:OVERLONG_HEAD_BYTES]
             self._skipped_length = len(self._tail)
+            self._skipped_quotes = self._tail.count(_QUOTE)
             self._tail = b""
         return lines
 
@@ -66,14 +75,17 @@ class LineFramer:
             self._skipped_head += chunk[: room if end < 0 else min(room, end)]
         if end < 0:
             self._skipped_length += len(chunk)
+            self._skipped_quotes += chunk.count(_QUOTE)
             return b""
         self._skipped_length += end
+        self._skipped_quotes += chunk.count(_QUOTE, 0, end)
         self._end_skipping(newline=1)
         return chunk[end + 1 :]
 
     def _end_skipping(self, newline: int) -> None:
         assert self._skipped_head is not None
-        self.overlong.append(OverlongLine(self.line_offset, self._skipped_length, self._skipped_head))
+        found = OverlongLine(self.line_offset, self._skipped_length, self._skipped_head, self._skipped_quotes)
+        self.overlong.append(found)
         self.line_offset += self._skipped_length + newline
         self._skipped_head = None
         self._skipped_length = 0

@@ -127,6 +127,10 @@ class VisitLineParser:
         """Return None: lines are judged one by one."""
         return None
 
+    def skip(self, quotes: int) -> RejectedLine | None:  # noqa: ARG002 - as the protocol has it
+        """Return None: a line is whole by itself."""
+        return None
+
     def finish(self) -> RejectedLine | None:
         """Return None: a line is whole by itself."""
         return None

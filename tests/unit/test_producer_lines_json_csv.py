@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from producer.core.csv_line import ROW_BYTES_MAX, ROW_LINES_MAX, CsvLineParser
+from producer.core.csv_line import REST_LINES_MAX, ROW_BYTES_MAX, ROW_LINES_MAX, CsvLineParser
 from producer.core.json_line import JsonLineParser
 from producer.core.line import (
     FILTERED_BLANK,
@@ -140,7 +140,7 @@ def test_a_csv_row_may_take_several_lines() -> None:
 
 @pytest.mark.parametrize("line", [b"x", b"x" * 10_000])
 def test_a_csv_quote_too_many_takes_a_bounded_number_of_lines_along(line: bytes) -> None:
-    """A quote that nobody closes is given up after some lines or bytes, all of which are kept; then rows are rows."""
+    """A quote that nobody closes is given up after some lines or bytes, which are kept, then the rest of its row."""
     parser = CsvLineParser()
     parser.parse(b"session_id,note")
     taken = [b'a1,"open']
@@ -152,7 +152,65 @@ def test_a_csv_quote_too_many_takes_a_bounded_number_of_lines_along(line: bytes)
     assert isinstance(result, RejectedLine)
     assert result.data == b"\n".join(taken)
     assert len(result.data) <= ROW_BYTES_MAX + len(line)
-    assert parser.parse(b"a4,b") == ParsedEvent(b'{"session_id":"a4","note":"b"}', "a4")
+    rest = 0
+    while isinstance(result := parser.parse(b"a4,b"), RejectedLine):
+        rest += 1
+        assert result.data == b""
+        assert rest <= REST_LINES_MAX
+        parser = restarted(parser)
+    assert rest == REST_LINES_MAX
+    assert result == ParsedEvent(b'{"session_id":"a4","note":"b"}', "a4")
+
+
+def restarted(parser: CsvLineParser) -> CsvLineParser:
+    """Return what a restart makes of a parser's snapshot."""
+    restored = CsvLineParser()
+    restored.restore(parser.snapshot())
+    return restored
+
+
+@pytest.mark.parametrize("closing", [b'end"', b'end ""of it"""\r', b'",x', b'"a4","x"'])
+@pytest.mark.parametrize("opening", [[b'a1,"open', *[b"x"] * (ROW_LINES_MAX - 1)], [b'a1,"\xff'], [b'a1,"o', b"\xff"]])
+def test_no_line_of_a_rejected_csv_row_is_a_row(opening: list[bytes], closing: bytes) -> None:
+    """What stands in a field up to its closing quote is no event, however long the field is, and whatever its bytes."""
+    parser = CsvLineParser()
+    parser.parse(b"session_id,note")
+    results = []
+    for line in [*opening, b"a2,made up", b"", b'a3,""made up""', b"a\xff,b", closing]:
+        results.append(parser.parse(line))
+        parser = restarted(parser)
+    assert not any(isinstance(each, ParsedEvent) for each in results)
+    assert all(isinstance(each, RejectedLine) for each in results[len(opening) - 1 :])
+    assert isinstance(parser.parse(b"a4,b"), ParsedEvent)
+
+
+@pytest.mark.parametrize(
+    ("before", "quotes", "rejected", "is_row"),
+    [
+        ([], 0, False, True),
+        ([], 3, False, False),
+        ([b'a1,"open'], 0, True, False),
+        ([b'a1,"open'], 3, True, True),
+        ([b'a1,"\xff'], 2, False, False),
+        ([b'a1,"\xff'], 1, False, True),
+    ],
+)
+def test_a_csv_row_with_a_line_too_long_to_be_read_is_rejected(
+    before: list[bytes], quotes: int, rejected: bool, is_row: bool
+) -> None:
+    """An event that lacks that line would be wrong, and what follows it in the same field is no row."""
+    parser = CsvLineParser()
+    parser.parse(b"session_id,note")
+    for line in before:
+        parser.parse(line)
+    unfinished = parser.skip(quotes)
+    assert (unfinished is not None) == rejected
+    if unfinished is not None:
+        assert unfinished.data == b'a1,"open\n'
+    parser = restarted(parser)
+    assert isinstance(parser.parse(b"a2,b"), ParsedEvent) == is_row
+    parser.parse(b'end"')
+    assert isinstance(parser.parse(b"a4,b"), ParsedEvent)
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,23 @@ async def test_a_csv_row_that_the_file_ends_in_is_kept() -> None:
     assert (letter["offset"], base64.b64decode(letter["raw_data"])) == (32, b'b,"open\nc,d\n')
 
 
+async def test_a_csv_row_with_an_overlong_line_is_rejected_whole() -> None:
+    """Its event would lack that line. Counts add up, and a restart inside of the row goes on inside of it."""
+    world = World(rotate_wait_seconds=0, line_bytes_max=1024)
+    long = b"z" * 5_000
+    first = b'session_id,note\nq,w\na,"x\n' + long + b"\nb,made up\n"
+    world.disk.write_log(LOG, first)
+    summary = await follow(world, 1, line_format=LineFormat.CSV)
+    assert (summary.lines, summary.events, summary.rejected, summary.filtered.total()) == (5, 1, 3, 1)
+    world.disk.write_log(LOG, b'c,made up\n"\nd,e\n')
+    summary = await follow(world, 1, line_format=LineFormat.CSV)
+    assert (summary.lines, summary.events, summary.rejected, summary.filtered.total()) == (3, 1, 2, 0)
+    assert [event["session_id"] for event in world.events()] == ["q", "d"]
+    letters = [(each["offset"], base64.b64decode(each["raw_data"])) for each in world.dead_letters()]
+    place = first.index(long)
+    assert letters[:3] == [(place - 5, b'a,"x\n'), (place, long[:4096]), (place + 5_001, b"b,made up")]
+
+
 async def test_a_stop_ends_a_paced_run_at_once() -> None:
     """Reading ends at the signal, not at the end of the chunk; what was accepted is sent without regard to the rate."""
     world = World()
