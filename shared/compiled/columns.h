@@ -26,8 +26,15 @@ void md5_all(const struct span *texts, size_t count, uint8_t *digests);
 /* Write the MD5 of one text. */
 void md5(struct span text, uint8_t *digest);
 
+/* How many bytes a text in base64 stands for, if it is one; -1 if its length is that of none. */
+Py_ssize_t base64_size(struct span text);
+
+/* Write what a text of such a length stands for; 0 if it is no base64, or in another form than every encoder's. */
+int base64_decode(struct span text, uint8_t *to);
+
 /* Methods of the module, one table per file; each ends with an empty entry. */
 extern PyMethodDef digest_methods[];
 extern PyMethodDef aggregate_methods[];
+extern PyMethodDef record_page_methods[];
 
 #endif

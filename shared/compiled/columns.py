@@ -21,3 +21,11 @@ class Columns(Protocol):
 
         There is a key for each record, and at least one record. None if a key is not ASCII: nothing was done.
         """
+
+    def read_records(
+        self, body: bytes, at: int, /
+    ) -> tuple[list[bytes], list[str], list[str], list[float], int] | None:
+        """Return data, keys, sequence numbers and arrivals of the records of a GetRecords answer, and where they end.
+
+        The first one begins at `at`; they end with a bracket. None if one of them is not as the service writes them.
+        """

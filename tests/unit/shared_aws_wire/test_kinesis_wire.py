@@ -23,6 +23,7 @@ from shared.errors import AmbiguousCallError
 from shared.hash_key import HashKeyRange
 from shared.limits import HASH_KEY_MAX
 from shared.records import ChildShard, PutEntry, PutResult, RecordPage, StreamRecord, StreamRecords
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 _ENTRIES = st.lists(st.builds(PutEntry, st.binary(max_size=60), _TEXT, st.none() | st.integers(0, HASH_KEY_MAX)))

@@ -1,0 +1,271 @@
+/* The records of an answer to GetRecords in JSON (shared/aws/record_page.py), as the service writes them: no space
+ * between what they consist of, no escape in a text and no field but those that are known. */
+#include "columns.h"
+
+#include <float.h>
+
+#define DIGITS_MAX 64 /* of a sequence number: those of the service have 56 */
+#define EXACT_MAX ((uint64_t)1 << 53) /* whole numbers up to here, and powers of ten up to the next one, are exact */
+#define POWER_MAX 22
+
+enum { DATA, KEY, NUMBER, ARRIVAL, VALUES, ENCRYPTION = VALUES, FIELDS };
+
+static const struct {
+    const char *opening;
+    size_t size;
+} OPENINGS[FIELDS] = {
+#define OPENING(text) {text, sizeof text - 1}
+    OPENING("\"Data\":\""),
+    OPENING("\"PartitionKey\":\""),
+    OPENING("\"SequenceNumber\":\""),
+    OPENING("\"ApproximateArrivalTimestamp\":"),
+    OPENING("\"EncryptionType\":\""),
+};
+
+/* What is read, and how far. */
+struct reader {
+    const uint8_t *at;
+    const uint8_t *end;
+};
+
+/* All readers below: 1 if the value was read, 0 if it has to be read another way, -1 with an error set. */
+
+/* Take the text up to the next quote. */
+static int take_text(struct reader *reader, struct span *text)
+{
+    const uint8_t *quote = memchr(reader->at, '"', (size_t)(reader->end - reader->at));
+
+    if (!quote)
+        return 0;
+    *text = (struct span){reader->at, (size_t)(quote - reader->at)};
+    reader->at = quote + 1;
+    return 1;
+}
+
+static int read_data(struct span text, PyObject **value)
+{
+    Py_ssize_t size = base64_size(text);
+
+    if (size < 0)
+        return 0;
+    *value = PyBytes_FromStringAndSize(NULL, size);
+    if (!*value)
+        return -1;
+    return base64_decode(text, (uint8_t *)PyBytes_AS_STRING(*value));
+}
+
+/* Whether a text stands for itself; what is not ASCII is looked at by who decodes it. */
+static int is_literal(struct span text)
+{
+    int found = 0;
+
+    for (size_t at = 0; at < text.size; at++)
+        found |= text.start[at] < 0x20 || text.start[at] == '\\';
+    return !found;
+}
+
+static int read_key(struct span text, PyObject **value)
+{
+    if (!is_literal(text))
+        return 0;
+    *value = PyUnicode_DecodeUTF8((const char *)text.start, (Py_ssize_t)text.size, NULL);
+    if (*value)
+        return 1;
+    if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+/* A number as it is written again: no zero in front, no sign. */
+static int read_number(struct span text, PyObject **value)
+{
+    if (!text.size || text.size > DIGITS_MAX || text.start[0] == '0')
+        return 0;
+    for (size_t at = 0; at < text.size; at++)
+        if (text.start[at] < '0' || text.start[at] > '9')
+            return 0;
+    *value = PyUnicode_New((Py_ssize_t)text.size, 127);
+    if (!*value)
+        return -1;
+    memcpy(PyUnicode_1BYTE_DATA(*value), text.start, text.size);
+    return 1;
+}
+
+/* Take digits, which are a part of `*value`; return how many, or -1 if that outgrows what is exact. */
+static int take_digits(struct reader *reader, uint64_t *value)
+{
+    int count = 0;
+
+    for (; reader->at < reader->end && *reader->at >= '0' && *reader->at <= '9'; reader->at++, count++) {
+        *value = *value * 10 + (uint64_t)(*reader->at - '0');
+        if (*value > EXACT_MAX || count == DIGITS_MAX)
+            return -1;
+    }
+    return count;
+}
+
+static int take_letter(struct reader *reader, uint8_t letter)
+{
+    if (reader->at >= reader->end || *reader->at != letter)
+        return 0;
+    reader->at++;
+    return 1;
+}
+
+/* Whole digits and a power of ten that are exact make a number with one rounding, as every exact reader does. */
+static int read_arrival(struct reader *reader, PyObject **value)
+{
+    static const double POWERS[POWER_MAX + 1] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                                 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    const uint8_t *start = reader->at;
+    uint64_t digits = 0, exponent = 0;
+    int whole = take_digits(reader, &digits), fraction = 0, power, is_negative;
+    double number;
+
+    if (whole < 1 || (whole > 1 && *start == '0') || FLT_EVAL_METHOD)
+        return 0;
+    if (take_letter(reader, '.') && (fraction = take_digits(reader, &digits)) < 1)
+        return 0;
+    power = -fraction;
+    if (take_letter(reader, 'E') || take_letter(reader, 'e')) {
+        is_negative = take_letter(reader, '-');
+        if (!is_negative)
+            take_letter(reader, '+');
+        if (take_digits(reader, &exponent) < 1 || exponent > 2 * POWER_MAX)
+            return 0;
+        power += is_negative ? -(int)exponent : (int)exponent;
+    }
+    if (power < -POWER_MAX || power > POWER_MAX)
+        return 0;
+    number = power < 0 ? (double)digits / POWERS[-power] : (double)digits * POWERS[power];
+    *value = PyFloat_FromDouble(number);
+    return *value ? 1 : -1;
+}
+
+static int read_field(struct reader *reader, int field, PyObject **values)
+{
+    struct span text;
+
+    if (field == ARRIVAL)
+        return read_arrival(reader, &values[ARRIVAL]);
+    if (!take_text(reader, &text))
+        return 0;
+    switch (field) {
+    case DATA:
+        return read_data(text, &values[DATA]);
+    case KEY:
+        return read_key(text, &values[KEY]);
+    case NUMBER:
+        return read_number(text, &values[NUMBER]);
+    default: {
+        for (size_t at = 0; at < text.size; at++)
+            if (text.start[at] >= 0x7f)
+                return 0;
+        return is_literal(text);
+    }
+    }
+}
+
+/* The field that begins here, by its opening, which is taken; `guess` is tried first. FIELDS if there is none. */
+static int take_opening(struct reader *reader, int guess)
+{
+    for (int tried = 0; tried < FIELDS; tried++) {
+        int field = (guess + tried) % FIELDS;
+        size_t size = OPENINGS[field].size;
+        if ((size_t)(reader->end - reader->at) >= size && !memcmp(reader->at, OPENINGS[field].opening, size)) {
+            reader->at += size;
+            return field;
+        }
+    }
+    return FIELDS;
+}
+
+/* Read a record, brace to brace; `order` is that of the fields of the one before it, and becomes its own. */
+static int read_record(struct reader *reader, int order[FIELDS], PyObject *values[VALUES])
+{
+    unsigned seen = 0;
+    int outcome;
+
+    if (!take_letter(reader, '{'))
+        return 0;
+    for (int count = 0; count < FIELDS; count++) {
+        int field = take_opening(reader, order[count]);
+        if (field == FIELDS || seen & 1u << field)
+            return 0;
+        seen |= 1u << field;
+        order[count] = field;
+        outcome = read_field(reader, field, values);
+        if (outcome != 1)
+            return outcome;
+        if (take_letter(reader, '}'))
+            return (seen & ((1u << VALUES) - 1)) == (1u << VALUES) - 1;
+        if (!take_letter(reader, ','))
+            return 0;
+    }
+    return 0;
+}
+
+/* Read all records up to the bracket behind them, which is not taken. */
+static int read_all(struct reader *reader, PyObject *columns[VALUES])
+{
+    int order[FIELDS] = {NUMBER, ARRIVAL, DATA, KEY, ENCRYPTION};
+
+    for (;;) {
+        PyObject *values[VALUES] = {NULL};
+        int outcome = read_record(reader, order, values);
+        for (int field = 0; field < VALUES && outcome == 1; field++)
+            if (PyList_Append(columns[field], values[field]))
+                outcome = -1;
+        for (int field = 0; field < VALUES; field++)
+            Py_XDECREF(values[field]);
+        if (outcome != 1)
+            return outcome;
+        if (!take_letter(reader, ','))
+            return reader->at < reader->end && *reader->at == ']';
+    }
+}
+
+/* read_records(body: bytes, at: int) -> tuple[list[bytes], list[str], list[str], list[float], int] | None
+ *
+ * Data, keys, sequence numbers and arrivals of the records of which the first one begins at `at`, and where the bracket
+ * stands that ends them; None if one of them has to be read another way. */
+static PyObject *read_records(PyObject *module, PyObject *const *args, Py_ssize_t given)
+{
+    PyObject *columns[VALUES] = {NULL}, *answer = NULL;
+    struct reader reader;
+    Py_ssize_t start;
+    int outcome = 1;
+
+    (void)module;
+    if (given != 2 || !PyBytes_CheckExact(args[0]) || !PyLong_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "bytes and a place are needed");
+        return NULL;
+    }
+    start = PyLong_AsSsize_t(args[1]);
+    if (start < 0 || start > PyBytes_GET_SIZE(args[0])) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "the place is outside");
+        return NULL;
+    }
+    reader.at = (const uint8_t *)PyBytes_AS_STRING(args[0]) + start;
+    reader.end = (const uint8_t *)PyBytes_AS_STRING(args[0]) + PyBytes_GET_SIZE(args[0]);
+    for (int field = 0; field < VALUES; field++)
+        if (!(columns[field] = PyList_New(0)))
+            outcome = -1;
+    if (outcome == 1)
+        outcome = read_all(&reader, columns);
+    if (outcome == 1)
+        answer = Py_BuildValue("OOOOn", columns[DATA], columns[KEY], columns[NUMBER], columns[ARRIVAL],
+                               (Py_ssize_t)(reader.at - (const uint8_t *)PyBytes_AS_STRING(args[0])));
+    else if (outcome == 0)
+        answer = Py_NewRef(Py_None);
+    for (int field = 0; field < VALUES; field++)
+        Py_XDECREF(columns[field]);
+    return answer;
+}
+
+PyMethodDef record_page_methods[] = {
+    {"read_records", (PyCFunction)(void (*)(void))read_records, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
