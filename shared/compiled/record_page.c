@@ -54,20 +54,37 @@ static int read_data(struct span text, PyObject **value)
     return base64_decode(text, (uint8_t *)PyBytes_AS_STRING(*value));
 }
 
-/* Whether a text stands for itself; what is not ASCII is looked at by who decodes it. */
-static int is_literal(struct span text)
+/* Whether a text stands for itself; `*seen` has the bits of all its letters. */
+static int is_literal(struct span text, unsigned *seen)
 {
-    int found = 0;
+    unsigned found = 0;
 
-    for (size_t at = 0; at < text.size; at++)
+    *seen = 0;
+    for (size_t at = 0; at < text.size; at++) {
+        *seen |= text.start[at];
         found |= text.start[at] < 0x20 || text.start[at] == '\\';
+    }
     return !found;
+}
+
+/* An object of its own, also for a single letter: what a page takes in memory is in the book. */
+static int read_ascii(struct span text, PyObject **value)
+{
+    *value = PyUnicode_New((Py_ssize_t)text.size, 127);
+    if (!*value)
+        return -1;
+    memcpy(PyUnicode_1BYTE_DATA(*value), text.start, text.size);
+    return 1;
 }
 
 static int read_key(struct span text, PyObject **value)
 {
-    if (!is_literal(text))
+    unsigned seen;
+
+    if (!is_literal(text, &seen))
         return 0;
+    if (seen < 0x80)
+        return read_ascii(text, value);
     *value = PyUnicode_DecodeUTF8((const char *)text.start, (Py_ssize_t)text.size, NULL);
     if (*value)
         return 1;
@@ -85,11 +102,7 @@ static int read_number(struct span text, PyObject **value)
     for (size_t at = 0; at < text.size; at++)
         if (text.start[at] < '0' || text.start[at] > '9')
             return 0;
-    *value = PyUnicode_New((Py_ssize_t)text.size, 127);
-    if (!*value)
-        return -1;
-    memcpy(PyUnicode_1BYTE_DATA(*value), text.start, text.size);
-    return 1;
+    return read_ascii(text, value);
 }
 
 /* Take digits, which are a part of `*value`; return how many, or -1 if that outgrows what is exact. */
@@ -146,6 +159,7 @@ static int read_arrival(struct reader *reader, PyObject **value)
 static int read_field(struct reader *reader, int field, PyObject **values)
 {
     struct span text;
+    unsigned seen;
 
     if (field == ARRIVAL)
         return read_arrival(reader, &values[ARRIVAL]);
@@ -158,12 +172,8 @@ static int read_field(struct reader *reader, int field, PyObject **values)
         return read_key(text, &values[KEY]);
     case NUMBER:
         return read_number(text, &values[NUMBER]);
-    default: {
-        for (size_t at = 0; at < text.size; at++)
-            if (text.start[at] >= 0x7f)
-                return 0;
-        return is_literal(text);
-    }
+    default:
+        return is_literal(text, &seen) && seen < 0x80;
     }
 }
 
