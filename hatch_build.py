@@ -6,8 +6,8 @@ Settings of the environment: `CC` names the compiler (and its first arguments), 
 
 from __future__ import annotations
 
-import hashlib
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -29,12 +29,11 @@ _COMPILERS: Final = ("cc", "gcc", "clang")
 _COMPILE_SECONDS_MAX: Final = 300
 
 
-def sources_digest(root: Path = _ROOT) -> str:
+def sources_digest() -> str:
     """Return what tells these sources from others; the module has it as `SOURCES`."""
-    digest = hashlib.sha256()
-    for path in sorted((root / _FOLDER).glob("*.[ch]")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+    folder = _ROOT / _FOLDER
+    digest: str = runpy.run_path(str(folder / "sources.py"))["sources_digest"](folder)
+    return digest
 
 
 def module_name() -> str:

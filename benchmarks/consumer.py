@@ -53,8 +53,12 @@ CONTENDERS: Final = (
     Contender("boto3", "boto3, json", share=0.5),
     Contender("aiobotocore", "aiobotocore, orjson", share=0.5),
     Contender("boto3_put", "boto3, json, then put_records x 500", share=0.5),
+    Contender(
+        "headrace_put_python", "headrace, then its producer, without the compiled part", share=2, like="headrace_put"
+    ),
     Contender("headrace_put", "headrace, then its producer", share=2),
     Contender("headrace_cbor_put", "headrace, then its producer, both in CBOR", share=2),
+    Contender("headrace_python", "headrace, without the compiled part", share=3, like="headrace"),
     Contender("headrace_cbor", "headrace, CBOR", share=3),
     Contender("headrace_kpl", "headrace, records that a producer has aggregated (50 KiB)", share=3),
     Contender("headrace_own", "headrace, records of its own producer: aggregated, with event ids", share=3),

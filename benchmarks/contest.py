@@ -12,10 +12,13 @@ import statistics
 import subprocess  # our own programs, with arguments made here
 import sys
 import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
+
+from shared.compiled import COLUMNS
 
 _MILLION: Final = 1_000_000
 _INSTALL_SECONDS_MAX: Final = 180
@@ -32,6 +35,7 @@ class Contender:
     label: str
     share: float = 1.0
     is_foreign: bool = False  # async-kinesis, in an environment of its own
+    like: str = ""  # the contender that this one is, without the compiled part
 
 
 class Meter:
@@ -62,6 +66,8 @@ def parser_of(description: str | None, events: int) -> argparse.ArgumentParser:
 def hold(module: str, direction: str, contenders: Sequence[Contender], options: argparse.Namespace) -> None:
     """Run every contender `rounds` times in turns and print the table."""
     chosen = [each for each in contenders if not options.only or each.name in options.only]
+    if COLUMNS is None:  # then those rows would be there twice
+        chosen = [each for each in chosen if not each.like]
     foreign = _foreign_python() if any(each.is_foreign for each in chosen) else None
     if foreign is None:
         chosen = [each for each in chosen if not each.is_foreign]
@@ -73,18 +79,20 @@ def hold(module: str, direction: str, contenders: Sequence[Contender], options: 
                 command = (
                     [str(foreign), str(Path(__file__).with_name("async_kinesis_client.py")), direction, each.name]
                     if each.is_foreign
-                    else [sys.executable, "-m", module, "--run", each.name, "--endpoint"]
+                    else [sys.executable, "-m", module, "--run", each.like or each.name, "--endpoint"]
                 )
                 tail = [endpoint, str(count)] if each.is_foreign else [endpoint, "--events", str(count)]
-                costs[each.name].append(run(command + tail) / count * _MILLION)
+                used = run(command + tail, {"HEADRACE_COMPILED": "off"} if each.like else {})
+                costs[each.name].append(used / count * _MILLION)
             sys.stderr.write(f"round {number + 1} of {options.rounds} done\n")
     _print_table(chosen, costs)
 
 
-def run(command: list[str]) -> float:
-    """Run a contender and return the CPU seconds that it reports."""
+def run(command: list[str], settings: Mapping[str, str] = MappingProxyType({})) -> float:
+    """Run a contender, with some settings in its environment, and return the CPU seconds that it reports."""
     environment = {
         **os.environ,
+        **settings,
         "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",

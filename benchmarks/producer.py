@@ -57,6 +57,8 @@ CONTENDERS: Final = (
     Contender("access_log", "headrace, from access-log lines (per line)", share=0.5),
     Contender("json_lines", "headrace, from JSON lines"),
     Contender("plain", "headrace, not aggregated, order `none`"),
+    Contender("together_python", "headrace, `put_all` x 500, without the compiled part", like="together"),
+    Contender("aggregated_python", "headrace, without the compiled part", like="aggregated"),
     Contender("cbor", "headrace, `put_all` x 500, aggregated, order per session, CBOR"),
     Contender("together", "headrace, `put_all` x 500, aggregated, order per session"),
     Contender("aggregated", "headrace, aggregated, order per session"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.aggregation import encode_aggregate
-from shared.compiled import COLUMNS
+from shared.compiled import COLUMNS, _load
 from shared.compiled.columns import Columns
 from shared.hash_key import HashKeyRange, hash_key_of
 from shared.limits import HASH_KEY_MAX
@@ -53,6 +54,13 @@ def test_it_is_there_where_a_compiler_is() -> None:
     if build_script().find_compiler() is None:
         pytest.skip("there is no C compiler")
     assert COLUMNS is not None or os.environ.get("HEADRACE_COMPILED") == "off"
+
+
+def test_a_module_of_other_sources_is_not_used(monkeypatch: pytest.MonkeyPatch, columns: Columns) -> None:
+    """A checkout that was moved on has the functions of yesterday until it is set up anew: who uses it is told."""
+    monkeypatch.setattr(columns, "SOURCES", "of yesterday")
+    with pytest.warns(RuntimeWarning, match="`make setup` makes it anew"):
+        assert _load() is None
 
 
 def test_off_goes_without_it() -> None:
@@ -95,13 +103,17 @@ def test_a_compiler_that_fails_is_no_reason_to_fail(
 ) -> None:
     """Python's headers may be missing, for example."""
     script = build_script()
-    (tmp_path / "shared" / "compiled").mkdir(parents=True)
+    folder = tmp_path / "shared" / "compiled"
+    shutil.copytree(ROOT / "shared" / "compiled", folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    before = sorted(folder.iterdir())
     monkeypatch.setattr(script, "_ROOT", tmp_path)
-    monkeypatch.setenv("CC", f"{sys.executable} -c 'raise_SystemExit'")
+    monkeypatch.setenv("CC", f"{sys.executable} -c 'raise SystemExit(3)'")
     monkeypatch.delenv("HEADRACE_COMPILED", raising=False)
     assert script.build() is None
-    assert "headrace goes without its compiled part" in capsys.readouterr().err
-    assert list((tmp_path / "shared" / "compiled").iterdir()) == []
+    told = capsys.readouterr().err
+    assert "headrace goes without its compiled part" in told
+    assert "exit status 3" in told
+    assert sorted(folder.iterdir()) == before
 
 
 @given(st.lists(st.binary(max_size=200), max_size=50))
