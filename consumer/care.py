@@ -1,11 +1,17 @@
-"""Keeps the shards of a process apart while one of them looks at a suspect: a death is then of its doing."""
+"""Keeps the shards of a process apart: one that looks at a suspect is alone, and decoded events have their bound."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
+
+from consumer.budget import Budget, Turn
+from shared.limits import MIB
+
+# What decoded events may take while functions have them; a chunk that needs more has it alone.
+DECODED_BYTES_MAX: Final = 128 * MIB
 
 
 class Care:
@@ -18,6 +24,7 @@ class Care:
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
         self._suspect: asyncio.Task[Any] | None = None  # the task that holds the gate
+        self._decoded = Budget(DECODED_BYTES_MAX)
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
@@ -34,3 +41,16 @@ class Care:
         while self._lock.locked() and self._suspect is not asyncio.current_task():
             async with self._lock:
                 pass
+
+    @asynccontextmanager
+    async def decoded(self, amount: int) -> AsyncIterator[None]:
+        """Hold room for what is decoded, and pass the gate with it. A suspect needs none: who has room waits for it."""
+        if self._suspect is asyncio.current_task():
+            yield
+            return
+        await self._decoded.acquire(amount, Turn.IN_ORDER)
+        try:
+            await self.pass_by()
+            yield
+        finally:
+            self._decoded.release(reserved=amount)

@@ -29,6 +29,6 @@ def carrier_of(
     """Return how the chunks of a shard are carried on; `marks` drop its duplicates."""
     if parts.handling is not None:
         kept = (marks, delivery.tracker, account)
-        return Handover(shard_id, parts.handling, *kept, parts.counters, parts.ports).take
+        return Handover(shard_id, parts.handling, *kept, parts.counters, parts.ports, parts.care).take
     transform, take, now = Transform(enricher, parts.router, marks), delivery.take, parts.ports.clock.wall
     return lambda chunk, batch: take(chunk, batch, transform, timestamp=timestamp_text(now()).encode())

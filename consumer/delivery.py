@@ -95,7 +95,10 @@ class Delivery:
         for letter in found.dead_letters:
             self._refuse(letter, batch)
         if to_streams and self._sinks:
-            await self._put(found, parcel, chunk)
+            keys = partition_keys_of(found.events, pick(chunk.keys, found.indexes))
+            # They take up to thirty times the memory of their text, and a sink may have many shards wait.
+            found = found._replace(events=())
+            await self._put(found, keys, parcel, chunk)
         _fill(batch, found, chunk)
         batch.extend(chunk.last, len(chunk), chunk.arrivals[-1])
         held = chunk.size + batch.held_bytes - held_before
@@ -115,10 +118,9 @@ class Delivery:
             parcel = self._parcel = _Parcel(self.tracker.begin(), batch)
         return parcel
 
-    async def _put(self, found: Transformed, parcel: _Parcel, chunk: Chunk) -> None:
+    async def _put(self, found: Transformed, all_keys: list[str], parcel: _Parcel, chunk: Chunk) -> None:
         """Put the events to their sinks, each in reading order: two destinations may share a stream."""
         all_lines = found.lines.each()
-        all_keys = partition_keys_of(found.events, pick(chunk.keys, found.indexes))
         parcel.parts.append(_Part(chunk, found.indexes, found.destinations))
         for sink in {id(sink): sink for sink in self._sinks.values()}.values():
             lines, keys = all_lines, all_keys

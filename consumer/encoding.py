@@ -149,18 +149,24 @@ async def _encode_csv(lines: bytearray, described: ObjectFormat) -> Encoded:
     count = 0
     for block in _blocks(lines, _BLOCK_BYTES):
         for line in block.splitlines():
-            event = orjson.loads(line)
-            if not schema.is_declared and (unknown := event.keys() - schema.columns.keys()):
-                rejected.append(Rejected(line, f"the columns have no `{min(unknown)[:NAME_CHARACTERS_MAX]}`"))
-                continue
-            rows.writerow([_cell(event.get(name)) for name in schema.columns])
-            count += 1
+            if (row := _row(line, schema, rejected)) is not None:
+                rows.writerow(row)
+                count += 1
         parts.append(compressor.compress(text.getvalue().encode()))
         text.seek(0)
         text.truncate()
         await asyncio.sleep(0)
     parts.append(compressor.flush())
     return Encoded(b"".join(parts), count, tuple(rejected))
+
+
+def _row(line: bytes, schema: Schema, rejected: list[Rejected]) -> list[object] | None:
+    """Return the cells of an event, whose decoded form is gone by then; None if it is rejected."""
+    event = orjson.loads(line)
+    if not schema.is_declared and (unknown := event.keys() - schema.columns.keys()):
+        rejected.append(Rejected(line, f"the columns have no `{min(unknown)[:NAME_CHARACTERS_MAX]}`"))
+        return None
+    return [_cell(event.get(name)) for name in schema.columns]
 
 
 def _cell(value: object) -> object:
@@ -188,6 +194,7 @@ async def _encode_parquet(lines: bytearray, described: ObjectFormat) -> Encoded:
             for table in reader.read(block):
                 writer.write_table(table)
                 count += table.num_rows
+                del table  # before others have their turn
             await asyncio.sleep(0)
     return Encoded(sink.getvalue().to_pybytes(), count, tuple(reader.rejected))
 

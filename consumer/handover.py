@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from consumer.budget import Account
+from consumer.care import Care
 from consumer.core.batch import Batch
 from consumer.core.checkpoint_tracker import CheckpointTracker
 from consumer.core.chunk import Chunk
 from consumer.core.dead_letter import DeadLetter
+from consumer.core.decoded_size import decoded_size
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.object_key import PROCESSING_FAILED, position_text
 from consumer.core.outcome import Outcome, OutcomeError, Reject, Retry, judge, lanes_of
@@ -56,6 +58,7 @@ class Handover:
         account: Account,
         counters: Counters,
         ports: ReadPorts,
+        care: Care,
     ) -> None:
         self._shard_id = shard_id
         self._handling = handling
@@ -64,12 +67,17 @@ class Handover:
         self._account = account
         self._counters = counters
         self._ports = ports
+        self._care = care
 
     async def take(self, chunk: Chunk, batch: Batch) -> int:
         """Have a chunk handled; return how many of its records became dead letters.
 
         ShardHaltedError: a record can't be processed and there is nowhere to keep it, or the function is defective.
         """
+        async with self._care.decoded(decoded_size(chunk.datas)):
+            return await self._handle(chunk, batch)
+
+    async def _handle(self, chunk: Chunk, batch: Batch) -> int:
         if batch.first is None:
             batch.open(chunk.first, self._ports.clock.monotonic())
         unit = self._tracker.begin()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,11 +81,12 @@ class _Shard:
     def _note_progress(self) -> None:
         self.progress += 1
 
-    async def take(self, count: int = 2) -> Chunk:
-        """Deliver so many more events."""
+    async def take(self, count: int = 2, *, data: bytes = b"") -> Chunk:
+        """Deliver so many more events, or one that is given."""
+        count = 1 if data else count
         numbers = range(self._number + 1, self._number + 1 + count)
         self._number += count
-        records = [StreamRecord(b'{"n":%d,"session_id":"s"}' % number, "s", number, 1.0) for number in numbers]
+        records = [StreamRecord(data or b'{"n":%d,"session_id":"s"}' % number, "s", number, 1.0) for number in numbers]
         (chunk,) = cut(records, FULL_RANGE)
         await self.delivery.take(chunk, self.batch, self._transform, timestamp=b"now")
         return chunk
@@ -105,6 +107,27 @@ async def test_the_watermark_waits_for_every_chunk_of_a_parcel() -> None:
     assert shard.delivery.tracker.watermark is None
     shard.sink.answer(1)
     assert shard.delivery.tracker.watermark == Position(6)
+
+
+async def test_events_are_not_kept_decoded_while_a_sink_has_no_room() -> None:
+    """Each shard of a worker may wait for a sink: what a decoded event takes is no part of its budget."""
+    shard = _Shard()
+    taken: list[int] = []
+    put_all = shard.sink.put_all
+
+    async def wait(*given: Any) -> None:
+        taken.append(tracemalloc.get_traced_memory()[0])
+        await put_all(*given)
+
+    shard.sink.put_all = wait  # type: ignore[method-assign]
+    data = b'{"session_id":"s","x":[%b]}' % b",".join([b"{}"] * 100_000)
+    tracemalloc.start()
+    try:
+        await shard.take(data=data)
+    finally:
+        tracemalloc.stop()
+    assert taken
+    assert max(taken) < 10 * len(data)
 
 
 async def test_a_parcel_that_is_acknowledged_takes_no_more() -> None:
