@@ -24,6 +24,7 @@ from producer.spill_lock import lock_spill, report_left_behind
 from producer.stage import Stage
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
+from shared.compiled import COLUMNS
 from shared.disk import LocalFiles
 from shared.errors import (
     DeliveryFailedError,
@@ -32,8 +33,17 @@ from shared.errors import (
     PartitionKeyError,
     RecordRejectedError,
 )
-from shared.event import EVENT_ID_FIELD, are_modest, check_order, decode_event, event_id_heads, event_id_of
+from shared.event import (
+    EVENT_ID_FIELD,
+    SHORT_BYTES,
+    are_modest,
+    check_order,
+    decode_event,
+    event_id_heads,
+    event_id_of,
+)
 from shared.lanes import LANES
+from shared.limits import EVENT_DEPTH_MAX
 from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Telemetry
 from shared.settings import Ordering, ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
@@ -42,6 +52,7 @@ _SOURCE_ID_BITS: Final = 80
 _KEY_OF: Final = itemgetter(SESSION_ID_FIELD)
 _PART_EVENTS: Final = 256
 _BRACES: Final = repeat(b"}")
+_RULES: Final = (orjson.dumps, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES, EVENT_DEPTH_MAX)
 _EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
 
 
@@ -291,6 +302,9 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> EventColumns | N
         return event_columns(texts) if are_bare(texts) else None
     if kinds != {dict}:
         return None
+    if COLUMNS is not None:
+        columns = COLUMNS.encode_events(list(events), _RULES)
+        return None if columns is None else EventColumns(*columns)
     rows = cast("Sequence[dict[str, Any]]", events)
     try:
         keys = list(map(_KEY_OF, rows))

@@ -11,6 +11,7 @@ import orjson
 from producer.core.json_line import SESSION_ID_FIELD
 from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues, Numbering
 from producer.intake import Intake
+from shared.compiled import COLUMNS
 from shared.errors import DeliveryFailedError, PartitionKeyError
 from shared.event import EVENT_ID_CHARACTERS_MAX, EVENT_ID_FIELD, SHORT_BYTES
 from shared.limits import EVENT_DEPTH_MAX, PARTITION_KEY_CHARACTERS_MAX
@@ -22,6 +23,7 @@ _COST_BYTES_MAX: Final = SHORT_BYTES + _ID_BYTES_MAX + _KEY_BYTES_MAX + RECORD_O
 _ROOM_BYTES: Final = _EVENTS_MAX * _COST_BYTES_MAX
 _EMPTY_BYTES: Final = len(b"{}")
 _dumps: Final = orjson.dumps
+_RULES: Final = (_dumps, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES - len(b"}"), EVENT_DEPTH_MAX)
 
 
 class Stage:
@@ -48,6 +50,16 @@ class Stage:
 
         Its partition key is that of `SESSION_ID_FIELD` unless given.
         """
+        if COLUMNS is not None and self._bodies and not self._may_spill:
+            count = COLUMNS.stage_event(event, partition_key, _RULES, self._indexes, self._bodies, self._keys)
+            if count >= _EVENTS_MAX:
+                self.clear()
+            if count:
+                return True
+        return self._add(event, partition_key)
+
+    def _add(self, event: Any, partition_key: Any) -> bool:
+        """Do what `add` does, step by step."""
         if type(event) is not dict or EVENT_ID_FIELD in event:
             return False
         key = event.get(SESSION_ID_FIELD) if partition_key is None else partition_key
@@ -90,10 +102,11 @@ class Stage:
 
     def clear(self) -> None:
         """Queue what is staged."""
-        bodies, keys = self._bodies, self._keys
-        if not bodies:
+        if not self._bodies:
             return
-        self._bodies, self._keys = [], []
+        bodies, keys = self._bodies.copy(), self._keys.copy()
+        self._bodies.clear()  # the same lists for good: events may be added to them at any time
+        self._keys.clear()
         self._queues.unreserve(_ROOM_BYTES)
         if self.put_all(bodies, keys) < len(bodies):
             msg = "an event that was accepted found no room"

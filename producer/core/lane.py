@@ -12,11 +12,12 @@ NOT_WAITING: Final = float("inf")
 class LaneBoard:
     """What is told of all lanes in one place, so that many records of many lanes are queued in one step."""
 
-    __slots__ = ("free", "idle", "ticket")
+    __slots__ = ("free", "idle", "spilled", "ticket")
 
     def __init__(self, lanes: int) -> None:
         self.free = bytearray(b"\1" * lanes)  # 0 for a lane that is blocked
         self.idle = set(range(lanes))  # the lanes without records
+        self.spilled = 0  # of all lanes
         self.ticket: Ticket | None = None  # of the records at the end of each lane whose ticket is not written down
 
 
@@ -26,7 +27,7 @@ class Lane:
     Somebody may append to the lists of data and keys; the new records then have the ticket of the board.
     """
 
-    __slots__ = ("_board", "alone", "index", "ready_since", "records", "spilled", "waits_since")
+    __slots__ = ("_board", "_spilled", "alone", "index", "ready_since", "records", "waits_since")
 
     def __init__(self, index: int, board: LaneBoard) -> None:
         self.index = index
@@ -34,8 +35,18 @@ class Lane:
         self.alone = 0  # so many of the first records are to be sent unwrapped: one of them was refused
         self.ready_since = 0.0
         self.waits_since = NOT_WAITING  # the number of the first request that left it out, since it was part of one
-        self.spilled = 0  # records on disk (or on their way there), which everything newer has to wait for
+        self._spilled = 0
         self._board = board
+
+    @property
+    def spilled(self) -> int:
+        """Records on disk (or on their way there), which everything newer has to wait for."""
+        return self._spilled
+
+    @spilled.setter
+    def spilled(self, value: int) -> None:
+        self._board.spilled += value - self._spilled
+        self._spilled = value
 
     @property
     def is_blocked(self) -> bool:

@@ -12,6 +12,7 @@ from producer.core.lane import Lane, LaneBoard
 from producer.core.lane_indexes import KEYS_KEPT_MAX, LaneIndexes, checked_hash_key
 from producer.core.record_columns import RecordColumns, Ticket, bytes_of, size_of
 from producer.core.spill_frame import SpilledRecord
+from shared.compiled import COLUMNS
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.event import id_of_head, with_numbered_id, with_numbered_ids
 from shared.lanes import LANES
@@ -25,8 +26,8 @@ _waits_since: Final = attrgetter("waits_since")
 _run: Final = deque[None](maxlen=0).extend  # of an iterator of calls
 
 
-Numbering = tuple[Sequence[bytes], int]  # of an event id: the heads, one per lane, and the number behind them
-Numberings = tuple[Sequence[bytes], Sequence[int]]  # of many event ids: a number for each
+Numbering = tuple[tuple[bytes, ...], int]  # of an event id: the heads, one per lane, and the number behind them
+Numberings = tuple[tuple[bytes, ...], Sequence[int]]  # of many event ids: a number for each
 
 
 class LaneQueues:
@@ -149,8 +150,8 @@ class LaneQueues:
         that has to be looked at by itself, as there is no room for it or an error to raise.
         """
         assert len(datas) == len(partition_keys), "each record has a key"
-        if not datas:
-            return 0
+        if not datas or self._queue(datas, partition_keys, ticket, numbering):
+            return len(datas)
         try:
             indexes = list(map(self.indexes.__getitem__, partition_keys))
         except PartitionKeyError:
@@ -168,8 +169,7 @@ class LaneQueues:
             return self._accept_each(datas, partition_keys, ticket, numbering)
         if ticket is not self._board.ticket:
             self._change_ticket(ticket)
-        for index in self._board.idle.intersection(indexes) if self._board.idle else ():
-            self._begin(self.lanes[index])
+        self._begin_all(self._board.idle.intersection(indexes) if self._board.idle else ())
         _run(map(_append, map(self._datas.__getitem__, indexes), events))
         _run(map(_append, map(self._keys.__getitem__, indexes), partition_keys))
         self._room_taken = room_taken
@@ -177,11 +177,45 @@ class LaneQueues:
         self._count_ready(indexes, events, partition_keys, size)
         return len(events)
 
+    def _queue(
+        self,
+        datas: Sequence[bytes],
+        partition_keys: Sequence[str],
+        ticket: Ticket | None,
+        numbering: Numberings | None,
+    ) -> bool:
+        """Queue all of some records by the compiled part; False if they need a closer look, and nothing was done."""
+        if COLUMNS is None or self._is_mixed or self._board.spilled or ticket is not self._board.ticket:
+            return False
+        heads, numbers = (None, ()) if numbering is None else numbering
+        room = self._room - self._room_taken - len(datas) * RECORD_OVERHEAD_BYTES
+        queued = COLUMNS.queue_records(
+            datas,
+            partition_keys,
+            self.indexes,
+            heads,
+            numbers.start if type(numbers) is range else numbers,
+            self._datas,
+            self._keys,
+            self._board.free,
+            room,
+            self.record_bytes_max,
+        )
+        if queued is None:
+            return False
+        size, ready_bytes, ready_count, begun = queued
+        self._begin_all(begun)
+        self._room_taken += size + len(datas) * RECORD_OVERHEAD_BYTES
+        self.accepted += len(datas)
+        self.ready_bytes += ready_bytes
+        self.ready_count += ready_count
+        return True
+
     def _takes_together(self, indexes: list[int]) -> bool:
         """Whether records of some lanes can be queued in columns."""
         if self._is_mixed and len(self._board.idle) == len(self.lanes):
             self._is_mixed = False
-        return not self._is_mixed and not (self.has_spill and any(self.lanes[index].spilled for index in {*indexes}))
+        return not self._is_mixed and not (self._board.spilled and any(self.lanes[each].spilled for each in {*indexes}))
 
     def _change_ticket(self, ticket: Ticket | None) -> None:
         """Have another ticket for what is queued in columns from now on."""
@@ -218,6 +252,11 @@ class LaneQueues:
             except (PartitionKeyError, RecordTooLargeError):
                 return count  # `accept` raises it again
         return len(datas)
+
+    def _begin_all(self, indexes: Iterable[int]) -> None:
+        """Take note of lanes that were empty; in this order, whoever has found them."""
+        for index in sorted(indexes):
+            self._begin(self.lanes[index])
 
     def _begin(self, lane: Lane) -> None:
         """Take note of a lane that was empty."""

@@ -8,6 +8,7 @@ from itertools import repeat
 from operator import is_
 from typing import Any, Final
 
+from shared.compiled import COLUMNS
 from shared.hash_key import hash_key_of
 from shared.ports import Receipt
 
@@ -41,7 +42,8 @@ class RecordColumns:
         """The bytes of data and keys."""
         sized, count = self._sized, len(self.datas)
         if sized != count:
-            self._size += bytes_of(self.datas[sized:], self.keys[sized:]) if sized else bytes_of(self.datas, self.keys)
+            added = None if COLUMNS is None else COLUMNS.size_of_records(self.datas, self.keys, sized)
+            self._size += bytes_of(self.datas[sized:], self.keys[sized:]) if added is None else added
             self._sized = count
         return self._size
 

@@ -32,9 +32,25 @@ Py_ssize_t base64_size(struct span text);
 /* Write what a text of such a length stands for; 0 if it is no base64, or in another form than every encoder's. */
 int base64_decode(struct span text, uint8_t *to);
 
+/* Return how many bytes a text has in UTF-8; -1 if it holds a lone surrogate. */
+Py_ssize_t utf8_size(PyObject *text);
+
+/* Undo the last append to a list. */
+static inline void take_back(PyObject *list)
+{
+    Py_ssize_t last = PyList_GET_SIZE(list) - 1;
+    PyObject *item = PyList_GET_ITEM(list, last);
+
+    Py_SET_SIZE(list, last);
+    Py_DECREF(item);
+}
+
 /* Methods of the module, one table per file; each ends with an empty entry. */
 extern PyMethodDef digest_methods[];
 extern PyMethodDef aggregate_methods[];
 extern PyMethodDef record_page_methods[];
+extern PyMethodDef event_methods[];
+extern PyMethodDef queue_methods[];
+extern PyMethodDef size_methods[];
 
 #endif

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+# What an ordinary event is: what writes it, the fields of its partition key and of its id, the most bytes that it has
+# without its last brace, and the most opening brackets.
+EventRules = tuple[Callable[[Any], bytes], str, str, int, int]
 
 
 class Columns(Protocol):
@@ -29,3 +34,52 @@ class Columns(Protocol):
 
         The first one begins at `at`; they end with a bracket. None if one of them is not as the service writes them.
         """
+
+    def encode_events(self, events: list[Any], rules: EventRules, /) -> tuple[list[bytes], list[str]] | None:
+        """Return events as JSON that lacks the last brace, and their partition keys; None if one is no ordinary one.
+
+        An ordinary one is a dict within the rules that has a partition key and no id. Errors are those of writing it,
+        but TypeError, which means None.
+        """
+
+    def stage_event(
+        self,
+        event: Any,
+        partition_key: Any,
+        rules: EventRules,
+        indexes: dict[str, int],
+        bodies: list[bytes],
+        keys: list[str],
+        /,
+    ) -> int:
+        """Append an event as `encode_events` writes it, and its key, to lists that have some; return how many then.
+
+        The partition key is that of the event unless given. 0, and nothing was done, if it is no ordinary event, its
+        key is not in `indexes` or nothing is in the lists.
+        """
+
+    def queue_records(
+        self,
+        datas: Sequence[bytes],
+        keys: Sequence[str],
+        indexes: dict[str, int],
+        heads: tuple[bytes, ...] | None,
+        numbers: int | Sequence[int],
+        lane_datas: list[list[bytes]],
+        lane_keys: list[list[str]],
+        free: bytearray,
+        room: int,
+        record_bytes_max: int,
+        /,
+    ) -> tuple[int, int, int, list[int]] | None:
+        """Append records to the lists of their lanes, which `indexes` has by key.
+
+        With `heads`, one per lane, the data are events that lack their last brace and get an id: a head and a number,
+        from `numbers` on or one for each. Sequences are lists or tuples. Returns the bytes of data and keys, those of
+        lanes that are `free`, how many records these are, and the lanes that were empty, in the order of their first
+        record. None, and nothing was done, if one is larger than `record_bytes_max`, all have more than `room`, or one
+        needs a look of its own.
+        """
+
+    def size_of_records(self, datas: list[bytes], keys: list[str], start: int, /) -> int | None:
+        """Return the bytes of data and keys, from record `start` on; None if one is of another type, or a bad key."""

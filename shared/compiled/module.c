@@ -7,7 +7,7 @@
 #define SOURCES ""
 #endif
 
-static PyMethodDef *const TABLES[] = {digest_methods, aggregate_methods, record_page_methods};
+static PyMethodDef *const TABLES[] = {digest_methods, aggregate_methods, record_page_methods, event_methods, queue_methods, size_methods};
 
 static int fill(PyObject *module)
 {

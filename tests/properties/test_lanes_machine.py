@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from producer.core.lane import Lane
 from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues
@@ -19,6 +26,7 @@ from shared.event import event_id_heads
 from shared.hash_key import hash_key_of
 from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.limits import HASH_KEY_MAX, KIB
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 KEYS = [f"key-{number}" for number in range(200)]
 LANES_OF = {lanes: {key: lane_of(hash_key_of(key), lanes) for key in KEYS} for lanes in (LANES, FINE_LANES)}
@@ -276,5 +284,6 @@ def test_long_walks_keep_order_and_bounds() -> None:
             raise
 
 
-TestLanes = LanesMachine.TestCase
-TestLanes.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+def test_any_steps_keep_order_and_bounds() -> None:
+    """Whatever hypothesis comes upon."""
+    run_state_machine_as_test(LanesMachine, settings=settings(max_examples=300, stateful_step_count=40, deadline=None))  # type: ignore[no-untyped-call]

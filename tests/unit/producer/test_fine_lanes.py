@@ -29,6 +29,7 @@ from tests.support.batchers import batcher_of
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.network import PerfectNetwork, ScriptedNetwork
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 LOG = "/log/web.log"
 WIDE = {"session_id": "s", "event_id": "elsewhere.a3.7"}

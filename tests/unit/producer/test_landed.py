@@ -17,6 +17,7 @@ from shared.limits import MIB
 from shared.ports import Delivered
 from shared.records import PutResult, PutResults, Shard
 from shared.retry import Backoff
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 SHARDS = [Shard(f"shard-{index}", each) for index, each in enumerate(even_ranges(3))]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from producer.core.lanes import LaneQueues
 from shared.limits import KIB, MIB
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 
 def test_room_that_is_taken_back_is_not_that_of_reserved_records() -> None:

@@ -42,6 +42,7 @@ from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.network import ScriptedNetwork
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 ROOT = Path(__file__).parents[3]
 

@@ -7,6 +7,7 @@ import pytest
 from producer.core.lanes import LaneQueues
 from producer.core.record_columns import RecordColumns
 from shared.limits import MIB
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 TICKET = (print, "later")
 
