@@ -51,8 +51,13 @@ class _View:
     free: list[Lease] = field(default_factory=list)
     by_owner: dict[str, list[Lease]] = field(default_factory=dict)  # live rows of others that nobody asks for
     members: frozenset[str] = frozenset()
+    certain: frozenset[str] = frozenset()  # those of them that are no dead worker's presence
     mine: int = 0  # shards that this worker reads or was promised
     load: int = 0  # bytes per second of those
+
+    def share(self, members: frozenset[str]) -> int:
+        """Return how many shards one of these has at most."""
+        return -(-len(self.live) // max(1, len(members)))
 
 
 class LeasePlanner:
@@ -76,7 +81,7 @@ class LeasePlanner:
         """
         self.roster.look(rows, now)
         view = self._view(rows, running, now, avoid)
-        most = -(-len(view.live) // max(1, len(view.members)))
+        most = view.share(view.members)
         take = sorted((row for row in view.free if row.shard_id not in view.avoided), key=lambda row: row.shard_id)[
             : max(0, most - view.mine)
         ]
@@ -84,7 +89,7 @@ class LeasePlanner:
         asked = self._asked_of_me(view)
         return LeasePlan(
             take=tuple(take),
-            ask=tuple(self._ask(view, most, now)),
+            ask=tuple(self._ask(view, now)),
             hand_over=tuple(HandOver(row.shard_id, name) for row, name in asked if name in view.members),
             decline=tuple(row for row, name in asked if name not in view.members),
             lost=self._lost(view),
@@ -117,6 +122,7 @@ class LeasePlanner:
                 elif row.successor is None and row.owner != self._worker_id:
                     view.by_owner.setdefault(row.owner, []).append(row)
         view.members = self.roster.members(owners, now) | {self._worker_id}
+        view.certain = view.members - (self.roster.doubtful() - owners)
         return view
 
     def _is_free(self, row: Lease, now: float) -> bool:
@@ -124,8 +130,10 @@ class LeasePlanner:
 
     # Asking: the owner flushes and hands over, so that the shard stands still for less than a second.
 
-    def _ask(self, view: _View, most: int, now: float) -> list[Lease]:
+    def _ask(self, view: _View, now: float) -> list[Lease]:
         asked: list[Lease] = []
+        # Nobody would ask for the part of a dead one in time; of one that lives it is evened out later.
+        most = view.share(view.certain)
         for owner, rows in sorted(view.by_owner.items()):
             if owner not in view.members:  # it leaves: whoever has room takes its part
                 asked += self._drawn(rows, view)[: max(0, most - view.mine - len(asked))]

@@ -28,6 +28,7 @@ class Roster:
         self._moves: dict[str, _Sighting] = {}  # of owner and epoch: when a shard was last seen to change hands
         self._presences: dict[str, _Sighting] = {}
         self._leaving: frozenset[str] = frozenset()
+        self._found: dict[str, int] | None = None  # presences of the first look and their heartbeats
 
     def look(self, rows: TableRows, now: float) -> None:
         """Take note of what the table shows now."""
@@ -39,6 +40,9 @@ class Roster:
             self._moves[name] = _Sighting(self._moves[name].value, float("-inf"))  # it may have moved long ago
         self._note(self._presences, ((each.worker_id, each.heartbeat) for each in rows.presences), now)
         self._leaving = frozenset(each.worker_id for each in rows.presences if each.is_leaving)
+        shown = {each.worker_id: each.heartbeat for each in rows.presences}
+        found = shown if self._found is None else self._found
+        self._found = {name: heartbeat for name, heartbeat in found.items() if shown.get(name) == heartbeat}
 
     @staticmethod
     def _note(sightings: dict[str, _Sighting], found: Iterable[tuple[str, Hashable]], now: float) -> None:
@@ -66,6 +70,10 @@ class Roster:
     def members(self, owners: Iterable[str], now: float) -> frozenset[str]:
         """Return who shares the shards: the given owners of live leases and all who are present, save who leaves."""
         return (frozenset(owners) | self.present(now)) - self._leaving
+
+    def doubtful(self) -> frozenset[str]:
+        """Return the workers whose presence stands as at the first look: they may have died long before that."""
+        return frozenset(self._found or ())
 
     def is_somebody_leaving(self, now: float) -> bool:
         """Whether a worker is about to leave, whose shards wait to be asked for."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _SHARE: Final = 0.06  # each of these costs as much as two others
 _SIGTERM_SHARE: Final = 0.6  # where somebody stays
+_NEWCOMER_SHARE: Final = 0.4
+_NEWCOMER_SECONDS: Final = (0.0, 20.0)  # longer than a lease lasts
 _GAP_SECONDS_MAX: Final = 1.0
 _EVENTS_PER_SECOND: Final = 10  # of each shard, so that each of its pages has some
 _CALM_SECONDS_MAX: Final = 120.0  # frozen workers wake by then, and who has come has its part
@@ -46,7 +48,8 @@ class Handovers:
 
     Under a steady load, a worker gets SIGTERM or one more comes. What excuses a longer gap does not happen meanwhile:
     the chaos is over, and so no call fails or is slow and no clock jumps; for longer than a lease lasts, nobody has
-    come, died or stood still, as the presence of a dead one takes a part of the shards for so long. Workers that read
+    died or stood still, as the presence of a dead one takes a part of the shards for so long; somebody may have come.
+    Workers that read
     by fan-out are not watched: they are pushed to; nor those whose objects go up in parts of a kilobyte, one by one.
     Settings are the product's own: with batches of one record, or sinks of one record a second, it takes longer to
     store what was read.
@@ -91,6 +94,10 @@ class Handovers:
             running = self._running()
             if len(running) > 1 and chance.random() < _SIGTERM_SHARE:
                 world.story.count("sigterm_in_the_calm")
+                if chance.random() < _NEWCOMER_SHARE:
+                    world.story.count("sigterm_after_a_newcomer")
+                    world.add_worker(chance).start()
+                    await asyncio.sleep(chance.uniform(*_NEWCOMER_SECONDS))
                 await self._until_gone(chance.choice(running))
             else:
                 world.story.count("scale_out_in_the_calm")

@@ -21,7 +21,7 @@ from consumer.core.read_pacer import ReadPacer
 from consumer.core.roll_policy import RollPolicy
 from consumer.core.shard_graph import may_start, merge_marks, of_former_stream, rows_to_create
 from shared.hash_key import even_ranges
-from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease, TableRows
+from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, CheckpointKind, Lease, Presence, TableRows
 from shared.limits import GET_RECORDS_BYTES_MAX
 from shared.records import Position, Shard, StreamRecord
 from tests.support.aggregate import Aggregate
@@ -125,6 +125,23 @@ def test_dead_owners_do_not_count_when_balancing() -> None:
     planner.plan(TableRows(tuple(halves)), {}, 0.0)
     moved = halves[:4] + [row(n, owner="alive", heartbeat=9) for n in "ef"]
     assert len(planner.plan(TableRows(tuple(moved)), {}, 11.0).take) == 3
+
+
+def test_a_newcomer_leaves_nothing_of_who_leaves_to_the_dead() -> None:
+    """A presence that may be a dead worker's takes no part of the shards that wait to be asked for, until it moves."""
+    rows = [row(name, owner="leaves") for name in "abcdef"] + [row(name, owner="stays") for name in "ghijkl"]
+
+    def asked(planner: LeasePlanner, now: float, heartbeat: int, *names: str) -> int:
+        presences = [Presence(name, heartbeat) for name in names] + [Presence("leaves", 1, is_leaving=True)]
+        plan = planner.plan(TableRows(tuple(rows), tuple(presences)), {}, now)
+        return sum(each.owner == "leaves" for each in plan.ask)
+
+    assert asked(LeasePlanner("me", 15), 0, 1) == 6
+    assert asked(LeasePlanner("me", 15), 0, 1, "dead") == 6
+    planner = LeasePlanner("me", 15)
+    assert asked(planner, 0, 1, "alive") == 6
+    assert asked(planner, 1, 2, "alive") == 4, "its presence has moved"
+    assert asked(planner, 2, 2, "alive", "newcomer") == 3, "it was not there before"
 
 
 def test_planner_knows_what_is_lost() -> None:

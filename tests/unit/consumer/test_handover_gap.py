@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 import pytest
 
+from shared.lease import Presence
 from tests.unit.consumer.small_fleet import Gap, Member, SmallFleet
 
 T = TypeVar("T")
@@ -88,6 +89,29 @@ def test_scale_out_leaves_no_shard_unread_for_a_second(seed: int) -> None:
 
     fleet.cloud.run(story)
     _check([each for each in fleet.gaps() if each.after == "worker-4"], _SHARDS // 4)
+    fleet.check_whole()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_newcomer_asks_for_the_part_of_one_that_died(seed: int) -> None:
+    """A worker that came a moment ago can't tell a dead one's presence; a third one's shards are asked for all."""
+    fleet = _fleet(seed)
+
+    async def story() -> None:
+        fleet.cloud.leases.presences["dead"] = Presence("dead", 7)
+        async with fleet.load():
+            members = [fleet.add(**_DEFAULTS) for _ in range(2)]
+            await fleet.cloud.until(lambda: sorted(fleet.owners().values()) == [_SHARDS // 2] * 2)
+            await asyncio.sleep(30)
+            members.append(fleet.add(**_DEFAULTS))
+            await asyncio.sleep(0.5 + seed)
+            fleet.news.clear()
+            await members[0].leave()
+            await asyncio.sleep(3)
+        await asyncio.gather(*(each.leave() for each in members[1:]))
+
+    fleet.cloud.run(story)
+    _check([each for each in fleet.gaps() if each.before == "worker-1"], _SHARDS // 3)
     fleet.check_whole()
 
 
