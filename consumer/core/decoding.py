@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
 
-from consumer.core.totals import TotalsColumns, plain_totals
+from consumer.core.totals import QUANTITY_MAX, TotalsColumns, plain_totals
+from shared.compiled import COLUMNS
 from shared.errors import MalformedEventError
 from shared.event import (
     DIGIT_RUN,
@@ -18,7 +19,7 @@ from shared.event import (
     decode_events,
     have_small_integers,
 )
-from shared.limits import EVENT_DEPTH_MAX
+from shared.limits import BROWSE_HISTORY_ITEMS_MAX, EVENT_DEPTH_MAX
 
 _OPENINGS: Final = b"[{"
 
@@ -50,10 +51,21 @@ def decode(datas: Sequence[bytes]) -> Decoded:
     return _decode_together(datas) or Decoded(*decode_events(datas), None)
 
 
-def survey(text: bytes, events: Sequence[Mapping[str, Any]]) -> Survey | None:
-    """Look at decoded events, of which `text` is all data; None if one of them is out of the ordinary, or no object."""
-    if b"\n" in text or b"\r" in text:
-        return None
+def survey(datas: list[bytes], events: list[Any]) -> Survey | None:
+    """Look at decoded events and their data; None if one of them is out of the ordinary, or no object."""
+    if COLUMNS is not None:
+        return None if COLUMNS.look_at(datas)[2] else _survey(events)
+    return None if _has_newline(b"".join(datas)) else _survey(events)
+
+
+def _has_newline(text: bytes) -> bool:
+    return b"\n" in text or b"\r" in text
+
+
+def _survey(events: list[Any]) -> Survey | None:
+    if COLUMNS is not None:
+        found = COLUMNS.survey(events, BROWSE_HISTORY_ITEMS_MAX, QUANTITY_MAX)
+        return None if found is None else Survey(found[0], found[1:4], found[4])
     totals = plain_totals(events)
     if totals is None:
         return None
@@ -61,20 +73,36 @@ def survey(text: bytes, events: Sequence[Mapping[str, Any]]) -> Survey | None:
     return Survey(names, totals, [event.get(EVENT_ID_FIELD) for event in events] if EVENT_ID_FIELD in names else None)
 
 
-def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
-    """Return the events; None if one of them is to be refused, or might be."""
+def _look_at(datas: list[bytes]) -> tuple[int, bool, bool] | None:
+    """Return how many opening brackets texts have, and whether there is a newline, and as many digits as are too many.
+
+    None if one is too long for all that is bounded by its length.
+    """
+    if COLUMNS is not None:
+        longest, openings, has_newline, has_digits = COLUMNS.look_at(datas)
+        return None if longest > SHORT_BYTES else (openings, has_newline, has_digits)
     if max(map(len, datas), default=0) > SHORT_BYTES:
         return None
+    text = b"".join(datas)
+    digits = text.translate(DIGITS_AS_ZEROS, _OPENINGS)
+    return len(text) - len(digits), _has_newline(text), digits.rfind(DIGIT_RUN) >= 0
+
+
+def _decode_together(datas: Sequence[bytes]) -> Decoded | None:
+    """Return the events; None if one of them is to be refused, or might be."""
+    datas = list(datas) if not isinstance(datas, list) else datas
+    look = _look_at(datas)
+    if look is None:
+        return None
+    openings, has_newline, has_digits = look
     try:
         events = list(map(orjson.loads, datas))
     except orjson.JSONDecodeError:
         return None
-    text = b"".join(datas)
-    found = survey(text, events)
-    digits = text.translate(DIGITS_AS_ZEROS, _OPENINGS)
-    if digits.rfind(DIGIT_RUN) >= 0 and not have_small_integers(datas):
+    found = None if has_newline else _survey(events)
+    if has_digits and not have_small_integers(datas):
         return None
-    is_flat = found is not None and _openings_max(len(text) - len(digits), found.totals[2]) <= EVENT_DEPTH_MAX
+    is_flat = found is not None and _openings_max(openings, found.totals[2]) <= EVENT_DEPTH_MAX
     if not is_flat and not ({*map(type, events)} <= {dict} and are_modest(datas)):
         return None
     return Decoded(events, {}, found)

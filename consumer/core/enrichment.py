@@ -10,8 +10,10 @@ from typing import Any, Final
 import orjson
 
 from consumer.core.decoding import Survey, survey
-from consumer.core.lines import Lines, pick
+from consumer.core.lines import CompiledLines, Lines, PlainLines, pick
 from consumer.core.totals import totals_of
+from shared.compiled import COLUMNS
+from shared.compiled.columns import Pieces
 from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, event_id_of
 
 ENRICHMENT_VERSION: Final = 1  # part of the format version of S3 objects
@@ -124,7 +126,7 @@ class Enricher:
             part = (datas[run], events[run], numbers[run], subs[run])
             together = self._enrich_together(part, timestamp, None)
             lines += self._enrich_each(part, timestamp, at, failures) if together is None else together.each()
-        return Lines((lines, b"\n")), failures
+        return PlainLines((lines, b"\n")), failures
 
     def _enrich_each(
         self, columns: Columns, timestamp: bytes, start: int, failures: dict[int, Exception]
@@ -149,17 +151,29 @@ class Enricher:
         datas, events, numbers, subs = columns
         if {*map(_last, datas)} != {_BRACE}:
             datas = [data.rstrip(JSON_WHITESPACE) for data in datas]
-        found = found or survey(b"".join(datas), events)
+        found = found or survey(list(datas), list(events))
         if found is None or not all(events) or not _FIELDS.isdisjoint(found.names):
             return None
         if found.event_ids is not None and not _are_texts(found.event_ids):
             return None
+        if COLUMNS is not None:
+            return CompiledLines(COLUMNS, list(datas), self._pieces(timestamp, found, list(numbers), list(subs)))
         number = list(map(str.encode, numbers))
         id_sub, last_sub = (texts.of(subs) if any(subs) else texts.of((0,))[0] for texts in _SUBS)
         new_id = (self._new_id, number, id_sub) if found.event_ids is None else ()
         sums = [texts.of(column) for texts, column in zip(_SUMS, found.totals, strict=True)]
         start = (list(map(_head, datas)), _SPLICE[0] % timestamp)
-        return Lines((*start, *sums, *new_id, self._source, number, last_sub, b"}\n"))
+        return PlainLines((*start, *sums, *new_id, self._source, number, last_sub, b"}\n"))
+
+    def _pieces(self, timestamp: bytes, found: Survey, numbers: list[str], subs: list[int]) -> Pieces:
+        """Return what stands behind the data of each event in place of its last brace, newline included."""
+        quantities, in_carts, products = found.totals
+        between = self._source
+        behind: Pieces = (numbers, _SUB, subs, b"}}\n")
+        if found.event_ids is None:
+            between, behind = self._new_id, (numbers, b":", subs, b'"' + self._source, *behind)
+        opening = (_SPLICE[0] % timestamp, quantities, _SPLICE[1], in_carts, _SPLICE[2], products)
+        return (*opening, _SPLICE[3] + between, *behind)
 
     def _enrich(self, data: bytes, event: dict[str, Any], number: str, sub: int, timestamp: bytes) -> bytes:
         """Return one event's line without a newline; MalformedEventError where a sum would be a guess."""

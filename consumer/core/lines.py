@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 from operator import itemgetter
-from typing import TypeVar
+from typing import Protocol, TypeVar
+
+from shared.compiled.columns import Columns, Pieces
 
 ValueT = TypeVar("ValueT")
 
@@ -16,11 +18,51 @@ def pick(column: Sequence[ValueT], indexes: Sequence[int]) -> Sequence[ValueT]:
     return itemgetter(*indexes)(column) if len(indexes) > 1 else [column[index] for index in indexes]
 
 
-class Lines:
+class Lines(Protocol):
     """The lines of a chunk: each is made of its value of every column and of the texts between these.
 
     No line is made before somebody asks for it.
     """
+
+    def __len__(self) -> int: ...
+
+    def each(self) -> list[bytes]:
+        """Return every line, without its newline."""
+
+    def by_slot(self, slots: list[str]) -> Iterable[tuple[str, Sequence[int], bytes]]:
+        """Return each slot, which lines it has, by index and in their order, and these as one text.
+
+        There is a slot for each line.
+        """
+
+
+class CompiledLines:
+    """Lines that are spliced by the compiled part."""
+
+    __slots__ = ("_columns", "_datas", "_pieces")
+
+    def __init__(self, columns: Columns, datas: list[bytes], pieces: Pieces) -> None:
+        """`pieces` stand in place of the last byte of the data; the last one is a text and ends with a newline."""
+        self._columns = columns
+        self._datas = datas
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self._datas)
+
+    def each(self) -> list[bytes]:
+        """Return every line, without its newline."""
+        *pieces, end = self._pieces
+        assert isinstance(end, bytes), "a text ends a line"
+        return self._columns.each_line(self._datas, (*pieces, end[:-1]))
+
+    def by_slot(self, slots: list[str]) -> Iterable[tuple[str, Sequence[int], bytes]]:
+        """Return each slot, its lines by index, and these as one text."""
+        return sorted(self._columns.lines_by_slot(self._datas, self._pieces, slots))
+
+
+class PlainLines:
+    """Lines that are joined of columns of texts."""
 
     __slots__ = ("_pieces",)
 
@@ -46,11 +88,8 @@ class Lines:
         assert isinstance(end, bytes), "a text ends a line"
         return _join((*pieces, end[:-1]))
 
-    def by_slot(self, slots: Sequence[str]) -> Iterator[tuple[str, Sequence[int], bytes]]:
-        """Yield each slot, which lines it has, by index and in their order, and these as one text.
-
-        There is a slot for each line.
-        """
+    def by_slot(self, slots: list[str]) -> Iterator[tuple[str, Sequence[int], bytes]]:
+        """Yield each slot, its lines by index, and these as one text."""
         if len({*slots}) == 1:
             yield slots[0], range(len(slots)), self._text()
             return

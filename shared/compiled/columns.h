@@ -52,5 +52,7 @@ extern PyMethodDef record_page_methods[];
 extern PyMethodDef event_methods[];
 extern PyMethodDef queue_methods[];
 extern PyMethodDef size_methods[];
+extern PyMethodDef lines_methods[];
+extern PyMethodDef survey_methods[];
 
 #endif

@@ -8,6 +8,10 @@ from typing import Any, Protocol
 # What an ordinary event is: what writes it, the fields of its partition key and of its id, the most bytes that it has
 # without its last brace, and the most opening brackets.
 EventRules = tuple[Callable[[Any], bytes], str, str, int, int]
+# What stands behind the data of each line: a text that is the same in all of them, or a column.
+Pieces = tuple[bytes | list[int] | list[str], ...]
+# Names of all fields, the three sums of each event, and what it has for an id: None if no event has the field.
+Survey = tuple[set[str], list[int], list[int], list[int], list[Any] | None]
 
 
 class Columns(Protocol):
@@ -83,3 +87,20 @@ class Columns(Protocol):
 
     def size_of_records(self, datas: list[bytes], keys: list[str], start: int, /) -> int | None:
         """Return the bytes of data and keys, from record `start` on; None if one is of another type, or a bad key."""
+
+    def look_at(self, texts: list[bytes], /) -> tuple[int, int, bool, bool]:
+        """Return the longest one's length, and all opening brackets; whether there is a newline, and a long number."""
+
+    def survey(self, events: list[Any], items_max: int, quantity_max: int, /) -> Survey | None:
+        """Return the names and sums of events; None if one is no object, or has a history out of the ordinary."""
+
+    def each_line(self, datas: list[bytes], pieces: Pieces, /) -> list[bytes]:
+        """Return of each line its data without their last byte, and its value of every piece.
+
+        Values are ASCII texts and whole numbers, none of them negative.
+        """
+
+    def lines_by_slot(
+        self, datas: list[bytes], pieces: Pieces, slots: list[str], /
+    ) -> list[tuple[str, list[int], bytes]]:
+        """Return each slot, in the order in which they first come, the indexes of its lines, and these as one text."""

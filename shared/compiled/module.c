@@ -7,7 +7,16 @@
 #define SOURCES ""
 #endif
 
-static PyMethodDef *const TABLES[] = {digest_methods, aggregate_methods, record_page_methods, event_methods, queue_methods, size_methods};
+static PyMethodDef *const TABLES[] = {
+    digest_methods,
+    aggregate_methods,
+    record_page_methods,
+    event_methods,
+    queue_methods,
+    size_methods,
+    lines_methods,
+    survey_methods,
+};
 
 static int fill(PyObject *module)
 {

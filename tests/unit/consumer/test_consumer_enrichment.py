@@ -15,14 +15,16 @@ from consumer.core.chunk import Chunk
 from consumer.core.decoding import decode
 from consumer.core.duplicate_marks import DuplicateMarks
 from consumer.core.enrichment import Columns, Enricher, timestamp_text
-from consumer.core.lines import Lines
+from consumer.core.lines import CompiledLines, Lines, PlainLines
 from consumer.core.route import Router
 from consumer.core.totals import QUANTITY_MAX, totals_of
 from consumer.core.transform import Transform, partition_keys_of
+from shared.compiled import COLUMNS
 from shared.errors import ConfigurationError, MalformedEventError
 from shared.event import decode_event, decode_events
 from shared.limits import BROWSE_HISTORY_ITEMS_MAX, EVENT_BYTES_MAX
 from shared.records import Position
+from tests.support.ways import COMPILED, way  # noqa: F401 - each test is run both ways
 
 STAMP = b"2026-11-21T02:27:00.123456Z"
 PLACE = Position(49_590_338_271_490_256_608_559_692_538_361_571_095_921_575_989_136_588_898, 3)
@@ -175,7 +177,10 @@ def test_events_are_enriched_alike_together_and_one_by_one(
 def test_lines_are_dealt_out_to_slots_in_their_order(slots: list[str]) -> None:
     """Each line is in the text of its slot, behind those that came before it, and its index says which it is."""
     numbers = [b"%d" % number for number in range(len(slots))]
-    lines = Lines((numbers, b"-", numbers[::-1], b".\n"))
+    lines: Lines = PlainLines((numbers, b"-", numbers[::-1], b".\n"))
+    if COLUMNS is not None:
+        datas = [number + b"}" for number in numbers]
+        lines = CompiledLines(COLUMNS, datas, (b"-", [*range(len(slots))][::-1], b".\n"))
     each = lines.each()
     assert each == [b"%b-%b." % pair for pair in zip(numbers, numbers[::-1], strict=True)]
     found = {slot: (list(own), text) for slot, own, text in lines.by_slot(slots)}
