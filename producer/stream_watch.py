@@ -60,7 +60,7 @@ class StreamWatch:
         If another one is made by its name, its shards have the same ids and other hash keys: an aggregate that was made
         for one of the old shards would count as delivered where readers drop it. Without a map, none is made.
         """
-        self._on_settled(self._batcher.install(ShardMap()))
+        self._on_settled(self._batcher.install(ShardMap(), now=self._clock.monotonic()))
         self._batcher.needs_shard_map = True
         self.look_now()
 
@@ -126,6 +126,7 @@ class StreamWatch:
     async def _refresh_shard_map(self) -> bool:
         self._is_stale.clear()
         self._batcher.needs_shard_map = False
+        seen_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._settings.call_timeout_seconds):
                 shards = await self._kinesis.list_shards(self._stream)
@@ -135,7 +136,7 @@ class StreamWatch:
             return False
         if self._batcher.needs_shard_map:
             return False  # a record landed in an unknown place meanwhile: this answer may be older than that
-        self._on_settled(self._batcher.install(ShardMap(shards)))
+        self._on_settled(self._batcher.install(ShardMap(shards), seen_at=seen_at, now=self._clock.monotonic()))
         return True
 
     def _take_failure(self, event: str, error: TimeoutError | HeadraceError) -> None:

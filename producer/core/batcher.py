@@ -12,6 +12,7 @@ from producer.core.landed import landed
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
 from producer.core.linger import Linger
+from producer.core.map_trust import MapTrust
 from producer.core.packer import Packer
 from producer.core.put_outcome import THROTTLE_CODES, Verdict, judge
 from producer.core.rate import ShardRates
@@ -53,6 +54,7 @@ class Batcher:
         self.follows_shards = True  # whether partition keys decide on shards, so that there is something to predict
         self.is_draining = False
         self.shard_map = ShardMap()
+        self._last_map = self.shard_map  # as it was installed
         self.needs_shard_map = True
         self._backoff = backoff
         self._search_backoff = Backoff(backoff.seconds_min, max(backoff.seconds_min, _SEARCH_SECONDS_MAX))
@@ -63,6 +65,7 @@ class Batcher:
         self._retries = Retries(self._packer, self._regroup)
         self._gate = CallGate(backoff)
         self._bisection = Bisection()
+        self._trust = MapTrust()
         self._succeeded_at = -_NEVER
         self.linger = Linger(queues, shape, keeps_order=keeps_order, linger_seconds=linger_seconds)
         self._in_flight = 0
@@ -158,6 +161,7 @@ class Batcher:
         failed: list[OutgoingRecord] = []
         single: list[OutgoingRecord] = []
         places: list[PutResult] = []  # where each of these landed
+        is_sure = self._trust.is_sure(batch.taken_at)
         for record, result in zip(batch.records, results, strict=True):
             if result.error_code:
                 settlement.failed[result.error_code] += 1
@@ -167,8 +171,11 @@ class Batcher:
             elif record.columns is None:
                 single.append(record)
                 places.append(result)
-            else:
+            elif is_sure or not record.is_aggregate:
                 self._place(record, result, settlement, is_final=False)
+            else:  # its shard may be another one of the same id
+                self.needs_shard_map = True
+                self._unverified.append((record, result))
         if single:
             self._settle_singles(single, places, settlement)
         if len(failed) < len(results) or settlement.delivered:
@@ -186,6 +193,7 @@ class Batcher:
     def _succeed(self, batch: Batch, now: float) -> None:
         """Take note that the stream accepted something: what waited for that is due."""
         self._succeeded_at = now
+        self._trust.accept(batch.taken_at)
         self._bisection.accept(batch.taken_at)
         self.queues.lend(())
         if self._gate.succeed(now):
@@ -199,7 +207,8 @@ class Batcher:
     def _place(self, record: OutgoingRecord, result: PutResult, settlement: Settlement, *, is_final: bool) -> None:
         """Judge a stream record that landed; with `is_final`, an unknown shard counts as the wrong one."""
         hash_keys = record.members.effective_hash_keys() if record.is_aggregate else None
-        verdict = judge(result, record.shard_id, hash_keys, self.shard_map)
+        # What had to wait for a map was made for an older one.
+        verdict = judge(result, None if is_final else record.shard_id, hash_keys, self.shard_map)
         if record.shard_id is not None and result.shard_id != record.shard_id and not is_final:
             self._forget_shard(record.shard_id)
         if verdict is Verdict.UNKNOWN_SHARD and not is_final:
@@ -367,8 +376,13 @@ class Batcher:
             record.attempts += 1
         self._retries.add(now + self._backoff.delay(attempt, random), failed)
 
-    def install(self, shard_map: ShardMap) -> Settlement:
-        """Take a fresh shard map, and judge what waited for one."""
+    def install(self, shard_map: ShardMap, *, seen_at: float = _NEVER, now: float = -_NEVER) -> Settlement:
+        """Take a fresh shard map that was asked for at `seen_at`, and judge what waited for one."""
+        if not shard_map.follows(self._last_map):
+            self._trust.begin_anew(now)
+            self._retries.take_apart()
+        self._trust.look(seen_at)
+        self._last_map = shard_map
         self.shard_map = shard_map
         self.needs_shard_map = False
         self.rates.keep(shard_map.open_ids)

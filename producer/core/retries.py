@@ -50,6 +50,15 @@ class Retries:
         for retry in self._waiting:
             retry.due_at = min(retry.due_at, now)
 
+    def take_apart(self) -> None:
+        """Regroup all aggregates: the shards that they were made for are no more."""
+        for retry in self._waiting:
+            aggregates = [record for record in retry.records if record.is_aggregate]
+            retry.records = [record for record in retry.records if not record.is_aggregate]
+            for record in aggregates:
+                self._regroup(record)
+        self._waiting = [retry for retry in self._waiting if retry.records]
+
     def take(self, batch: Batch, now: float, shard_map: ShardMap | None) -> None:
         """Add what is due to a request that has room, within the allowance of its shards."""
         waiting: list[_Retry] = []

@@ -54,6 +54,11 @@ class ShardMap:
         """Whether the map takes this shard for open."""
         return shard_id in self._open_ids
 
+    def follows(self, former: ShardMap) -> bool:
+        """Whether it can be of the same stream as a former map: no range has changed, and there is a stream at all."""
+        ranges = self._ranges
+        return bool(ranges) and all(ranges.get(name, each) == each for name, each in former._ranges.items())
+
     @property
     def open_ids(self) -> frozenset[str]:
         """The ids of the open shards."""

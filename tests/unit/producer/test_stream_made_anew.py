@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
 
 from producer.producer import Producer
 from shared.aggregation import deaggregate
+from shared.records import Shard
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import SimulationLoop
@@ -27,38 +32,59 @@ class LoopClock:
     wall = monotonic
 
 
-async def _put_over_a_new_stream(kinesis: FakeKinesis) -> int:
-    """Put on a stream of two shards and on the one of three that takes its place; return what is pending then."""
-    settings = ProducerSettings(refused_backoff_seconds_max=1, batch_linger_seconds=0.01)
-    producer = Producer(
+def _producer_of(kinesis: FakeKinesis) -> Producer:
+    return Producer(
         STREAM,
         kinesis=kinesis,
         clock=LoopClock(),
         random=random.Random(3),
         telemetry=SilentTelemetry(),
-        settings=settings,
+        settings=ProducerSettings(refused_backoff_seconds_max=1, batch_linger_seconds=0.01),
     )
-    async with producer:
-        for index in range(KEYS):
-            await producer.put(b"old %d" % index, f"key-{index}")
+
+
+async def _put(producer: Producer, age: bytes, keys: int = KEYS) -> None:
+    for index in range(keys):
+        await producer.put(b"%s %d" % (age, index), f"key-{index}")
+
+
+async def _put_over_a_new_stream(kinesis: FakeKinesis) -> int:
+    """Put on a stream of two shards and on the one of three that takes its place; return what is pending then."""
+    async with _producer_of(kinesis) as producer:
+        await _put(producer, b"old")
         await producer.flush(5)
         del kinesis.streams[STREAM]
-        for index in range(KEYS):
-            await producer.put(b"new %d" % index, f"key-{index}")
+        await _put(producer, b"new")
         await producer.flush(2)
         kinesis.create_stream(STREAM, 3)
-        for index in range(KEYS):
-            await producer.put(b"newer %d" % index, f"key-{index}")
+        await _put(producer, b"newer")
         return await producer.flush(30)
 
 
-def test_records_for_a_stream_made_anew_land_where_readers_keep_them() -> None:
+async def _rest_over_a_new_stream(kinesis: FakeKinesis) -> int:
+    """Put, rest while another stream takes the place of the first, and put again."""
+    async with _producer_of(kinesis) as producer:
+        await _put(producer, b"old")
+        await producer.flush(5)
+        await asyncio.sleep(30)
+        del kinesis.streams[STREAM]
+        kinesis.create_stream(STREAM, 3)
+        await _put(producer, b"new")
+        await asyncio.sleep(0.05)
+        await _put(producer, b"newer")
+        return await producer.flush(30)
+
+
+@pytest.mark.parametrize("story", [_put_over_a_new_stream, _rest_over_a_new_stream])
+def test_records_for_a_stream_made_anew_land_where_readers_keep_them(
+    story: Callable[[FakeKinesis], Coroutine[Any, Any, int]],
+) -> None:
     """No aggregate that was made for the old shards counts as delivered on the new ones."""
     kinesis = FakeKinesis(PerfectNetwork(wall=0.0))
     kinesis.create_stream(STREAM, 2)
     loop = SimulationLoop()
     try:
-        pending = loop.run(_put_over_a_new_stream(kinesis))
+        pending = loop.run(story(kinesis))
     finally:
         loop.close()
     assert pending == 0
@@ -70,3 +96,39 @@ def test_records_for_a_stream_made_anew_land_where_readers_keep_them() -> None:
     ]
     expected = [b"%s %d" % (age, index) for age in (b"new", b"newer") for index in range(KEYS)]
     assert sorted(kept) == sorted(expected)
+
+
+def test_a_stream_is_looked_at_again_for_aggregates_after_a_rest_only() -> None:
+    """What is sent all the time, or one by one, costs no look of its own: those are shared by an account."""
+    kinesis = FakeKinesis(PerfectNetwork(wall=0.0))
+    kinesis.create_stream(STREAM, 2)
+    looks: list[float] = []
+    list_shards = kinesis.list_shards
+
+    async def noted(stream: str) -> Sequence[Shard]:
+        looks.append(asyncio.get_running_loop().time())
+        return await list_shards(stream)
+
+    kinesis.list_shards = noted  # type: ignore[method-assign]  # the same, noted
+
+    async def story() -> list[int]:
+        counts: list[int] = []
+        async with _producer_of(kinesis) as producer:
+            for seconds, keys in ((1, KEYS), (20, 1), (20, KEYS)):
+                await asyncio.sleep(61)
+                looks.clear()
+                for _ in range(50 // seconds):
+                    await asyncio.sleep(seconds)
+                    await _put(producer, b"x", keys)
+                    await producer.flush(5)
+                counts.append(len(looks))
+        return counts
+
+    loop = SimulationLoop()
+    try:
+        counts = loop.run(story())
+    finally:
+        loop.close()
+    assert counts[0] <= 1, "one a minute"
+    assert counts[1] <= 1, "one a minute"
+    assert counts[2] == 2
