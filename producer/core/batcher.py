@@ -171,11 +171,8 @@ class Batcher:
             elif record.columns is None:
                 single.append(record)
                 places.append(result)
-            elif is_sure or not record.is_aggregate:
-                self._place(record, result, settlement, is_final=False)
-            else:  # its shard may be another one of the same id
-                self.needs_shard_map = True
-                self._unverified.append((record, result))
+            else:
+                self._place(record, result, settlement, is_final=False, is_sure=is_sure)
         if single:
             self._settle_singles(single, places, settlement)
         if len(failed) < len(results) or settlement.delivered:
@@ -204,8 +201,14 @@ class Batcher:
         is_served = not self._gate.is_failing and now - self._succeeded_at <= _GRACE_SECONDS
         return is_served and settlement.failed.keys() <= THROTTLE_CODES
 
-    def _place(self, record: OutgoingRecord, result: PutResult, settlement: Settlement, *, is_final: bool) -> None:
+    def _place(
+        self, record: OutgoingRecord, result: PutResult, settlement: Settlement, *, is_final: bool, is_sure: bool = True
+    ) -> None:
         """Judge a stream record that landed; with `is_final`, an unknown shard counts as the wrong one."""
+        if not is_sure and record.is_aggregate:  # its shard may be another one of the same id
+            self.needs_shard_map = True
+            self._unverified.append((record, result))
+            return
         hash_keys = record.members.effective_hash_keys() if record.is_aggregate else None
         # What had to wait for a map was made for an older one.
         verdict = judge(result, None if is_final else record.shard_id, hash_keys, self.shard_map)
