@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from producer.core.lane import Lane, LaneBoard
-from producer.core.lane_indexes import KEYS_KEPT_MAX, LaneIndexes, checked_hash_key
+from producer.core.lane_indexes import LaneIndexes
 from producer.core.record_columns import RecordColumns, Ticket, bytes_of, size_of
 from producer.core.spill_frame import SpilledRecord
 from shared.compiled import COLUMNS
@@ -54,7 +54,6 @@ class LaneQueues:
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
         self._room = buffer_bytes_max  # with what is lent
-        self._hash_keys: dict[str, int] = {}  # of the keys that `hash_key` was asked for last
 
     def divide(self, lanes: int) -> None:
         """Have so many lanes from now on; nothing may be queued or in flight."""
@@ -302,19 +301,8 @@ class LaneQueues:
         self.spilled -= 1
         self.undeliverable += 1
 
-    def hash_key(self, partition_key: str) -> int:
-        """Return the hash key of a partition key; PartitionKeyError if Kinesis would not take it."""
-        known = self._hash_keys.get(partition_key)
-        if known is not None:
-            return known
-        hash_key = checked_hash_key(partition_key)
-        if len(self._hash_keys) >= KEYS_KEPT_MAX:
-            self._hash_keys.clear()
-        self._hash_keys[partition_key] = hash_key
-        return hash_key
-
     def lane_of(self, partition_key: str) -> Lane:
-        """Return the lane of a partition key; errors as in `hash_key`."""
+        """Return the lane of a partition key; PartitionKeyError if Kinesis would not take it."""
         return self.lanes[self.indexes[partition_key]]
 
     def _too_large(self, size: int) -> RecordTooLargeError:

@@ -173,7 +173,7 @@ class Packer:
         """Return which shard a record goes to, as far as the map knows."""
         if shard_map is None:
             return None
-        return shard_map.predict(self._queues.hash_key(key) if explicit_hash_key is None else explicit_hash_key)
+        return shard_map.of_keys[key] if explicit_hash_key is None else shard_map.predict(explicit_hash_key)
 
     def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
         """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 
+from producer.core.lane_indexes import KEYS_KEPT_MAX, checked_hash_key
 from shared.hash_key import HashKeyRange
 from shared.limits import HASH_KEY_MAX
 from shared.records import Shard
@@ -27,6 +28,7 @@ class ShardMap:
         self._starts = [pair[0].start for pair in self._open]
         self._open_ids = frozenset(pair[1] for pair in self._open)
         self._of_lanes: dict[int, _ShardsOfLanes] = {}
+        self.of_keys = _ShardsOfKeys(self)
 
     def predict(self, hash_key: int) -> str | None:
         """Return the open shard that a record with this hash key will go to; None if the map does not know."""
@@ -75,6 +77,21 @@ class ShardMap:
         changed._ranges = self._ranges
         changed._set_open([pair for pair in self._open if pair[1] != shard_id])
         return changed
+
+
+class _ShardsOfKeys(dict[str, str | None]):
+    """The open shards of the partition keys that were asked for last; PartitionKeyError for one that none takes."""
+
+    def __init__(self, shard_map: ShardMap) -> None:
+        super().__init__()
+        self._shard_map = shard_map
+
+    def __missing__(self, partition_key: str) -> str | None:
+        shard_id = self._shard_map.predict(checked_hash_key(partition_key))
+        if len(self) >= KEYS_KEPT_MAX:
+            self.clear()
+        self[partition_key] = shard_id
+        return shard_id
 
 
 class _ShardsOfLanes(dict[int, str | None]):
