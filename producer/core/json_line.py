@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, Final
 
+import orjson
+
 from producer.core.line import (
     BAD_PARTITION_KEY,
     BYTE_ORDER_MARK,
@@ -18,15 +20,17 @@ from producer.core.line import (
     RejectedLine,
     unusable_state,
 )
+from shared.compiled import COLUMNS
 from shared.errors import MalformedEventError
-from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, decode_event, decode_events, event_id_of
-from shared.limits import PARTITION_KEY_CHARACTERS_MAX
+from shared.event import EVENT_ID_FIELD, JSON_WHITESPACE, SHORT_BYTES, decode_event, decode_events, event_id_of
+from shared.limits import EVENT_DEPTH_MAX, PARTITION_KEY_CHARACTERS_MAX
 
 SESSION_ID_FIELD: Final = "session_id"
 _STATE: Final = b""
 _SESSION_ID_FIELDS: Final = repeat(SESSION_ID_FIELD)
 _EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
 _BRACES: Final = repeat(b"}")
+_RULES: Final = (orjson.loads, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES, EVENT_DEPTH_MAX)
 
 
 class JsonLineParser:
@@ -45,11 +49,12 @@ class JsonLineParser:
 
     def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:
         """Return the events of lines that are nothing else, in a third of the time of `parse`."""
-        if not are_bare(lines):
-            lines = list(map(_strip, lines))
-            if not all(lines):
-                return None
-        return event_columns(lines)
+        if (columns := _compiled_columns(lines)) is not None:
+            return columns
+        if are_bare(lines):
+            return _event_columns(lines)
+        lines = list(map(_strip, lines))
+        return event_columns(lines) if all(lines) else None
 
     def skip(self, quotes: int) -> RejectedLine | None:  # noqa: ARG002 - as the protocol has it
         """Return None: a line is whole by itself."""
@@ -76,6 +81,10 @@ def are_bare(texts: Sequence[bytes]) -> bool:
 
 def event_columns(texts: Sequence[bytes]) -> EventColumns | None:
     """Return events that need no look of their own; None if one does. If they are JSON objects, they are bare ones."""
+    return _compiled_columns(texts) or _event_columns(texts)
+
+
+def _event_columns(texts: Sequence[bytes]) -> EventColumns | None:
     events, malformed = decode_events(texts)
     if malformed or any(map(dict.__contains__, events, _EVENT_ID_FIELDS)):
         return None
@@ -83,6 +92,12 @@ def event_columns(texts: Sequence[bytes]) -> EventColumns | None:
     if {*map(type, keys)} != {str} or not all(keys) or max(map(len, keys)) > PARTITION_KEY_CHARACTERS_MAX:
         return None
     return EventColumns(list(map(bytes.removesuffix, texts, _BRACES)), keys)
+
+
+def _compiled_columns(texts: Sequence[bytes]) -> EventColumns | None:
+    """Do what `event_columns` does where nothing is out of the ordinary, in half the time; None elsewhere."""
+    columns = None if COLUMNS is None else COLUMNS.read_events(texts, _RULES, PARTITION_KEY_CHARACTERS_MAX)
+    return None if columns is None else EventColumns(*columns)
 
 
 def _strip(line: bytes) -> bytes:

@@ -35,6 +35,9 @@ int base64_decode(struct span text, uint8_t *to);
 /* Return how many bytes a text has in UTF-8; -1 if it holds a lone surrogate. */
 Py_ssize_t utf8_size(PyObject *text);
 
+/* Whether it is a list or a tuple, and no subclass. */
+static inline int is_row(PyObject *given) { return PyList_CheckExact(given) || PyTuple_CheckExact(given); }
+
 /* Undo the last append to a list. */
 static inline void take_back(PyObject *list)
 {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-# What an ordinary event is: what writes it, the fields of its partition key and of its id, the most bytes that it has
-# without its last brace, and the most opening brackets.
-EventRules = tuple[Callable[[Any], bytes], str, str, int, int]
+# What an ordinary event is: what writes or reads it, the fields of its partition key and of its id, the most bytes that
+# it has (where it is written: without its last brace), and the most opening brackets.
+EventRules = tuple[Callable[[Any], Any], str, str, int, int]
 # What stands behind the data of each line: a text that is the same in all of them, or a column.
 Pieces = tuple[bytes | list[int] | list[str], ...]
 # Names of all fields, the three sums of each event, and what it has for an id: None if no event has the field.
@@ -44,6 +44,15 @@ class Columns(Protocol):
 
         An ordinary one is a dict within the rules that has a partition key and no id. Errors are those of writing it,
         but TypeError, which means None.
+        """
+
+    def read_events(
+        self, lines: Sequence[bytes], rules: EventRules, key_characters_max: int, /
+    ) -> tuple[list[bytes], list[str]] | None:
+        """Return lines that are events without their last brace, and their partition keys; None if one needs a look.
+
+        Each is a JSON object with nothing around it, within the rules, that has a partition key and no id, and no
+        integer that may be beyond 64 bits. Lines are a list or a tuple.
         """
 
     def stage_event(

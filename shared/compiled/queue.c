@@ -218,8 +218,6 @@ static int queue(struct queueing *at, PyObject *indexes, PyObject *first, Py_ssi
     return append_all(at) ? -1 : 1;
 }
 
-static int is_row(PyObject *given) { return PyList_CheckExact(given) || PyTuple_CheckExact(given); }
-
 /* queue_records(datas, keys, indexes, heads, numbers, lane_datas, lane_keys, free, room, record_bytes_max)
  *     -> tuple[int, int, int, list[int]] | None
  *

@@ -1,8 +1,7 @@
-"""The compiled functions of the way of a put: each does what Python does, or nothing."""
+"""Records as the compiled part queues them: as Python does, or nothing is done."""
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import producer.core.lanes as lanes_module
-from producer.api import _encode_all
 from producer.core.lanes import LaneQueues
 from producer.core.record_columns import bytes_of
 from shared.compiled import COLUMNS
@@ -21,12 +19,12 @@ from shared.compiled.columns import Columns, EventRules
 from shared.event import event_id_heads
 from shared.lanes import LANES
 from shared.limits import KIB
-from tests.support.ways import without_compiled
 
 pytestmark = pytest.mark.compiled
 
 HEADS = event_id_heads("source", LANES, has_lanes=True)
 RULES: EventRules = (orjson.dumps, "session_id", "event_id", 4_000, 64)
+READING: EventRules = (orjson.loads, *RULES[1:])
 TICKET = (print, "token")
 
 
@@ -35,11 +33,6 @@ def _columns() -> Columns:
     if COLUMNS is None:
         pytest.skip("headrace was installed without its compiled part: there was no C compiler")
     return COLUMNS
-
-
-@pytest.fixture(name="python_only")
-def _python_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_compiled(monkeypatch)
 
 
 def lane_queues(buffer_bytes_max: int = 64 * KIB) -> LaneQueues:
@@ -196,106 +189,6 @@ def test_sizes_are_those_in_utf_8(records: list[tuple[bytes, str]], start: int) 
     assert COLUMNS.size_of_records([*datas, "text"], [*keys, ""], 0) is None  # type: ignore[list-item] # on purpose
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
-ODD = st.sampled_from(
-    (
-        {},
-        {"session_id": 1},
-        {"session_id": "a", "event_id": "mine"},
-        {"session_id": "a", "x": 2**64},
-        {"session_id": "a", "x": object()},
-        {"session_id": "\ud800"},
-        {"session_id": "a", 1: 1},
-        {"session_id": "a", "x": "[" * 64},
-        {"session_id": "a", "x": "{" * 63},
-        {"session_id": "a", "x": "[{" * 1_000},
-        {"session_id": "", "x": "x" * 3_973},
-        {"session_id": "", "x": "x" * 3_974},
-        {"session_id": "", "x": "x" * 3_975},
-        b'{"session_id":"a"}',
-        dataclasses.make_dataclass("Event", ["session_id"])("a"),
-        None,
-    )
-)
-EVENTS = st.builds(lambda fields, key: {**fields, "session_id": key}, st.dictionaries(st.text(), JSON), st.text())
-
-
-@given(st.lists(EVENTS, min_size=1, max_size=5), st.lists(ODD, max_size=1))
-@settings(deadline=None)
-def test_events_are_encoded_as_python_encodes_them(ordinary: list[Any], odd: list[Any]) -> None:
-    """With the same keys; and the same ones are left for a closer look."""
-    with pytest.MonkeyPatch.context() as patch:
-        for events in (ordinary, odd, ordinary + odd):
-            patch.undo()
-            compiled = _encode_all(events)
-            without_compiled(patch)
-            assert compiled == _encode_all(events)
-
-
-@given(st.lists(EVENTS | ODD, min_size=1, max_size=8), st.none() | st.text(max_size=2) | st.just(1))
-@settings(deadline=None)
-def test_events_are_staged_as_python_stages_them(events: list[Any], partition_key: Any) -> None:
-    """Those that it refuses are refused, too, or have a key that was not seen yet."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    known = {"": 0, "a": 1}
-    bodies, keys = [b"{"], ["first"]
-    for event in events:
-        count = COLUMNS.stage_event(event, partition_key, (*RULES[:3], 3_999, 64), known, bodies, keys)
-        expected = staged_by_python(event, partition_key, known)
-        assert (bodies[-1], keys[-1], len(bodies)) == (*expected, count) if count else expected is None
-
-
-def staged_by_python(event: Any, partition_key: Any, known: dict[str, int]) -> tuple[bytes, str] | None:
-    """Do what `Stage.add` does for an event whose key was seen before."""
-    key = event.get("session_id") if type(event) is dict and partition_key is None else partition_key
-    if type(event) is not dict or "event_id" in event or type(key) is not str or key not in known:
-        return None
-    try:
-        data = orjson.dumps(event)
-    except orjson.JSONEncodeError:
-        return None
-    if not 2 < len(data) <= 4_000 or data.count(b"[") + data.count(b"{") > 64:
-        return None
-    return data[:-1], key
-
-
-class BadError(Exception):
-    """Raised while an event is written."""
-
-
-def test_other_errors_of_writing_an_event_are_told(columns: Columns) -> None:
-    """Only TypeError means that a closer look will tell."""
-
-    def fail(_: Any) -> bytes:
-        raise BadError
-
-    rules: EventRules = (fail, *RULES[1:])
-    with pytest.raises(BadError):
-        columns.encode_events([{"session_id": "a"}], rules)
-    bodies, keys = [b"{"], ["a"]
-    with pytest.raises(BadError):
-        columns.stage_event({"session_id": "a"}, None, rules, {"a": 1}, bodies, keys)
-    assert (bodies, keys) == ([b"{"], ["a"])
-
-
-def test_nothing_is_staged_when_the_stage_was_cleared_meanwhile(columns: Columns) -> None:
-    """Writing an event may run code that looks at the producer; the event is then left to Python, not lost."""
-    bodies, keys = [b"{"], ["a"]
-
-    def dumps(event: Any) -> bytes:
-        bodies.clear()
-        keys.clear()
-        return orjson.dumps(event)
-
-    assert columns.stage_event({"session_id": "a"}, None, (dumps, *RULES[1:]), {"a": 1}, bodies, keys) == 0
-    assert bodies == keys == []
-
-
 def test_references_are_balanced(columns: Columns) -> None:
     """Nothing that was passed in is kept or given away."""
     data, key, event = bytes(bytearray(b"{123")), str(b"session", "ascii"), {"session_id": "a", "n": 1}
@@ -312,6 +205,8 @@ def test_references_are_balanced(columns: Columns) -> None:
         columns.encode_events([event, {}], RULES)
         columns.stage_event(event, key, RULES, {key: 1}, [b"{"], ["a"])
         columns.size_of_records([data], [key], 0)
+        columns.read_events([b'{"session_id":"a"}', b"{}"], READING, 256)
+        columns.read_events([b'{"session_id":"a"}'], READING, 256)
     after = sys.getrefcount(data), sys.getrefcount(key), sys.getrefcount(event), sys.getrefcount(RULES[0])
     assert after == before
 
