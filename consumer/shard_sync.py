@@ -14,11 +14,13 @@ from consumer.retention import Retention
 from consumer.retrier import Retrier
 from shared.hash_key import FULL_RANGE, holes
 from shared.lease import AT_TRIM_HORIZON, Checkpoint, Lease, TableRows
+from shared.log_limit import LogLimit
 from shared.ports import Clock, Kinesis, Telemetry
 from shared.records import Position, Shard
 
 _DESCRIBE_SECONDS: Final = 300.0  # how soon a new retention period is known
 _LISTING_SECONDS_MAX: Final = 300.0  # by which ListShards, and a clock, may lag behind
+_ERROR_SECONDS_MIN: Final = 600.0  # between two lines about rows of a former stream
 _CREATIONS_MAX: Final = 16  # at a time: a stream of 1,000 shards starts in seconds, a small table isn't throttled
 
 
@@ -49,6 +51,7 @@ class ShardSync:
         self._memory = RowMemory(patience_seconds)
         self._patience = patience_seconds
         self._uncovered_since: float | None = None
+        self._errors = LogLimit(_ERROR_SECONDS_MIN)
         self._described_at = clock.monotonic()  # the worker did so as it started
 
     async def sync(self, rows: TableRows, held: Mapping[str, Lease]) -> bool:
@@ -149,7 +152,7 @@ class ShardSync:
         The latter if it stays so: rows are made parents first, so that between two looks a hole is normal.
         """
         former = of_former_stream(shards, leases, self._clock.wall() - _LISTING_SECONDS_MAX)
-        if former:
+        if former and self._errors.admits("stream_made_anew", self._clock.monotonic()):
             self._telemetry.error(
                 "stream_made_anew",
                 stream=self._stream,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from shared.log_limit import LogLimit
 from shared.ports import Clock, Telemetry
 
 _SECONDS_MIN: Final = 10.0  # between two lines about the same
@@ -16,7 +17,7 @@ class FailureLog:
     def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
         self._telemetry = telemetry
         self._clock = clock
-        self._told: dict[tuple[str, str, str], float] = {}  # when each was said the last time
+        self._limit = LogLimit(_SECONDS_MIN, _LINES_MAX)
 
     def warning(self, event: str, path: str, error: Exception) -> None:
         """Say something unexpected happened to a file and nothing was lost."""
@@ -29,10 +30,4 @@ class FailureLog:
             self._telemetry.error(event, path=path, error=str(error))
 
     def _is_new(self, event: str, path: str, error: Exception) -> bool:
-        key = event, path, str(error)
-        now = self._clock.monotonic()
-        self._told = {each: at for each, at in self._told.items() if now - at < _SECONDS_MIN}
-        if key in self._told or len(self._told) >= _LINES_MAX:
-            return False
-        self._told[key] = now
-        return True
+        return self._limit.admits((event, path, str(error)), self._clock.monotonic())

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from producer.core.batch import FlushReason, Settlement
 from shared.errors import HeadraceError, InvalidRequestError
+from shared.log_limit import LogLimit
 from shared.ports import Telemetry
 
 _WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
@@ -17,7 +18,7 @@ class Report:
     def __init__(self, stream: str, telemetry: Telemetry) -> None:
         self._stream = stream
         self._telemetry = telemetry
-        self._warned_at: dict[str, float] = {}
+        self._warnings = LogLimit(_WARNING_SECONDS_MIN)
 
     def send(self, reason: FlushReason, stream_records: int, settlement: Settlement, now: float) -> None:
         """Say that a call was answered, and what failed in it."""
@@ -62,6 +63,5 @@ class Report:
             self._telemetry.count("producer_aggregates_misplaced", misplaced)
 
     def _warn(self, event: str, now: float, **fields: Any) -> None:
-        if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
-            self._warned_at[event] = now
+        if self._warnings.admits(event, now):
             self._telemetry.warning(event, stream=self._stream, **fields)

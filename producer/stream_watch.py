@@ -11,6 +11,7 @@ from producer.core.batch import Settlement
 from producer.core.batcher import Batcher
 from producer.core.shard_map import ShardMap
 from shared.errors import AmbiguousCallError, HeadraceError, StreamNotFoundError
+from shared.log_limit import LogLimit
 from shared.ports import Clock, Kinesis, Random, Telemetry
 from shared.records import Distribution, StreamSummary
 from shared.retry import Backoff
@@ -48,7 +49,7 @@ class StreamWatch:
         self._on_settled = on_settled
         self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._is_stale = asyncio.Event()
-        self._warned_at: dict[str, float] = {}
+        self._warnings = LogLimit(_WARNING_SECONDS_MIN)
 
     def look_now(self) -> None:
         """Have the stream looked at soon."""
@@ -143,7 +144,5 @@ class StreamWatch:
         """Warn at most once a second per event: a bad hour must not fill the log."""
         if isinstance(error, StreamNotFoundError):
             self.forget()
-        now = self._clock.monotonic()
-        if now - self._warned_at.get(event, -_WARNING_SECONDS_MIN) >= _WARNING_SECONDS_MIN:
-            self._warned_at[event] = now
+        if self._warnings.admits(event, self._clock.monotonic()):
             self._telemetry.warning(event, stream=self._stream, error=str(error) or "no answer")

@@ -14,6 +14,8 @@ from consumer.core.chunk import CHUNK_RECORDS
 from consumer.status import ShardState
 from shared.errors import ConfigurationError, StreamNotFoundError
 from shared.event import EventId
+from shared.hash_key import FULL_RANGE
+from shared.lease import Lease
 from shared.records import PutEntry
 from shared.settings import ConsumerSettings
 from shared.telemetry import SilentTelemetry
@@ -272,6 +274,20 @@ def test_without_a_keeper_a_record_that_fails_halts_its_shard_in_front_of_it() -
     assert shop.position < 300
     assert "shard_halted" in shop.telemetry.errors
     assert consumer.status() is not None
+
+
+def test_a_stream_made_anew_is_told_of_once_in_ten_minutes() -> None:
+    """Its rows stay as they are until an operator does something, and each look finds them."""
+    shop = Shop(shards=2)
+
+    async def handle(batch: Sequence[Record]) -> None:
+        """Take them."""
+
+    async def put() -> None:
+        shop.cloud.leases.rows[FIRST] = Lease(FIRST, hash_key_range=FULL_RANGE)
+
+    shop.handle(handle, 0, put=put, seconds=900)
+    assert shop.telemetry.errors.count("stream_made_anew") == 2
 
 
 def test_a_bad_deployment_halts_the_shard() -> None:
