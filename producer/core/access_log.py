@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from shared.compiled import COLUMNS
+
 ADDRESS_BYTES_MAX: Final = 255  # a host name; addresses are shorter
 _TIME_BYTES: Final = len("26/Jan/2019:19:45:25 +0330")
 _DAYS_KEPT_MAX: Final = 1_024
@@ -46,6 +48,17 @@ class LoggedRequest(NamedTuple):
     user_agent: bytes
 
 
+class LoggedTarget(NamedTuple):
+    """One request as the server logged it, with what it asked for."""
+
+    address: bytes
+    time: int
+    status: int
+    user_agent: bytes
+    method: bytes  # empty if it was no HTTP request, as the path is
+    path: bytes  # without query
+
+
 class AccessLogReader:
     """Splits lines.
 
@@ -75,6 +88,23 @@ class AccessLogReader:
             return None
         request_logged: LoggedRequest = _new_tuple(LoggedRequest, (address, time, request, status, user_agent))
         return request_logged
+
+    def read_target(self, line: bytes) -> LoggedTarget | None:
+        """Return what `read` and `split_target` tell of a line, in a quarter of the time."""
+        parts = None if COLUMNS is None else COLUMNS.read_log_line(line)
+        if parts is None:
+            logged = self.read(line)
+            if logged is None:
+                return None
+            return LoggedTarget(
+                logged.address, logged.time, logged.status, logged.user_agent, *split_target(logged.request)
+            )
+        address, date, zone, second, status, user_agent, method, path = parts
+        day = _day_of(date, zone)
+        if day is None or not 0 <= day + second <= TIME_MAX:
+            return None
+        target: LoggedTarget = _new_tuple(LoggedTarget, (address, day + second, status, user_agent, method, path))
+        return target
 
 
 def _time_of(head: bytes) -> int | None:

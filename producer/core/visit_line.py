@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from producer.core.access_log import AccessLogReader, LoggedRequest, iso_time, split_target
+from producer.core.access_log import AccessLogReader, LoggedTarget, iso_time
 from producer.core.bot import ROBOTS_PATH, USER_AGENT_BYTES_MAX, BotDetector
 from producer.core.country import CountryTable
 from producer.core.line import (
@@ -72,19 +72,19 @@ class VisitLineParser:
 
     def parse(self, line: bytes) -> LineResult:
         """Judge one line."""
-        logged = self._reader.read(line)
+        logged = self._reader.read_target(line)
         if logged is None:
             return REJECTED_LINE if line.strip() else FILTERED_BLANK
-        method, path = split_target(logged.request)
-        return self._filter(logged, method, path) or self._parse_page(logged, path)
+        return self._filter(logged) or self._parse_page(logged)
 
-    def _filter(self, logged: LoggedRequest, method: bytes, path: bytes) -> FilteredLine | None:
+    def _filter(self, logged: LoggedTarget) -> FilteredLine | None:
+        _, _, _, user_agent, method, path = logged
         if path == ROBOTS_PATH:
             self._bots.note_fetch(self._client_of(logged))
             return FILTERED_BOT
         if method not in _METHODS:
             return FILTERED_METHOD
-        if self._bots.is_bot_agent(logged.user_agent[:USER_AGENT_BYTES_MAX]):
+        if self._bots.is_bot_agent(user_agent[:USER_AGENT_BYTES_MAX]):
             return FILTERED_BOT
         if self._paths.is_asset(path):
             return FILTERED_ASSET
@@ -92,7 +92,8 @@ class VisitLineParser:
             return FILTERED_INTERNAL
         return None
 
-    def _parse_page(self, logged: LoggedRequest, path: bytes) -> LineResult:
+    def _parse_page(self, logged: LoggedTarget) -> LineResult:
+        path = logged.path
         action, product_code = self._paths.action_of(path)
         if not _is_success(logged.status, action):
             return FILTERED_STATUS
@@ -120,7 +121,7 @@ class VisitLineParser:
         parsed: ParsedEvent = _new_tuple(ParsedEvent, (orjson.dumps(event), session.session_id, False))
         return parsed
 
-    def _client_of(self, logged: LoggedRequest) -> bytes:
+    def _client_of(self, logged: LoggedTarget) -> bytes:
         return self._sessions.client_of(logged.address, logged.user_agent[:USER_AGENT_BYTES_MAX])
 
     def parse_events(self, lines: Sequence[bytes]) -> EventColumns | None:  # noqa: ARG002 - as the protocol has it

@@ -50,6 +50,7 @@ static inline void take_back(PyObject *list)
 
 /* Methods of the module, one table per file; each ends with an empty entry. */
 extern PyMethodDef digest_methods[];
+extern PyMethodDef access_log_methods[];
 extern PyMethodDef aggregate_methods[];
 extern PyMethodDef record_page_methods[];
 extern PyMethodDef event_methods[];

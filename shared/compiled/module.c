@@ -9,7 +9,7 @@
 
 static PyMethodDef *const TABLES[] = {
     digest_methods,
-    aggregate_methods,
+    access_log_methods, aggregate_methods,
     record_page_methods,
     event_methods,
     queue_methods,

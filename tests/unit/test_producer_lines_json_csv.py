@@ -19,6 +19,7 @@ from producer.core.site import DEFAULT
 from producer.core.visit_line import VisitLineParser
 from shared.errors import ConfigurationError
 from shared.limits import EVENT_BYTES_MAX
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 COMBINED_LINE = b'192.0.2.1 - - [02/Mar/2026:06:01:20 +0100] "GET / HTTP/1.1" 200 512 "-" "Mozilla/5.0"'
 

@@ -18,6 +18,7 @@ from producer.core.site import DEFAULT, ZANBIL, Action, PathClassifier, Site, ch
 from producer.core.visit_line import VisitLineParser
 from producer.crawler import is_crawler
 from shared.errors import ConfigurationError
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 KEY = b"0123456789abcdef"
 START = 1_772_427_680  # 2026-03-02T05:01:20Z

@@ -29,6 +29,7 @@ from producer.core.line_format import LineFormat, detect_format
 from producer.core.site import DEFAULT, choose_site
 from producer.core.visit_line import VisitLineParser
 from producer.crawler import is_crawler
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 
 def test_the_shipped_files_are_what_the_generator_makes() -> None:
