@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
+from shared.compiled import COLUMNS
 from shared.limits import HASH_KEY_MAX
 
 try:  # CPython's own MD5 takes half the time of OpenSSL's for a few bytes
@@ -37,9 +38,12 @@ class HashKeyRange:
         return self.start <= hash_key <= self.end
 
     def holds_all(self, partition_keys: Collection[str]) -> bool:
-        """Whether each of some partition keys belongs to the range, in a third of the time of one by one."""
-        digests: list[bytes] = [md5(key, usedforsecurity=False).digest() for key in map(str.encode, partition_keys)]
+        """Whether each of some partition keys belongs to the range, in less time than one by one."""
         start, end = (each.to_bytes(_BYTES, "big") for each in (self.start, self.end))
+        found = None if COLUMNS is None else COLUMNS.lie_in_range(list(partition_keys), start, end)
+        if found is not None:
+            return found
+        digests: list[bytes] = [md5(key, usedforsecurity=False).digest() for key in map(str.encode, partition_keys)]
         return not digests or (start <= min(digests) and max(digests) <= end)
 
     @property

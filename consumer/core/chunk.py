@@ -8,7 +8,8 @@ from itertools import accumulate
 from typing import Final
 
 from consumer.core.dead_letter import DeadLetter
-from shared.aggregation import MAGIC, split
+from shared.aggregation import MAGIC, are_aggregates, split
+from shared.compiled import COLUMNS
 from shared.hash_key import HashKeyRange
 from shared.limits import KIB
 from shared.records import Position, StreamRecord, StreamRecords
@@ -144,8 +145,8 @@ def cut(
         if plain is not None:
             yield plain
             continue
-        for record in part:
-            members = _members(record, hash_key_range, after, through)
+        for record, is_aggregate in zip(part, are_aggregates(part.datas), strict=True):
+            members = _members(record, hash_key_range, after, through, is_aggregate=is_aggregate)
             if members is None:
                 continue
             start = members.start
@@ -170,14 +171,26 @@ def _plain_chunk(records: StreamRecords, after: Position | None, through: Positi
         through is not None and last >= through.sequence_number
     ):
         return None
-    size = len(b"".join(datas))  # in half the time of their sum
-    if size > CHUNK_BYTES_MAX or max(datas) >= MAGIC:  # an aggregate begins with it, and JSON with less
+    size = _size_of_plain(datas)
+    if size is None or size > CHUNK_BYTES_MAX:
         return None
     return Chunk(datas, records.keys, numbers, [0] * len(datas), records.arrivals, last=Position(last), size=size)
 
 
+def _size_of_plain(datas: list[bytes]) -> int | None:
+    """Return how many bytes there are; None if one may be an aggregate: it begins with the magic, JSON with less."""
+    if COLUMNS is not None:
+        return COLUMNS.size_of_plain(datas)
+    return None if max(datas) >= MAGIC else len(b"".join(datas))  # in half the time of the sum of their lengths
+
+
 def _members(
-    record: StreamRecord, hash_key_range: HashKeyRange | None, after: Position | None, through: Position | None
+    record: StreamRecord,
+    hash_key_range: HashKeyRange | None,
+    after: Position | None,
+    through: Position | None,
+    *,
+    is_aggregate: bool,
 ) -> _Members | None:
     """Return what a stream record holds between the bounds; None if nothing of it lies there."""
     number = record.sequence_number
@@ -185,7 +198,7 @@ def _members(
         through is not None and number > through.sequence_number
     ):
         return None
-    datas, keys, _, reason, dropped = split(record, hash_key_range)
+    datas, keys, _, reason, dropped = split(record, hash_key_range, is_aggregate=is_aggregate)
     refused, size_max = None, len(record.data)
     if reason is not None:
         size_max *= 2

@@ -8,6 +8,8 @@ from typing import Final, cast
 
 import orjson
 
+from shared.compiled import COLUMNS
+from shared.compiled.columns import IdRun
 from shared.event import OFFSET_MAX, EventId
 from shared.lease import Marks
 from shared.limits import KIB
@@ -50,6 +52,9 @@ class DuplicateMarks:
     def repeated(self, event_ids: Sequence[object]) -> set[int]:
         """Return which of these events, by index, were seen; all of them are from now on. What is no text is no id."""
         texts = cast("Sequence[str]", event_ids)
+        runs = None if COLUMNS is None else COLUMNS.id_runs(list(event_ids))
+        if runs is not None:
+            return self._repeated_in(runs, texts)
         places = _places_of(texts) if {*map(type, event_ids)} == {str} else None
         if places is None:
             return {index for index, each in enumerate(event_ids) if type(each) is str and self.is_duplicate(each)}
@@ -73,6 +78,27 @@ class DuplicateMarks:
                 found.add(index)
         if highest > mark:
             self._raise(key, highest, newest)
+        return found
+
+    def _repeated_in(self, runs: Sequence[IdRun], event_ids: Sequence[str]) -> set[int]:
+        """Do what `repeated` does, run by run."""
+        found: set[int] = set()
+        marks, newest = self._offsets, self._newest + "."
+        for key, start, stop, first, last in runs:
+            mark = marks.get(key, -1)
+            if mark < first:
+                if mark < 0:
+                    self.is_duplicate(event_ids[start])  # it isn't: its lane is new, or it has none
+                    newest = self._newest + "."
+                    if key not in marks:  # nor has any of the others
+                        continue
+                if marks[key] < last:
+                    newest = self._raise(key, last, newest)
+            elif mark >= last:
+                found.update(range(start, stop))
+            else:
+                found.update(at for at in range(start, stop) if self.is_duplicate(event_ids[at]))
+                newest = self._newest + "."
         return found
 
     def _raise(self, key: str, offset: int, newest: str) -> str:

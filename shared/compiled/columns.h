@@ -56,7 +56,9 @@ extern PyMethodDef record_page_methods[];
 extern PyMethodDef event_methods[];
 extern PyMethodDef queue_methods[];
 extern PyMethodDef size_methods[];
+extern PyMethodDef id_run_methods[];
 extern PyMethodDef lines_methods[];
+extern PyMethodDef member_methods[];
 extern PyMethodDef survey_methods[];
 
 #endif

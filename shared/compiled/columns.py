@@ -13,6 +13,9 @@ Pieces = tuple[bytes | list[int] | list[str], ...]
 # Names of all fields, the three sums of each event, and what it has for an id: None if no event has the field.
 Survey = tuple[set[str], list[int], list[int], list[int], list[Any] | None]
 
+# "SOURCE.LANE" of neighbours with rising offsets, the indexes where they start and stop, first and last offset.
+IdRun = tuple[str, int, int, int, int]
+
 
 class Columns(Protocol):
     """The functions of `_columns`. TypeError for arguments of other types than these, without exception."""
@@ -120,3 +123,18 @@ class Columns(Protocol):
         self, datas: list[bytes], pieces: Pieces, slots: list[str], /
     ) -> list[tuple[str, list[int], bytes]]:
         """Return each slot, in the order in which they first come, the indexes of its lines, and these as one text."""
+
+    def are_aggregates(self, datas: list[bytes], /) -> list[bool]:
+        """Whether data begin with the magic of an aggregate, and end with the digest of what lies between."""
+
+    def read_aggregate(self, data: bytes, records_max: int, /) -> tuple[list[bytes], list[str]] | None:
+        """Return data and keys of the members of an aggregate; None if one has an explicit hash key, or no key.
+
+        None, too, if there are more than `records_max`, or there is anything else in it than its format describes.
+        """
+
+    def size_of_plain(self, datas: list[bytes], /) -> int | None:
+        """Return how many bytes data have together; None if one of them might be an aggregate."""
+
+    def id_runs(self, event_ids: list[Any], /) -> list[IdRun] | None:
+        """Return the runs of event ids; None if one of them has not the form of those with a positive offset."""

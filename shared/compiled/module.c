@@ -14,7 +14,9 @@ static PyMethodDef *const TABLES[] = {
     event_methods,
     queue_methods,
     size_methods,
+    id_run_methods,
     lines_methods,
+    member_methods,
     survey_methods,
 };
 
