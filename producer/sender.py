@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from producer.core.batch import Batch, Settlement
 from producer.core.batcher import Batcher
@@ -15,6 +16,10 @@ from shared.ports import Clock, Kinesis, Random
 from shared.records import PutResult
 from shared.retry import Backoff
 from shared.settings import ProducerSettings
+
+# With `fails_fast`, so many in a row are final: bad records before all others need some, and each takes a tenth of a
+# second. No record is condemned by them that would not be otherwise.
+_VAIN_ROUNDS_MAX: Final = 64
 
 
 class Sender:
@@ -39,6 +44,7 @@ class Sender:
     ) -> None:
         self.failure: HeadraceError | None = None
         self.last_error = ""  # of the last call or record that failed
+        self._vain_rounds = 0  # in which whatever was tried was refused
         self.fails_fast = settings.refused_backoff_seconds_max == 0
         self._stream = stream
         self._kinesis = kinesis
@@ -80,7 +86,8 @@ class Sender:
         """Look for the record that is meant; if whatever is tried is refused, the stream is at fault."""
         now = self._clock.monotonic()
         settlement = self._batcher.refuse(batch, (error.code, str(error)), now, self._random, self._refused_backoff)
-        if settlement.is_hopeless:
+        self._vain_rounds += settlement.is_hopeless
+        if settlement.is_hopeless and not (self.fails_fast and self._vain_rounds <= _VAIN_ROUNDS_MAX):
             self._report_failure(error, now)
         else:
             self.last_error = str(error)
@@ -113,6 +120,8 @@ class Sender:
             self.failure = None
             self._report.heal()
         settlement = self._batcher.settle(batch, results, now, self._random)
+        if settlement.failed.total() < len(results):
+            self._vain_rounds = 0
         self._report.send(batch.reason, len(results), settlement, now)
         if settlement.failed:
             first = next(result for result in results if result.error_code)

@@ -368,6 +368,50 @@ def test_a_run_that_somebody_waits_for_gets_past_a_bad_record_of_the_only_key(wo
     assert world.undeliverable() == {0}
 
 
+@pytest.mark.parametrize("aggregate", [True, False])
+@pytest.mark.parametrize(("keys", "bad"), [(12, 1), (60, 1), (60, 2), (120, 1), (8, 3)])
+def test_a_run_that_somebody_waits_for_gets_past_bad_records_before_all_others(
+    worlds: list[World], aggregate: bool, keys: int, bad: int
+) -> None:
+    """With a refused back-off of 0, too, many of them at once are looked for with pauses before an error is final."""
+    world = World(refused_backoff_seconds_max=0, aggregate=aggregate)
+    worlds.append(world)
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(keys * 10):
+                data = b"%d:%b" % (number, BAD if number < bad * keys else b"good")
+                await producer.put(data, f"key-{number % keys}", world.receipt, number)
+            assert await producer.flush(60) == 0
+            assert producer.failure is None
+
+    world.loop.run(run())
+    assert world.undeliverable() == set(range(bad * keys))
+    assert len(world.landed()) == (10 - bad) * keys
+
+
+@pytest.mark.parametrize("keys", [1, 60])
+def test_a_run_that_somebody_waits_for_fails_within_seconds_and_condemns_nothing(
+    worlds: list[World], keys: int
+) -> None:
+    """A stream that refuses everything is tried for a while, with few calls, and then the error is final."""
+    world = World(refused_backoff_seconds_max=0)
+    worlds.append(world)
+    world.bad = b""  # is in everything
+
+    async def run() -> None:
+        async with world.open() as producer:
+            for number in range(keys * 10):
+                await producer.put(b"%d:good" % number, f"key-{number % keys}", world.receipt, number)
+            assert await producer.flush(60) == keys * 10
+            assert isinstance(producer.failure, InvalidRequestError)
+
+    world.loop.run(run())
+    assert not world.outcomes
+    assert world.loop.time() < 20
+    assert len(world.calls_at) < 700
+
+
 def test_a_run_that_somebody_waits_for_fails_if_everything_is_refused(worlds: list[World]) -> None:
     """With a refused back-off of 0 the error is final once nothing else is left to try; nothing is given up."""
     world = World(refused_backoff_seconds_max=0)
