@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from consumer.budget import Account
@@ -163,6 +163,7 @@ class Handover:
         )
 
     async def _keep(self, letter: DeadLetter) -> None:
+        letter = replace(letter, shard_id=self._shard_id)
         place, telemetry = position_text(letter.position), self._ports.telemetry
         if self._handling.keep is None:
             raise ShardHaltedError(

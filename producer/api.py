@@ -332,6 +332,10 @@ def _encode(event: Mapping[str, Any] | bytes, partition_key: str | None) -> tupl
             ) from None
         fields = decode_event(data)
         data = b"".join((data, b""))
+    if partition_key is not None and not isinstance(partition_key, str):
+        raise PartitionKeyError(
+            f"the partition key is a {type(partition_key).__name__}, not a text", hint="Make it one"
+        )
     key = fields.get(SESSION_ID_FIELD) if partition_key is None else partition_key
     if not isinstance(key, str):
         message = f"the event has no {SESSION_ID_FIELD} that is a text"

@@ -151,16 +151,19 @@ class _Receipts:
 
 
 class _Progress:
-    """Draws one line on a terminal, a few times a second."""
+    """Keeps the counts for the end, however that comes, and draws them on a terminal, a few times a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, draws: bool) -> None:
+        self.summary = RunSummary()
+        self._draws = draws
         self._drawn_at = 0.0
         self._is_drawn = False
 
     def __call__(self, summary: RunSummary) -> None:
-        """Draw the counts if it is time."""
+        """Take the counts, and draw them if it is time."""
+        self.summary = summary
         now = time.monotonic()
-        if now - self._drawn_at >= _PROGRESS_SECONDS:
+        if self._draws and now - self._drawn_at >= _PROGRESS_SECONDS:
             self._drawn_at = now
             self._is_drawn = True
             text = f"{summary.lines:,} lines, {summary.events:,} events, {summary.acknowledged:,} acknowledged"
@@ -171,6 +174,7 @@ class _Progress:
         """Take the line away."""
         if self._is_drawn:
             sys.stderr.write("\r\x1b[K")
+            self._is_drawn = False
 
 
 async def _put_lines(given: Given, settings: ProducerSettings) -> int:
@@ -186,7 +190,7 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
         events_per_second=given.events_per_second,
         api=None if given.http_source is None else await load_api(files, given.http_source),
     )
-    progress = _Progress() if shows_progress() else None
+    progress = _Progress(draws=shows_progress())
     started_at = time.monotonic()
     async with (
         stop_on_signals() as stop,
@@ -210,13 +214,16 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
                 on_receipt=receipts,
                 on_progress=progress,
             )
-        finally:
-            if progress is not None:
+        except HeadraceError:
+            if progress.summary.lines:
                 progress.clear()
-    seconds = time.monotonic() - started_at
-    if receipts is not None and not receipts.is_broken:
-        write_data(orjson.dumps(_as_mapping(summary, seconds)).decode())
-    say(_summary_line(given, settings, summary, seconds))
+                failed = replace(progress.summary, undelivered=progress.summary.events - progress.summary.acknowledged)
+                _tell(given, settings, failed, time.monotonic() - started_at, receipts, verdict="failed")
+            raise
+        finally:
+            progress.clear()
+    verdict = "undelivered" if summary.undelivered else "ok"
+    _tell(given, settings, summary, time.monotonic() - started_at, receipts, verdict=verdict)
     if receipts is not None and receipts.failure is not None:
         raise receipts.failure
     return _exit_code(given, summary, stop.cause)
@@ -237,6 +244,20 @@ def _session_key() -> bytes | None:
     return key
 
 
+def _tell(
+    given: Given,
+    settings: ProducerSettings,
+    summary: RunSummary,
+    seconds: float,
+    receipts: _Receipts | None,
+    *,
+    verdict: str,
+) -> None:
+    if receipts is not None and not receipts.is_broken:
+        write_data(orjson.dumps(_as_mapping(summary, seconds) | {"verdict": verdict}).decode())
+    say(_summary_line(given, settings, summary, seconds))
+
+
 def _as_mapping(summary: RunSummary, seconds: float) -> dict[str, Any]:
     return {
         "lines": summary.lines,
@@ -250,7 +271,6 @@ def _as_mapping(summary: RunSummary, seconds: float) -> dict[str, Any]:
         "bytes": summary.bytes_read,
         "is_stopped": summary.is_stopped,
         "seconds": round(seconds, 3),
-        "verdict": "undelivered" if summary.undelivered else "ok",
     }
 
 

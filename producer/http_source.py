@@ -166,11 +166,13 @@ class HttpSource:
                 asked = error.seconds if isinstance(error, _RetryError) else None
             finally:
                 self._patience = None
+            if attempt + 1 == self._plan.attempts_max:
+                break
             seconds = self._backoff.delay(attempt, self._random) if asked is None else asked
             self._telemetry.warning(
                 "http_source_retried", url=self.name, page=place.page + 1, reason=failure, seconds=round(seconds, 3)
             )
-            if attempt + 1 < self._plan.attempts_max and await self._pause(seconds):
+            if await self._pause(seconds):
                 return None
         raise SourceError(
             f"page {place.page + 1:,} of {self.name} was not read in {self._plan.attempts_max} attempts: {failure}",

@@ -45,6 +45,8 @@ class HeadraceError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # for a traceback of a program that uses the library
 
 
 class ConfigurationError(HeadraceError):

@@ -13,7 +13,10 @@ from shared.records import Position
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that failed for good; `arrival_timestamp` in seconds since the epoch."""
+    """A record that failed for good; `arrival_timestamp` in seconds since the epoch.
+
+    `shard_id` is told to a function of the user's own; where batches keep letters, they know their shard.
+    """
 
     error_type: str
     error_code: str
@@ -25,6 +28,7 @@ class DeadLetter:
     event_id: str | None = None
     destination: str | None = None
     attempts: int = 1
+    shard_id: str = ""
 
     def encode(self, shard_id: str, ended_at: float) -> bytes:
         """Return one line of JSON without a newline, in Firehose's fields and the place in the source stream.

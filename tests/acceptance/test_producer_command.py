@@ -42,7 +42,6 @@ def test_bad_input_gets_one_line_a_hint_and_its_exit_code(shell: Shell) -> None:
         (1, "does not exist", ("--stream", "bad-input", "--file", "missing"), {}),
         (1, "is a folder", ("--stream", "bad-input", "--file", "."), {}),
         (1, "NUL byte", ("--stream", "bad-input", "--file", "binary"), {}),
-        (1, "cut off", ("--stream", "bad-input", "--file", "cut.gz"), {}),
         (2, "site profile", ("--stream", "bad-input", "--site", "other"), {}),
         (2, "1 to 28", ("--stream", "bad-input", "--source-id", "No!"), {}),
         (2, "--follow needs", ("--stream", "bad-input", "--follow"), {}),
@@ -157,6 +156,20 @@ def _numbers_until(shell: Shell, count: int) -> set[int]:
             return seen
         limit += count - len(seen)
         assert limit < 10 * count
+
+
+def test_what_was_delivered_before_a_failure_is_told(shell: Shell) -> None:
+    """A source that breaks in the middle ends with an error, behind the summary of what came before it."""
+    make_stream(shell, "broken-source")
+    packed = gzip.compress(b"".join(b'{"session_id": "s%d"}\n' % (number % 999_983) for number in range(50_000)))
+    (shell.folder / "half.json.gz").write_bytes(packed[: len(packed) // 2])
+    done = shell.run("producer_from_cli", "--stream", "broken-source", "--file", "half.json.gz", "--output", "json")
+    *receipts, last = map(json.loads, done.out.splitlines())
+    assert done.code == 1
+    assert last["verdict"] == "failed"
+    assert last["acknowledged"] == last["events"] == len(receipts) > 0
+    told = f"{len(receipts):,} of {len(receipts):,} events acknowledged"
+    assert done.err.index(told) < done.err.index("error: half.json.gz is cut off")
 
 
 def test_a_closed_or_full_stdout_is_no_defect(shell: Shell) -> None:

@@ -215,6 +215,20 @@ async def test_throttles_errors_and_cut_connections_are_waited_out(api: Api) -> 
     assert [event for event, _ in world.telemetry.said].count("http_source_retried") >= 3
 
 
+async def test_a_page_that_is_given_up_is_not_said_to_be_tried_again(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last attempt has no `http_source_retried`: no wait follows it."""
+
+    async def wait(_: HttpSource, seconds: float) -> bool:
+        return False
+
+    monkeypatch.setattr(HttpSource, "_pause", wait)
+    api.before = lambda _: web.Response(status=503)
+    world = World()
+    with pytest.raises(SourceError, match="not read in 3 attempts"):
+        await world.run(api, attempts_max=3)
+    assert [event for event, _ in world.telemetry.said] == ["http_source_retried"] * 2
+
+
 @pytest.mark.parametrize(
     ("header", "least", "most"), [("7", 7, 7), ("in", 27, 30), ("99999999999999", 60, 60), ("soon", 0, 5), ("-3", 0, 5)]
 )

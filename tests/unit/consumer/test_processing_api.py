@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -161,7 +162,8 @@ def test_a_record_that_fails_is_found_and_kept_with_its_attempts() -> None:
     (letter,) = shop.letters
     assert (letter.error_code, letter.error_message, letter.attempts) == ("KeyError", "'price'", 4)
     assert b'"n":57' in letter.data
-    assert b'"attemptsMade":4' in letter.encode(FIRST, 0)
+    line = json.loads(letter.encode(letter.shard_id, 0))
+    assert (line["attemptsMade"], line["shardId"], line["sequenceNumber"]) == (4, FIRST, str(letter.position[0]))
     assert alone.count(1) == 4
     assert done == sorted(done) == [number for number in range(200) if number != 57]
     assert shop.position == 199

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
@@ -29,6 +30,7 @@ from shared.errors import (
     HeadraceError,
     MalformedEventError,
     PartitionKeyError,
+    RecordRejectedError,
     RecordTooLargeError,
     ServiceUnavailableError,
     StreamNotFoundError,
@@ -123,6 +125,8 @@ async def test_what_can_not_be_sent_is_refused_at_once() -> None:
         for event in ({}, {"session_id": 5}, {"session_id": ""}, {"session_id": "x" * 257}):
             with pytest.raises(PartitionKeyError):
                 await producer.put(event)
+        with pytest.raises(PartitionKeyError, match="partition key is a int, not a text"):
+            await producer.put({"session_id": "a"}, partition_key=5)  # type: ignore[arg-type]  # as of who checks no types
         assert producer.ledger.accepted == 0
         await producer.put(b' {"event_id": "mine"} ', partition_key="k")
     assert cloud.events() == [{"event_id": "mine"}]
@@ -356,12 +360,17 @@ async def test_a_refused_stream_is_told_where_it_shows() -> None:
 
 
 class FastAPI:
-    """As much of an ASGI application as the recipe needs: a lifespan, a state and routes."""
+    """As much of an ASGI application as the recipe needs: a lifespan, a state, routes and handlers of exceptions."""
 
     def __init__(self, *, lifespan: Any) -> None:
         self.lifespan = lifespan
         self.state = SimpleNamespace()
         self.routes: dict[str, Any] = {}
+        self.handlers: dict[type[Exception], Any] = {}
+
+    def exception_handler(self, error: type[Exception]) -> Any:
+        """Keep what answers an error."""
+        return partial(self.handlers.__setitem__, error)
 
     def post(self, path: str, **_: Any) -> Any:
         """Keep a route."""
@@ -391,6 +400,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> tuple[FastAPI, Cloud]:
     module.FastAPI = FastAPI  # type: ignore[attr-defined]  # a module made for the test
     module.Request = SimpleNamespace  # type: ignore[attr-defined]  # as above
     monkeypatch.setitem(sys.modules, "fastapi", module)
+    responses = ModuleType("fastapi.responses")
+    responses.JSONResponse = lambda content, status_code: (status_code, content)  # type: ignore[attr-defined]  # as above
+    monkeypatch.setitem(sys.modules, "fastapi.responses", responses)
     monkeypatch.setattr("producer.api.open_aws", open_aws)
     text = (ROOT / "docs" / "how-to" / "fastapi.md").read_text()
     names: dict[str, Any] = {}
@@ -399,7 +411,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> tuple[FastAPI, Cloud]:
 
 
 async def test_the_recipe_for_fastapi_works(recipe: tuple[FastAPI, Cloud]) -> None:
-    """The code of the document puts events, waits for one, is healthy, and delivers everything when it ends."""
+    """The code of the document puts events, refuses a bad one, is healthy, and delivers everything when it ends."""
     app, cloud = recipe
     request = SimpleNamespace(app=app)
     async with app.lifespan(app):
@@ -407,6 +419,10 @@ async def test_the_recipe_for_fastapi_works(recipe: tuple[FastAPI, Cloud]) -> No
         place = await app.routes["/orders"](request, {"session_id": "a", "n": 2})
         assert (await app.routes["/healthz"](request))["ok"] is True
         await app.routes["/visits"](request, {"session_id": "a", "n": 3})
+        with pytest.raises(RecordRejectedError) as refused:
+            await app.routes["/visits"](request, {"n": 4})
+        status, said = await app.handlers[RecordRejectedError](request, refused.value)
+        assert (status, said["detail"]) == (422, "the event has no session_id that is a text")
     assert Delivered(place["shard_id"], int(place["sequence_number"])).shard_id in cloud.stream.shards
     assert [event["n"] for event in cloud.events()] == [1, 2, 3]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 import zlib
 from itertools import pairwise
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared import errors
 from shared.aws.lease_item import item_from_lease, lease_from_item
-from shared.errors import HeadraceError, InvalidRequestError
+from shared.errors import HeadraceError, InvalidRequestError, StreamNotFoundError
 from shared.hash_key import FULL_RANGE, HashKeyRange, even_ranges, hash_key_of, holes
 from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.lease import (
@@ -252,6 +253,13 @@ def test_the_tree_of_errors_is_drawn_in_full() -> None:
         if issubclass(kind, HeadraceError) and kind is not HeadraceError
     }
     assert drawn == defined
+
+
+def test_a_traceback_tells_the_hint() -> None:
+    """Where a program that uses the library ends with an error of ours, what to do stands below it."""
+    error = StreamNotFoundError("Stream `x` does not exist", hint="Make it")
+    assert traceback.format_exception_only(error)[-1].strip() == "hint: Make it"
+    assert len(traceback.format_exception_only(HeadraceError("No hint"))) == 1
 
 
 def test_only_service_errors_are_retryable() -> None:
