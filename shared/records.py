@@ -38,12 +38,12 @@ class PutResult(NamedTuple):
 class PutResults(Sequence[PutResult]):
     """The results of an answer without failures, in columns: an object is made for each when it is looked at.
 
-    Equal to any sequence of equal results.
+    Equal to any sequence of equal results. `numbers` are the sequence numbers in plain decimal digits, as they come.
     """
 
     __slots__ = ("numbers", "shard_ids")
 
-    def __init__(self, shard_ids: list[str], numbers: list[int]) -> None:
+    def __init__(self, shard_ids: list[str], numbers: list[str]) -> None:
         self.shard_ids = shard_ids
         self.numbers = numbers
 
@@ -57,10 +57,10 @@ class PutResults(Sequence[PutResult]):
     def __getitem__(self, index: int | slice) -> PutResult | Self:
         if isinstance(index, slice):
             return type(self)(self.shard_ids[index], self.numbers[index])
-        return PutResult(self.shard_ids[index], self.numbers[index])
+        return PutResult(self.shard_ids[index], int(self.numbers[index]))
 
     def __iter__(self) -> Iterator[PutResult]:
-        return map(PutResult, self.shard_ids, self.numbers)
+        return map(PutResult, self.shard_ids, map(int, self.numbers))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and tuple(self) == tuple(other)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from producer.core.batch import Batch, BatchShape, FlushReason, OutgoingRecord, Settlement
 from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
-from producer.core.landed import landed
+from producer.core.landed import landed, shards_of
 from producer.core.lanes import LaneQueues
 from producer.core.ledger import Ledger
 from producer.core.linger import Linger
@@ -20,7 +20,7 @@ from producer.core.record_columns import RecordColumns
 from producer.core.retries import Retries
 from producer.core.shard_map import ShardMap
 from shared.ports import Delivered, Random, Undeliverable
-from shared.records import PutResult
+from shared.records import PutResult, PutResults
 from shared.retry import Backoff
 
 _NEVER: Final = float("inf")
@@ -248,12 +248,13 @@ class Batcher:
         plain, start = batch.plain, len(batch.records)
         own, results = list(results[:start]), results[start:]
         batch.plain = RecordColumns()
-        for index, result in enumerate(results):
+        # Of results without failures, no object is made.
+        for index, result in enumerate(() if isinstance(results, PutResults) else results):
             if result.error_code:
                 own.append(result)
                 batch.records.append(self._packer.single(plain, index, self._followed_map))
         self._settle_landed(plain, results, settlement)
-        landed_in = {result.shard_id for result in results} - {""}
+        landed_in = shards_of(results) - {""}
         if self.follows_shards and not landed_in <= self.shard_map.open_ids:
             self.needs_shard_map = True
         return own

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from producer.core.record_columns import RecordColumns
 from shared.ports import Delivered
-from shared.records import PutResult
+from shared.records import PutResult, PutResults
 
 
 def landed(plain: RecordColumns, results: Sequence[PutResult]) -> list[tuple[RecordColumns, Delivered]]:
@@ -15,7 +15,7 @@ def landed(plain: RecordColumns, results: Sequence[PutResult]) -> list[tuple[Rec
     Records that somebody asks after stand alone, with their own sequence number; the others are together by shard, with
     the number of the first one.
     """
-    shard_ids = {result.shard_id for result in results}
+    shard_ids = shards_of(results)
     if plain.tickets is None and len(shard_ids) == 1 and "" not in shard_ids:
         return [(plain, Delivered(*results[0][:2]))]
     alone: list[tuple[RecordColumns, Delivered]] = []
@@ -31,3 +31,10 @@ def landed(plain: RecordColumns, results: Sequence[PutResult]) -> list[tuple[Rec
         data, key = plain.datas[index], plain.keys[index]
         by_shard[shard_id][0].append(data, key, None, plain.explicit(index))
     return [*alone, *by_shard.values()]
+
+
+def shards_of(results: Sequence[PutResult]) -> set[str]:
+    """Return where records landed; empty for one that was refused."""
+    if isinstance(results, PutResults):
+        return {*results.shard_ids}
+    return {result.shard_id for result in results}

@@ -14,6 +14,8 @@ from botocore.parsers import ResponseParserError
 from pybase64 import b64encode
 
 from shared.aws.cbor import decode_cbor
+from shared.aws.record_page import plain_numbers
+from shared.compiled import COLUMNS
 from shared.records import PutEntry, PutResult, PutResults
 
 T = TypeVar("T")
@@ -22,7 +24,13 @@ _SHORT_BYTES: Final = 4096
 
 def put_records_body(stream: str, entries: Sequence[PutEntry]) -> bytes:
     """Return the body of a PutRecords request."""
-    parts = [b'{"StreamName": %b, "Records": [' % _text(stream)]
+    head = b'{"StreamName": %b, "Records": [' % _text(stream)
+    body = COLUMNS.put_body(head, list(entries), b64encode) if COLUMNS is not None else None
+    return _body(head, entries) if body is None else body
+
+
+def _body(head: bytes, entries: Sequence[PutEntry]) -> bytes:
+    parts = [head]
     for data, partition_key, explicit_hash_key in entries:
         text, key = b64encode(data), _text(partition_key)
         if explicit_hash_key is None and len(text) < _SHORT_BYTES:
@@ -65,7 +73,8 @@ def put_results(answer: Any) -> Sequence[PutResult]:
     """Return the results of a PutRecords answer, one per entry."""
     records = answer["Records"]
     if not any(each.get("ErrorCode") for each in records):
-        return PutResults([each["ShardId"] for each in records], [int(each["SequenceNumber"]) for each in records])
+        numbers = plain_numbers([each["SequenceNumber"] for each in records])
+        return PutResults([each["ShardId"] for each in records], numbers)
     return [
         _refusal(each) if each.get("ErrorCode") else PutResult(each["ShardId"], int(each["SequenceNumber"]))
         for each in records

@@ -54,6 +54,7 @@ extern PyMethodDef access_log_methods[];
 extern PyMethodDef aggregate_methods[];
 extern PyMethodDef record_page_methods[];
 extern PyMethodDef event_methods[];
+extern PyMethodDef put_body_methods[];
 extern PyMethodDef queue_methods[];
 extern PyMethodDef size_methods[];
 extern PyMethodDef id_run_methods[];

@@ -49,6 +49,12 @@ class Columns(Protocol):
         path without query.
         """
 
+    def put_body(self, head: bytes, entries: list[Any], encode: Callable[[bytes], bytes], /) -> bytes | None:
+        """Return `head`, the entries of a PutRecords request in JSON, their data as `encode` has them, and the end.
+
+        An entry is a tuple of data, partition key, and an explicit hash key or None. None if a key has to be escaped.
+        """
+
     def encode_events(self, events: list[Any], rules: EventRules, /) -> tuple[list[bytes], list[str]] | None:
         """Return events as JSON that lacks the last brace, and their partition keys; None if one is no ordinary one.
 

@@ -12,7 +12,7 @@ static PyMethodDef *const TABLES[] = {
     access_log_methods, aggregate_methods,
     record_page_methods,
     event_methods,
-    queue_methods,
+    put_body_methods, queue_methods,
     size_methods,
     id_run_methods,
     lines_methods,
