@@ -16,7 +16,7 @@ import orjson
 
 from producer.core.line_format import LineFormat
 from producer.open_source import STANDARD_INPUT
-from producer.run import RunSummary, SourceOptions, load_api, load_site, run_source
+from producer.run import RunSummary, SourceOptions, load_api, load_site, lock_source, run_source
 from shared.aws.session import open_aws
 from shared.clock import SystemClock
 from shared.collector import tune_collector
@@ -32,7 +32,7 @@ from shared.errors import (
 from shared.event import decode_event
 from shared.lifecycle import ExitCode, StopSignal, run_work, stop_on_signals
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
-from shared.ports import Delivered, Kinesis, Random
+from shared.ports import Delivered, Files, Kinesis, Random
 from shared.records import PutEntry, PutResult
 from shared.retry import Backoff
 from shared.settings import ProducerSettings, load_settings
@@ -190,6 +190,11 @@ async def _put_lines(given: Given, settings: ProducerSettings) -> int:
         events_per_second=given.events_per_second,
         api=None if given.http_source is None else await load_api(files, given.http_source),
     )
+    with lock_source(options, given.stream, settings, StructlogTelemetry()):
+        return await _send_lines(given, options, settings, files)
+
+
+async def _send_lines(given: Given, options: SourceOptions, settings: ProducerSettings, files: Files) -> int:
     progress = _Progress(draws=shows_progress())
     started_at = time.monotonic()
     async with (

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from producer.bookmark import Bookmark, BookmarkStore, bookmark_path
+from producer.bookmark_lock import lock_bookmark
 from producer.core.country import TABLE_BYTES_MAX, CountryTable
 from producer.core.line import LineParser
 from producer.core.line_format import LineFormat, open_parser
@@ -31,7 +33,7 @@ from shared.limits import MIB
 from shared.ports import Clock, Files, Kinesis, Random, Telemetry
 from shared.settings import Ordering, ProducerSettings
 
-__all__ = ["RunSummary", "SourceOptions", "load_api", "load_site", "run_source"]
+__all__ = ["RunSummary", "SourceOptions", "load_api", "load_site", "lock_source", "run_source"]
 
 _SITE_BYTES_MAX: Final = 1 * MIB
 _KEY_BYTES: Final = 32
@@ -132,6 +134,24 @@ def _lanes_of(options: SourceOptions, resumed: Tailer | HttpSource | None, setti
     # the last time. A followed file has a bookmark before its first event.
     is_unknown = not options.is_followed and options.source_id is not None
     return LANES if is_unknown or not settings.lanes_fine else None
+
+
+def _path_of_bookmark(options: SourceOptions, stream: str, settings: ProducerSettings) -> str:
+    name = options.path if options.api is None else f"{options.api.style.value} {options.api.bookmark_name}"
+    return bookmark_path(settings.state_dir, stream, name)
+
+
+@contextmanager
+def lock_source(
+    options: SourceOptions, stream: str, settings: ProducerSettings, telemetry: Telemetry
+) -> Iterator[None]:
+    """Hold the bookmark of a source on this machine's disk, if it has one, so that no second producer goes by it."""
+    _check(options)
+    if options.is_followed or options.api is not None:
+        with lock_bookmark(_path_of_bookmark(options, stream, settings), telemetry):
+            yield
+    else:
+        yield
 
 
 def _check(options: SourceOptions) -> None:
@@ -262,7 +282,7 @@ async def _open_api(
     settings: ProducerSettings,
 ) -> HttpSource:
     """Take up the bookmark of an API, or begin one."""
-    store = BookmarkStore(files, bookmark_path(settings.state_dir, stream, f"{plan.style.value} {plan.bookmark_name}"))
+    store = BookmarkStore(files, _path_of_bookmark(options, stream, settings))
     bookmark = await _load_bookmark(store, options, random, b"", settings.ordering)
     parser.restore(parser_state_of(bookmark))
     return HttpSource(
@@ -287,7 +307,7 @@ async def _open_tailer(
     settings: ProducerSettings,
 ) -> Tailer:
     """Take up the bookmark of a followed file, or begin one; look at the file, so that a bad path fails now."""
-    store = BookmarkStore(files, bookmark_path(settings.state_dir, stream, options.path))
+    store = BookmarkStore(files, _path_of_bookmark(options, stream, settings))
     bookmark = await _load_bookmark(store, options, random, parser.snapshot(), settings.ordering)
     parser.restore(bookmark.state)
     if await identify(files, options.path) is not None:

@@ -158,6 +158,26 @@ def _numbers_until(shell: Shell, count: int) -> set[int]:
         assert limit < 10 * count
 
 
+def test_a_log_is_followed_by_one_producer_at_a_time(shell: Shell) -> None:
+    """A second one with the same state folder is refused: it would send every event again, under other ids."""
+    make_stream(shell, "followed-twice")
+    (shell.folder / "twice.log").write_bytes(EVENT * 10)
+    command = ("producer_from_cli", "--stream", "followed-twice", "--file", "twice.log", "--follow")
+    first = shell.start(*command)
+    shell.run("consumer_from_cli", "--stream", "followed-twice", "--limit", "10")  # returns once they have arrived
+    second = shell.run(*command)
+    assert (second.code, second.out) == (2, "")
+    assert "is in use by another producer" in second.err.splitlines()[0]
+    assert "\n\nhint: " in second.err
+    first.send_signal(signal.SIGKILL)
+    first.wait(timeout=PATIENCE_SECONDS)
+    third = shell.start(*command)
+    (shell.folder / "twice.log").write_bytes(EVENT * 11)
+    shell.run("consumer_from_cli", "--stream", "followed-twice", "--limit", "11")
+    third.send_signal(signal.SIGTERM)
+    assert third.wait(timeout=PATIENCE_SECONDS) == 0
+
+
 def test_what_was_delivered_before_a_failure_is_told(shell: Shell) -> None:
     """A source that breaks in the middle ends with an error, behind the summary of what came before it."""
     make_stream(shell, "broken-source")
