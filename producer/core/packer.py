@@ -21,7 +21,7 @@ from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns, size_of
 from producer.core.shard_map import ShardMap
-from shared.aggregation import MEMBER_OVERHEAD_BYTES
+from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
@@ -176,24 +176,33 @@ class Packer:
         return shard_map.of_keys[key] if explicit_hash_key is None else shard_map.predict(explicit_hash_key)
 
     def _take_whole(self, batch: Batch, groups: dict[str, Group], lane: Lane, shard_id: str | None) -> bool:
-        """Move all of a lane into the open aggregate of its shard, or put it aside; False if it needs a closer look."""
+        """Move all of a lane into the aggregate of its shard, or put it aside; False if it needs a closer look."""
         records = lane.records
-        group = groups.get(shard_id) if shard_id is not None else None
-        if group is None or records.hash_keys is not None or lane.alone:
+        if shard_id is None or records.hash_keys is not None or lane.alone:
             return False
+        group = groups.get(shard_id)
         count = len(records.datas)
         size = records.size + count * MEMBER_OVERHEAD_BYTES
+        if group is None:
+            size += AGGREGATE_OVERHEAD_BYTES
+            taken = members = 0
+            if not self._aggregates or batch.count + len(groups) >= self._batch_records_max:
+                return False
+        else:
+            taken, members = group.bytes, len(group.members.datas)
         if (
-            group.bytes + size > self._aggregate_bytes_max
+            taken + size > self._aggregate_bytes_max
             or batch.bytes + size > self._batch_bytes_max
-            or len(group.members.datas) + count > AGGREGATE_RECORDS_MAX
+            or members + count > AGGREGATE_RECORDS_MAX
         ):
             return False
         if self.rates.is_on and self._is_held(batch, groups, lane, shard_id, 0):
             return True
+        if group is None:
+            group = groups[shard_id] = Group(shard_id)
         lane.move_to(group.members, count)
         group.lanes.append(lane)
-        group.bytes += size
+        group.bytes = taken + size
         batch.bytes += size
         lane.is_blocked = self._keeps_order
         return True
