@@ -17,6 +17,7 @@ from botocore.parsers import ResponseParserError
 
 from shared.aws.cbor import ARRAY, MAP, MalformedCborError, is_end, read_count, read_value
 from shared.aws.record_page import plain_numbers, record_page
+from shared.compiled import COLUMNS
 from shared.records import RecordPage, StreamRecords
 
 _RUN_RECORDS: Final = 256  # so many stay in the processor's cache
@@ -110,6 +111,10 @@ def _read_records(body: bytes, at: int) -> tuple[StreamRecords, int]:
     records = StreamRecords([], [], [], [])
     forms: dict[tuple[bytes, str], _Forms] = {}
     left, at = read_count(body, at, ARRAY)
+    if COLUMNS is not None:
+        found = COLUMNS.read_records_cbor(body, at, -1 if left is None else left)
+        if found is not None:
+            return StreamRecords(*found[:4]), found[4]
     while left is None or left:
         if left is None and is_end(body, at):
             at += 1

@@ -26,6 +26,12 @@ void md5_all(const struct span *texts, size_t count, uint8_t *digests);
 /* Write the MD5 of one text. */
 void md5(struct span text, uint8_t *digest);
 
+/* Make a text of UTF-8: 1 if it was made, 0 if it is none, -1 with an error set. */
+int read_utf8(struct span text, PyObject **value);
+
+/* The same of a sequence number as it is written again: digits, with no zero in front. */
+int read_sequence_number(struct span text, PyObject **value);
+
 /* How many bytes a text in base64 stands for, if it is one; -1 if its length is that of none. */
 Py_ssize_t base64_size(struct span text);
 
@@ -57,6 +63,7 @@ extern PyMethodDef event_methods[];
 extern PyMethodDef put_body_methods[];
 extern PyMethodDef queue_methods[];
 extern PyMethodDef size_methods[];
+extern PyMethodDef cbor_page_methods[];
 extern PyMethodDef id_run_methods[];
 extern PyMethodDef lines_methods[];
 extern PyMethodDef member_methods[];

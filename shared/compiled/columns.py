@@ -16,6 +16,9 @@ Survey = tuple[set[str], list[int], list[int], list[int], list[Any] | None]
 # "SOURCE.LANE" of neighbours with rising offsets, the indexes where they start and stop, first and last offset.
 IdRun = tuple[str, int, int, int, int]
 
+# Data, keys, sequence numbers and arrivals of the records of an answer, and where they end.
+Records = tuple[list[bytes], list[str], list[str], list[float], int]
+
 
 class Columns(Protocol):
     """The functions of `_columns`. TypeError for arguments of other types than these, without exception."""
@@ -34,9 +37,7 @@ class Columns(Protocol):
         There is a key for each record, and at least one record. None if a key is not ASCII: nothing was done.
         """
 
-    def read_records(
-        self, body: bytes, at: int, /
-    ) -> tuple[list[bytes], list[str], list[str], list[float], int] | None:
+    def read_records(self, body: bytes, at: int, /) -> Records | None:
         """Return data, keys, sequence numbers and arrivals of the records of a GetRecords answer, and where they end.
 
         The first one begins at `at`; they end with a bracket. None if one of them is not as the service writes them.
@@ -144,3 +145,9 @@ class Columns(Protocol):
 
     def id_runs(self, event_ids: list[Any], /) -> list[IdRun] | None:
         """Return the runs of event ids; None if one of them has not the form of those with a positive offset."""
+
+    def read_records_cbor(self, body: bytes, at: int, count: int, /) -> Records | None:
+        """Do what `read_records` does in CBOR; a negative count stands for an end that is marked.
+
+        None if one of the records has another form, or an unknown field.
+        """

@@ -113,18 +113,6 @@ static int count_fields(struct reader reader, size_t *keys, size_t *records)
     return 1;
 }
 
-/* A key, in UTF-8; what is none is read by who replaces it. */
-static int read_key(struct span text, PyObject **key)
-{
-    *key = PyUnicode_DecodeUTF8((const char *)text.start, (Py_ssize_t)text.size, NULL);
-    if (*key)
-        return 1;
-    if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
-        return -1;
-    PyErr_Clear();
-    return 0;
-}
-
 /* A record that is an index and data, in this order. */
 static int read_record(struct span record, uint64_t *index, PyObject **data)
 {
@@ -152,7 +140,7 @@ static int read_fields(struct reader reader, PyObject **table, uint64_t *indexes
         if (!take_span(&reader, &span))
             return 0;
         if (tag == TAG_KEY) {
-            outcome = read_key(span, &table[keys]);
+            outcome = read_utf8(span, &table[keys]); /* what is none is left to who replaces it */
             keys += outcome == 1;
             continue;
         }

@@ -14,6 +14,7 @@ static PyMethodDef *const TABLES[] = {
     event_methods,
     put_body_methods, queue_methods,
     size_methods,
+    cbor_page_methods,
     id_run_methods,
     lines_methods,
     member_methods,

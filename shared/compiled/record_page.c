@@ -4,7 +4,7 @@
 
 #include <float.h>
 
-#define DIGITS_MAX 64 /* of a sequence number: those of the service have 56 */
+#define DIGITS_MAX 64 /* of a number */
 #define EXACT_MAX ((uint64_t)1 << 53) /* whole numbers up to here, and powers of ten up to the next one, are exact */
 #define POWER_MAX 22
 
@@ -54,55 +54,14 @@ static int read_data(struct span text, PyObject **value)
     return base64_decode(text, (uint8_t *)PyBytes_AS_STRING(*value));
 }
 
-/* Whether a text stands for itself; `*seen` has the bits of all its letters. */
-static int is_literal(struct span text, unsigned *seen)
+/* Whether a text stands for itself, if it is UTF-8. */
+static int is_literal(struct span text)
 {
-    unsigned found = 0;
+    uint8_t found = 0;
 
-    *seen = 0;
-    for (size_t at = 0; at < text.size; at++) {
-        *seen |= text.start[at];
-        found |= text.start[at] < 0x20 || text.start[at] == '\\';
-    }
-    return !found;
-}
-
-/* An object of its own, also for a single letter: what a page takes in memory is in the book. */
-static int read_ascii(struct span text, PyObject **value)
-{
-    *value = PyUnicode_New((Py_ssize_t)text.size, 127);
-    if (!*value)
-        return -1;
-    memcpy(PyUnicode_1BYTE_DATA(*value), text.start, text.size);
-    return 1;
-}
-
-static int read_key(struct span text, PyObject **value)
-{
-    unsigned seen;
-
-    if (!is_literal(text, &seen))
-        return 0;
-    if (seen < 0x80)
-        return read_ascii(text, value);
-    *value = PyUnicode_DecodeUTF8((const char *)text.start, (Py_ssize_t)text.size, NULL);
-    if (*value)
-        return 1;
-    if (!PyErr_ExceptionMatches(PyExc_UnicodeDecodeError))
-        return -1;
-    PyErr_Clear();
-    return 0;
-}
-
-/* A number as it is written again: no zero in front, no sign. */
-static int read_number(struct span text, PyObject **value)
-{
-    if (!text.size || text.size > DIGITS_MAX || text.start[0] == '0')
-        return 0;
     for (size_t at = 0; at < text.size; at++)
-        if (text.start[at] < '0' || text.start[at] > '9')
-            return 0;
-    return read_ascii(text, value);
+        found |= (uint8_t)((text.start[at] < 0x20) | (text.start[at] == '\\'));
+    return !found;
 }
 
 /* Take digits, which are a part of `*value`; return how many, or -1 if that outgrows what is exact. */
@@ -159,7 +118,8 @@ static int read_arrival(struct reader *reader, PyObject **value)
 static int read_field(struct reader *reader, int field, PyObject **values)
 {
     struct span text;
-    unsigned seen;
+    PyObject *type = NULL;
+    int outcome;
 
     if (field == ARRIVAL)
         return read_arrival(reader, &values[ARRIVAL]);
@@ -169,11 +129,13 @@ static int read_field(struct reader *reader, int field, PyObject **values)
     case DATA:
         return read_data(text, &values[DATA]);
     case KEY:
-        return read_key(text, &values[KEY]);
+        return is_literal(text) ? read_utf8(text, &values[KEY]) : 0;
     case NUMBER:
-        return read_number(text, &values[NUMBER]);
+        return read_sequence_number(text, &values[NUMBER]);
     default:
-        return is_literal(text, &seen) && seen < 0x80;
+        outcome = is_literal(text) ? read_utf8(text, &type) : 0;
+        Py_XDECREF(type);
+        return outcome;
     }
 }
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any, Final
 
+import cbor2
 import pytest
 from botocore.parsers import ResponseParserError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from shared.aws.cbor_page import parse_record_page_cbor
 from shared.aws.record_page import parse_record_page
 from shared.compiled import COLUMNS
 from shared.compiled.columns import Columns
@@ -52,20 +55,22 @@ def columns() -> Columns:
     return COLUMNS
 
 
-def outcome(body: bytes) -> RecordPage | str:
+def outcome(body: bytes, parse: Callable[[bytes], RecordPage]) -> RecordPage | str:
     """Return what is read of an answer, or how it is refused."""
     try:
-        return parse_record_page(body)
+        return parse(body)
     except ResponseParserError as error:
         return str(error)
 
 
-def both_ways(body: bytes) -> tuple[RecordPage | str, RecordPage | str]:
+def both_ways(
+    body: bytes, parse: Callable[[bytes], RecordPage] = parse_record_page
+) -> tuple[RecordPage | str, RecordPage | str]:
     """Return what both ways make of an answer."""
-    compiled = outcome(body)
+    compiled = outcome(body, parse)
     with pytest.MonkeyPatch.context() as patch:
         without_compiled(patch)
-        return compiled, outcome(body)
+        return compiled, outcome(body, parse)
 
 
 def columns_of(page: RecordPage) -> tuple[Any, ...]:
@@ -168,3 +173,60 @@ def test_other_arguments_are_refused(columns: Columns, arguments: Any) -> None:
     """Nothing is read beyond an end."""
     with pytest.raises((TypeError, OverflowError)):
         columns.read_records(*arguments)
+
+
+_TIME: Final = "ApproximateArrivalTimestamp"
+_RECORD: Final = {
+    "SequenceNumber": "49",
+    _TIME: cbor2.CBORTag(1, 1_763_683_200_123),
+    "Data": b"{}",
+    "PartitionKey": "a",
+}
+_OTHER: Final = {
+    "Data": b"x" * 300,
+    "PartitionKey": "Zürich" * 50,
+    "SequenceNumber": "9" * 56,
+    _TIME: cbor2.CBORTag(1, 17),
+}
+_CBOR_TAIL: Final = {"NextShardIterator": "AAA", "MillisBehindLatest": 12}
+_DEFINITE: Final = cbor2.dumps({"Records": [_RECORD, _OTHER, {**_RECORD, "EncryptionType": "KMS"}], **_CBOR_TAIL})
+# The array, and each map in it, with a marked end.
+_MARKED: Final = b"\xa1\x67Records\x9f" + 2 * (b"\xbf" + cbor2.dumps(_RECORD)[1:] + b"\xff") + b"\xff"
+_CBOR_PAGES: Final = (
+    *(_DEFINITE, _MARKED, cbor2.dumps({"Records": [_RECORD, {**_RECORD, "X": 1}, {"Data": b""}]})),
+    cbor2.dumps({"Records": [{**_RECORD, _TIME: 17}, {**_RECORD, "SequenceNumber": "07"}, _OTHER | {"Data": ""}]}),
+)
+
+
+@fuzzed
+@given(mutated(_CBOR_PAGES))
+@example(_DEFINITE)
+@example(_MARKED)
+@example(_DEFINITE + b"\x00")
+@example(_DEFINITE.replace(b"dData", b"nSequenceNumber"))
+def test_a_page_in_cbor_is_read_as_by_python(body: bytes) -> None:
+    """Or refused as by it, however it is damaged."""
+    compiled, python = both_ways(body, parse_record_page_cbor)
+    assert compiled == python
+    if isinstance(compiled, RecordPage) and isinstance(python, RecordPage):
+        assert columns_of(compiled) == columns_of(python)
+
+
+def test_what_the_service_sends_in_cbor_is_read(columns: Columns) -> None:
+    """With and without marked ends."""
+    head = len(b"\xa3\x67Records\x83")
+    assert columns.read_records_cbor(_DEFINITE, head, 3) is not None
+    assert columns.read_records_cbor(_MARKED, head, -1) is not None
+    assert columns.read_records_cbor(_DEFINITE, head, 4) is None
+    for time in (0, 23, 24, 255, 256, 65_536, 2**32, 2**53, 2**53 + 1, 2**64 - 1):
+        body = cbor2.dumps({"Records": [{**_RECORD, _TIME: cbor2.CBORTag(1, time)}]})
+        compiled, python = both_ways(body, parse_record_page_cbor)
+        assert compiled == python
+        assert (columns.read_records_cbor(body, head, 1) is not None) == (time <= 2**53)
+
+
+@pytest.mark.parametrize("arguments", [(), (b"", 1, 1), (b"", -1, 1), ("", 0, 1), (b"", 0, 0.0), (b"", 0, 2**70)])
+def test_other_arguments_are_refused_in_cbor(columns: Columns, arguments: Any) -> None:
+    """Nothing is read beyond an end."""
+    with pytest.raises((TypeError, OverflowError)):
+        columns.read_records_cbor(*arguments)

@@ -18,6 +18,7 @@ from shared.aws.cbor import decode_cbor, get_records_cbor
 from shared.aws.cbor_page import parse_record_page_cbor
 from shared.aws.record_page import parse_record_page
 from shared.records import RecordPage, StreamRecord
+from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 _NAMES: Final = ("SequenceNumber", "ApproximateArrivalTimestamp", "Data", "PartitionKey")
 _TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
