@@ -244,7 +244,7 @@ static PyObject *queue_records(PyObject *module, PyObject *const *args, Py_ssize
     at.datas = args[0];
     at.keys = args[1];
     at.heads = args[3] == Py_None ? NULL : args[3];
-    at.numbers = is_row(args[4]) ? args[4] : NULL;
+    at.numbers = at.heads && is_row(args[4]) ? args[4] : NULL;
     at.lane_datas = args[5];
     at.lane_keys = args[6];
     at.count = (size_t)PySequence_Fast_GET_SIZE(at.datas);

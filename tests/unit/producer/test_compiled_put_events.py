@@ -47,9 +47,9 @@ ODD = st.sampled_from(
         {"session_id": "a", "x": "[" * 64},
         {"session_id": "a", "x": "{" * 63},
         {"session_id": "a", "x": "[{" * 1_000},
-        {"session_id": "", "x": "x" * 3_973},
-        {"session_id": "", "x": "x" * 3_974},
-        {"session_id": "", "x": "x" * 3_975},
+        {"session_id": "", "x": "x" * 3_976},
+        {"session_id": "", "x": "x" * 3_977},
+        {"session_id": "", "x": "x" * 3_978},
         b'{"session_id":"a"}',
         dataclasses.make_dataclass("Event", ["session_id"])("a"),
         None,
@@ -154,6 +154,7 @@ def test_lines_are_read_as_python_reads_them(lines: list[bytes]) -> None:
 
 @given(st.text(st.sampled_from("-0189.e"), max_size=60))
 @example("1" * 18 + "x" + "2" * 19)
+@example("1" * 19 + "-" + "9" * 19)
 @settings(deadline=None)
 def test_no_integer_beyond_64_bits_is_taken(digits: str) -> None:
     """Wherever the digits begin."""

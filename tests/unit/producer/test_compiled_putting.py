@@ -82,6 +82,9 @@ def test_records_are_queued_as_python_queues_them(
             for lane in queues.lanes:
                 lane.is_blocked = lane.index in blocked
             queues.lane_of("c").spilled = spilled
+            for key in ("a", "b", "c", "é", *(f"key {each}" for each in range(300))):
+                assert key not in queues.indexes or key == "c"
+                queues.lane_of(key)  # a key that is not known is left to Python
             for records, first, is_range, asks in calls:
                 numbers = range(first or 0, (first or 0) + len(records))
                 numbering = None if first is None else (HEADS, numbers if is_range else list(numbers))
@@ -134,6 +137,17 @@ def test_what_is_out_of_the_ordinary_changes_nothing(columns: Columns, changes: 
     assert not any(lane_keys)
 
 
+def test_as_much_is_queued_as_may_be(columns: Columns) -> None:
+    """A record of just the largest size, in just the room there is; a lane that was empty is told of once."""
+    lists: list[list[bytes]] = [[], []]
+    keys: list[list[str]] = [[], []]
+    args = [b"12", b"12"], ["a", "a"], {"a": 1}, None, (), lists, keys, bytearray(b"\1\1")
+    assert columns.queue_records(*args, 5, 3) is None
+    assert columns.queue_records(*args, 6, 2) is None
+    assert columns.queue_records(*args, 6, 3) == (6, 6, 2, [1])
+    assert (lists, keys) == ([[], [b"12", b"12"]], [[], ["a", "a"]])
+
+
 def test_arguments_of_other_types_are_refused(columns: Columns) -> None:
     """None of them is looked into."""
     args: list[Any] = [[], [], {}, HEADS, 1, [], [], bytearray(), 0, 0]
@@ -183,7 +197,7 @@ def test_sizes_are_those_in_utf_8(records: list[tuple[bytes, str]], start: int) 
     """Of data and keys, from any record on."""
     if COLUMNS is None:
         pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    datas, keys = columns_of(records)
+    datas, keys = columns_of([*records, (b"1", "\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000")])
     assert COLUMNS.size_of_records(datas, keys, start) == bytes_of(datas[start:], keys[start:])
     assert COLUMNS.size_of_records([*datas, b""], [*keys, "\udfff"], 0) is None
     assert COLUMNS.size_of_records([*datas, "text"], [*keys, ""], 0) is None  # type: ignore[list-item] # on purpose
