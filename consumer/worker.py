@@ -26,7 +26,7 @@ from consumer.shard_sync import ShardSync
 from consumer.status import Counters, ShardState, WorkerState, WorkerStatus
 from consumer.succession import Succession
 from consumer.taker import Taker
-from shared.errors import HeadraceError
+from shared.errors import ConfigurationError, HeadraceError
 from shared.lease import Lease, Presence, TableRows
 from shared.ports import Clock, FanOut, Kinesis, LeaseStore, ObjectStore, Random, RecordSink, Telemetry
 from shared.retry import Backoff
@@ -203,6 +203,7 @@ class Worker:
         self._parts.retention.set_hours(summary.retention_hours)
         if self._parts.ports.registration is not None:
             await self._parts.ports.registration.consumer_arn()
+        await self._check_application()
         description = self._describe()
         await self._retrier.call("write_application", lambda: self._leases.write_application(description))
         self._telemetry.info(
@@ -214,6 +215,16 @@ class Worker:
         )
         if self._parts.archive is None and self._parts.handling is None:
             self._telemetry.warning("no_bucket", consequence="dead letters are only logged with their place")
+
+    async def _check_application(self) -> None:
+        """Raise ConfigurationError where the table's rows are of another stream, whose shards have the same ids."""
+        described = await self._retrier.call("read_application", self._leases.read_application)
+        stream = self._stream if described is None else described.get("source_stream", self._stream)
+        if stream != self._stream and await self._retrier.call("list_leases", self._leases.list_leases):
+            raise ConfigurationError(
+                f"application `{self._settings.app}` reads stream `{stream}`, not `{self._stream}`",
+                hint="Give this one a name, and so a lease table, of its own with --app",
+            )
 
     def _describe(self) -> dict[str, Any]:
         settings = self._settings
