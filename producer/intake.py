@@ -110,7 +110,7 @@ class Intake:
     def listen(self, *, listens: bool) -> None:
         """Set how much has to be ready to wake the sender: the first record does, and then a whole request."""
         self._listens = listens
-        self._wake_bytes = _NEVER if not listens else self._batch_bytes_max if self._queues.ready_count else 1
+        self._wake_bytes = _NEVER if not listens else self._batcher.linger.full_bytes if self._queues.ready_count else 1
         self._begin_turn()
 
     def notice(self, count: int) -> None:

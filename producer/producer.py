@@ -23,7 +23,7 @@ from producer.stage import Stage
 from producer.stream_watch import StreamWatch
 from shared.allocator import keep_freed_memory
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.lanes import FINE_LANES, LANES
+from shared.lanes import LANES, lanes_for
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry, Undeliverable
 from shared.retry import Backoff
@@ -166,12 +166,12 @@ class Producer:
         return self
 
     def _divide(self) -> None:
-        """Settle in how many lanes order is kept: more than 256 if shards would cut those."""
+        """Settle in how many lanes order is kept: more than 256 if shards cut many of those."""
         lanes = self._lanes_wanted
         if self._queues.spilled:  # by a former process: they may have ids of 256 lanes, whose order readers rely on
             self._batcher.keep_order()
-        elif lanes is None and self._watch.shard_count > LANES:
-            lanes = FINE_LANES
+        elif lanes is None:
+            lanes = lanes_for(self._watch.shard_count)
         if lanes not in {None, LANES}:
             self._queues.divide(lanes)
 

@@ -77,8 +77,9 @@ class ProducerSettings(BaseSettings):
     )
     lanes_fine: bool = Field(
         default=True,
-        description="keep order in 4,096 classes of partition keys instead of 256 where the stream has more than 256 "
-        "shards at the start: several times faster there; events that bring an id with one of 256 lanes are refused",
+        description="keep order in 4,096 classes of partition keys instead of 256 where the stream has more than 64 "
+        "shards at the start, and not 128 or 256: several times faster there; events that bring an id with one of 256 "
+        "lanes are refused",
     )
     wire: Wire = Field(
         default=Wire.JSON,

@@ -149,7 +149,7 @@ class Batcher:
     def _pack(self, batch: Batch) -> None:
         """Add what waits in the lanes."""
         before = len(batch.records)
-        self._packer.pack(batch, self._followed_map)
+        self._packer.pack(batch, self._followed_map, self.linger.waiting_since(batch, self.shard_map.open_count))
         self._in_flight += sum(record.count for record in batch.records[before:]) + len(batch.plain)
 
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:

@@ -8,6 +8,11 @@ from producer.core.batch import Batch, BatchShape, FlushReason
 from producer.core.lanes import LaneQueues
 
 _TURN_SECONDS_MAX: Final = 0.1
+_PARTS_MAX: Final = 4.0  # of what is ready, of which a request with as many stream records as it may have takes one
+# With more shards than that, and boundaries that cut lanes, each shard lingers by itself.
+_SHARDS_TOGETHER_MAX: Final = 64
+_ANY: Final = float("inf")
+_TURN_SHARE: Final = 0.1  # of the time of lingering: so far apart are requests that nothing fills, then
 
 
 class Linger:
@@ -15,7 +20,8 @@ class Linger:
 
     The next request that nothing fills is put off where the last one could not serve all shards. Else, while events
     come fast, each would hold a few of them for a part of the shards, again and again. Records that are full gain
-    nothing by waiting.
+    nothing by waiting. Nor does a request take what has come just now, where there are many shards and lanes that a
+    boundary cuts: what is left of those is overdue whenever an answer comes.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class Linger:
         self._batch_bytes_max = shape.batch_bytes_max
         self._linger_seconds = linger_seconds
         self._turn_at = float("-inf")
+        self.full_bytes = float(shape.batch_bytes_max)  # so much that is ready fills a request
 
     def keep_order(self) -> None:
         """Count one stream record of a lane at a time from now on."""
@@ -41,7 +48,7 @@ class Linger:
 
     def is_full(self) -> FlushReason | None:
         """Return why what is ready fills a request; None if it does not."""
-        if self._queues.ready_bytes >= self._batch_bytes_max:
+        if self._queues.ready_bytes >= self.full_bytes:
             return FlushReason.BYTES
         if not self.aggregates and self._ready_records() >= self._batch_records_max:
             return FlushReason.COUNT
@@ -63,6 +70,18 @@ class Linger:
     def take(self, batch: Batch, shards: int) -> None:
         """Take note of a request, on a stream of so many open shards."""
         count = batch.count
-        is_cut = batch.reason is FlushReason.LINGER and self._batch_records_max <= count < shards
-        if self.aggregates and is_cut and batch.bytes < count * self._aggregate_bytes_max // 2:
-            self._turn_at = batch.taken_at + min(self._linger_seconds * count / shards, _TURN_SECONDS_MAX)
+        is_small = self.aggregates and batch.bytes < count * self._aggregate_bytes_max // 2
+        is_cut = is_small and self._batch_records_max <= count < shards
+        self.full_bytes = self._batch_bytes_max * (min(shards / count, _PARTS_MAX) if is_cut else 1)
+        if is_small and batch.reason is FlushReason.LINGER and (is_cut or self._lingers_by_shard(shards)):
+            share = count / shards if is_cut else _TURN_SHARE
+            self._turn_at = batch.taken_at + min(self._linger_seconds * share, _TURN_SECONDS_MAX)
+
+    def waiting_since(self, batch: Batch, shards: int) -> float:
+        """Return since when a lane must wait to have an aggregate begun for it; others may join one."""
+        if batch.reason is not FlushReason.LINGER or not self._lingers_by_shard(shards):
+            return _ANY
+        return batch.taken_at - self._linger_seconds * (1 - _TURN_SHARE)
+
+    def _lingers_by_shard(self, shards: int) -> bool:
+        return shards > _SHARDS_TOGETHER_MAX and len(self._queues.lanes) % shards > 0

@@ -26,6 +26,7 @@ from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
 _NONE: Final = repeat(None)
+_ANY: Final = float("inf")
 _UNKNOWN: Final = ShardMap()  # one for all requests, as it remembers that it knows no lane's shard
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
@@ -79,8 +80,11 @@ class Packer:
         batch.records.append(record)
         batch.bytes += record.wire_bytes
 
-    def pack(self, batch: Batch, shard_map: ShardMap | None) -> None:
-        """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to."""
+    def pack(self, batch: Batch, shard_map: ShardMap | None, waiting_since: float = _ANY) -> None:
+        """Fill a request from the ready lanes; without a map, nobody can tell which shard a record goes to.
+
+        A lane that waits for less long than `waiting_since` tells only joins the aggregate of its shard.
+        """
         self._shard_map = shard_map or _UNKNOWN
         self._requests += 1
         groups: dict[str, Group] = {}
@@ -90,10 +94,14 @@ class Packer:
         shards = self._shard_map.of_lanes(len(self._queues.lanes))
         for position, lane in enumerate(lanes):
             whole = shards[lane.index]
+            joins = bool(groups) and lane.ready_since > waiting_since
+            if joins and whole is not None and whole not in groups:
+                untouched.append(lane)
+                continue
             if self._take_whole(batch, groups, lane, whole) if groups else self._take_plain(batch, lane, whole):
                 continue
             # A request that has as many records as it may takes what waits for their shards, to hold more of each.
-            is_cut = bool(groups) and batch.count + len(groups) >= self._batch_records_max
+            is_cut = joins or (bool(groups) and batch.count + len(groups) >= self._batch_records_max)
             if not is_cut and not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
                 untouched.extend(islice(lanes, position, None))
                 break
