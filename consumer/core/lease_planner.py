@@ -154,12 +154,12 @@ class LeasePlanner:
         return sorted(able, key=lambda row: zlib.crc32(f"{self._worker_id} {row.shard_id}".encode()))
 
     def _uneven(self, view: _View, staying: Mapping[str, list[Lease]]) -> Lease | None:
-        """Return a shard of a worker that has two more than this one, and not less load afterwards."""
+        """Return a shard of a worker that has two more than this one, whose move raises the larger load of both not."""
         for _, rows in sorted(staying.items(), key=lambda each: (-len(each[1]), each[0])):
             if len(rows) < view.mine + _UNEVEN:
                 return None
-            load = sum(row.load for row in rows)
-            fitting = [row for row in self._drawn(rows, view) if view.load + row.load <= load]
+            larger = max(view.load, sum(row.load for row in rows))
+            fitting = [row for row in self._drawn(rows, view) if view.load + row.load <= larger]
             if fitting:
                 return fitting[0]
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from shared.records import PutEntry, RecordPage
+from shared.records import Distribution, PutEntry, RecordPage
 from shared.settings import ConsumerSettings, ProducerSettings
 from tests.simulation.draw import SOURCE
 from tests.simulation.loop import Process, process_name
@@ -49,8 +49,9 @@ class Handovers:
     Under a steady load, a worker gets SIGTERM or one more comes. What excuses a longer gap does not happen meanwhile:
     the chaos is over, and so no call fails or is slow and no clock jumps; for longer than a lease lasts, nobody has
     died or stood still, as the presence of a dead one takes a part of the shards for so long; somebody may have come.
-    Workers that read
-    by fan-out are not watched: they are pushed to; nor those whose objects go up in parts of a kilobyte, one by one.
+    Workers that read by fan-out are not watched: they are pushed to; nor those whose objects go up in parts of a
+    kilobyte, one by one; nor those with a stream that distributes records itself, which takes no aggregates, so one
+    event of a session at a time.
     Settings are the product's own: with batches of one record, or sinks of one record a second, it takes longer to
     store what was read.
     """
@@ -79,7 +80,8 @@ class Handovers:
     def is_there(self) -> bool:
         """Whether hand-overs are watched."""
         world = self._world
-        return self._is_drawn and world.fan_out is None and world.write_options is None
+        keys_decide = Distribution.AUTO not in world.usage.distributions.values()
+        return self._is_drawn and world.fan_out is None and world.write_options is None and keys_decide
 
     async def settle(self) -> None:
         """Let one happen, and judge."""

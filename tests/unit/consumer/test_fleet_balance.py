@@ -83,6 +83,16 @@ def test_constant_loads_come_to_rest_with_every_shard_owned(shards: int, workers
         assert fleet.counts()[0] - fleet.counts()[-1] <= 1
 
 
+def test_a_worker_with_the_only_load_still_gets_its_part() -> None:
+    """Shards without load cost it nothing, so that the counts are evened out (simulated seed 62000021)."""
+    fleet = _Fleet(4, 2, (1, 0, 0, 0))
+    for number, name in enumerate(sorted(fleet.rows)):
+        fleet.rows[name] = replace(fleet.rows[name], owner="w1" if number else "w0", epoch=1)
+    fleet.run(50)
+    assert fleet.counts() == [2, 2]
+    assert fleet.run(50) == 0
+
+
 def test_a_worker_that_comes_gets_its_part() -> None:
     """A fourth worker of 64 shards ends with 16, though none was free, and no more shards move than it lacks."""
     fleet = _Fleet(64, 3)
