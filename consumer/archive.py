@@ -129,7 +129,8 @@ class Archive:
         async def work() -> None:
             nonlocal sent
             for key, slot in waiting:
-                sent += await self._put_slot(key, slot, sealed.objects.get(slot), described)
+                written = await self._put_slot(key, slot, sealed.objects.get(slot), described)
+                sent += written  # `sent += await ...` would take back what others add meanwhile
 
         try:
             async with asyncio.TaskGroup() as group:
