@@ -23,6 +23,7 @@ _LENT_RECORDS_MAX: Final = 8  # of the largest ones: so much may be in memory be
 _NEVER: Final = float("inf")
 _append: Final = list.append
 _waits_since: Final = attrgetter("waits_since")
+_ready_since: Final = attrgetter("ready_since")
 _run: Final = deque[None](maxlen=0).extend  # of an iterator of calls
 
 
@@ -310,12 +311,20 @@ class LaneQueues:
         return RecordTooLargeError(msg, hint="Send less per record, or raise the stream's MaxRecordSize")
 
     def take_ready(self) -> deque[Lane]:
-        """Hand over all ready lanes; each must be blocked or given back by `make_ready`."""
+        """Hand over all ready lanes; each must be blocked, or given back by `put_back` or `make_ready`."""
         taken, self.ready = self.ready, deque()
         self.ready_bytes = 0
         self.ready_count = 0
         self.ready_since = _NEVER
         return taken
+
+    def put_back(self, lanes: Sequence[Lane], size: int, count: int) -> None:
+        """Have lanes ready again of which nothing was taken: `count` records of `size` bytes in all."""
+        if lanes:
+            self.ready.extend(lanes)
+            self.ready_since = min(self.ready_since, *map(_ready_since, lanes))
+            self.ready_bytes += size
+            self.ready_count += count
 
     def sort_ready(self) -> None:
         """Have the ready lanes in the order in which requests left them out."""

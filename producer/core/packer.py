@@ -90,24 +90,25 @@ class Packer:
         groups: dict[str, Group] = {}
         untouched: list[Lane] = []
         touched: list[Lane] = []
-        lanes = self._queues.take_ready()
-        shards = self._shard_map.of_lanes(len(self._queues.lanes))
+        queues = self._queues
+        size, count = queues.ready_bytes, queues.ready_count  # of the untouched ones, in the end
+        lanes = queues.take_ready()
+        shards = self._shard_map.of_lanes(len(queues.lanes))
         for position, lane in enumerate(lanes):
             whole = shards[lane.index]
             joins = bool(groups) and lane.ready_since > waiting_since
             if joins and whole is not None and whole not in groups:
                 untouched.append(lane)
                 continue
-            if self._take_whole(batch, groups, lane, whole) if groups else self._take_plain(batch, lane, whole):
-                continue
-            # A request that has as many records as it may takes what waits for their shards, to hold more of each.
-            is_cut = joins or (bool(groups) and batch.count + len(groups) >= self._batch_records_max)
-            if not is_cut and not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
+            waiting, waiting_bytes = len(lane.records.datas), lane.records.size
+            if not self._take(batch, groups, lane, whole, joins=joins):
                 untouched.extend(islice(lanes, position, None))
                 break
-            waiting = len(lane.records.datas)
-            self._take_part(batch, groups, lane, whole, is_cut=is_cut)
-            (touched if len(lane.records.datas) < waiting else untouched).append(lane)
+            if lane.is_blocked or len(lane.records.datas) < waiting:
+                size, count = size - waiting_bytes, count - waiting
+                touched.append(lane)
+            else:
+                untouched.append(lane)
         for group in groups.values():
             self._close(batch, group)
         self._write(batch)
@@ -115,9 +116,21 @@ class Packer:
             for lane in untouched:
                 self._let_wait(lane)
         # In this order, so that no lane starves; one that was looked at in vain keeps its place, too.
-        for lane in untouched + touched:
+        queues.put_back(untouched, size, count)
+        for lane in touched:
             if not lane.is_blocked:
-                self._queues.make_ready(lane)
+                queues.make_ready(lane)
+
+    def _take(self, batch: Batch, groups: dict[str, Group], lane: Lane, whole: str | None, *, joins: bool) -> bool:
+        """Move what can be moved of a lane, or put it aside; False if the request is full."""
+        if self._take_whole(batch, groups, lane, whole) if groups else self._take_plain(batch, lane, whole):
+            return True
+        # A request that has as many records as it may takes what waits for their shards, to hold more of each.
+        is_cut = joins or (bool(groups) and batch.count + len(groups) >= self._batch_records_max)
+        if not is_cut and not self.has_room(batch, len(groups), head_bytes_max(lane.records, 0)):
+            return False
+        self._take_part(batch, groups, lane, whole, is_cut=is_cut)
+        return True
 
     def _let_wait(self, lane: Lane) -> None:
         lane.waits_since = min(lane.waits_since, self._requests)
