@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -20,12 +21,13 @@ from consumer.core.object_key import ERROR_MARK, FORMAT_CONVERSION_FAILED, Objec
 from consumer.core.schema import Schema
 from consumer.encoding import Encoded, Rejected, encode
 from consumer.failure import first_failure
-from consumer.retrier import Retrier
+from consumer.retrier import START_ATTEMPTS_MAX, Retrier
 from shared.errors import ServiceError
 from shared.lease import PendingFlush
 from shared.ports import Clock, ObjectStore, Telemetry
 from shared.records import Position
 
+_CHECKED_NAME: Final = "write-check"  # no object ever has it
 _PUTS_MAX: Final = 8  # objects of one flush under way at once
 _INFERRED_LINES_MAX: Final = 1_000
 _INDEX_FORMAT: Final = ObjectFormat(FormatKind.JSON, Codec.NONE)
@@ -98,6 +100,21 @@ class Archive:
             pinned = replace(pinned, slots=pinned.slots + slots)
             pending = replace(pending, keys=pending.keys + keys, format_version=pinned.text)
         return SealedFlush(pending, objects | _indexes(pending, pinned.slots, objects, covered), rejected)
+
+    async def check_write(self) -> None:
+        """Raise what keeps this worker from writing the objects: at the first flush it would be found too late.
+
+        In an outage nothing is found: a worker that starts in one reads and delivers, as those do that run.
+        """
+        places = [*self.names.beginnings, *([self.manifests.prefix] if self.manifests is not None else [])]
+        try:
+            for place in dict.fromkeys(places):
+                attempt = partial(self.objects.check_write, place + _CHECKED_NAME)
+                await self.retrier.call("check_write", attempt, attempts_max=START_ATTEMPTS_MAX)
+        except ServiceError as error:
+            if not error.retryable:
+                raise
+            self.telemetry.warning("bucket_not_checked", error=type(error).__name__)
 
     async def abort_uploads(self, pending: PendingFlush) -> None:
         """Abort what a worker that died had begun to upload; what this misses, the bucket's lifecycle rule removes."""

@@ -201,6 +201,8 @@ class Worker:
     async def _open(self) -> None:
         summary = await self._retrier.call("describe_stream", lambda: self._kinesis.describe_stream(self._stream))
         self._parts.retention.set_hours(summary.retention_hours)
+        if self._parts.archive is not None:
+            await self._parts.archive.check_write()
         if self._parts.ports.registration is not None:
             await self._parts.ports.registration.consumer_arn()
         await self._check_application()

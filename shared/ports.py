@@ -233,6 +233,10 @@ class ObjectStore(Protocol):
         """Write an object; with `only_if_absent`, False says that the key existed and nothing was written."""
         ...
 
+    async def check_write(self, key: str) -> None:
+        """Raise what a write of `key` would raise where there is no bucket, or no permission; nothing is written."""
+        ...
+
     async def abort_uploads(self, keys: Collection[str]) -> int:
         """Abort unfinished uploads to `keys`, which a writer left behind when it died; return how many."""
         ...

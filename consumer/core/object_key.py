@@ -230,6 +230,11 @@ class ObjectNames:
                 hint="Shorten archive_prefix or error_prefix, or partition by fewer fields",
             )
 
+    @property
+    def beginnings(self) -> tuple[str, str]:
+        """What all keys of archived events start with, and all those of dead letters."""
+        return self._archive.beginning, self._errors.beginning
+
     def keys(self, arrivals: Mapping[str, float], covered: ObjectRange) -> tuple[str, ...]:
         """Return the keys of slots; `arrivals` has the oldest of each, in seconds since the epoch."""
         found = tuple(self.key(slot, covered, oldest) for slot, oldest in arrivals.items())

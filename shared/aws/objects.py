@@ -88,6 +88,17 @@ class ObjectAdapter:
             return False
         return True
 
+    async def check_write(self, key: str) -> None:
+        """Begin an upload in parts and abort it: it needs the permission of a put, and makes no object.
+
+        What a crash leaves between the two has no parts: it costs nothing, and the bucket's lifecycle rule removes it.
+        """
+        begun = await self._call(
+            "CreateMultipartUpload", self._client.create_multipart_upload, key, **self._options.request()
+        )
+        with suppress(ServiceError):
+            await self._abort(key, begun["UploadId"])
+
     async def abort_uploads(self, keys: Collection[str]) -> int:
         """Abort every upload in parts to one of `keys` that somebody left behind; return how many they were.
 

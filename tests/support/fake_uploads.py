@@ -156,6 +156,10 @@ class UploadingObjects:
             key, body, content_type=content_type, content_encoding=content_encoding, only_if_absent=only_if_absent
         )
 
+    async def check_write(self, key: str) -> None:
+        """Ask the bucket: an upload that is begun only to see whether that is allowed is no flush's."""
+        await self._bucket.check_write(key)
+
     async def abort_uploads(self, keys: Collection[str]) -> int:
         """Abort uploads to these keys."""
         return await self._adapter.abort_uploads(keys)

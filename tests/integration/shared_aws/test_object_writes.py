@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from infra.pipeline import write_options_of
 from shared.aws.objects import ObjectAdapter, WriteOptions
 from shared.aws.session import Aws
-from shared.errors import AmbiguousCallError, ConfigurationError
+from shared.errors import AmbiguousCallError, BucketNotFoundError, ConfigurationError
 from shared.limits import MIB
 from shared.settings import ConsumerSettings, ObjectEncryption, load_settings
 
@@ -169,3 +169,15 @@ def test_nothing_is_asked_for_that_is_not_set() -> None:
         write_options_of(ConsumerSettings(object_kms_key_id="alias/archive"))
     with pytest.raises(ConfigurationError, match="object_tags"):
         load_settings(ConsumerSettings, object_tags={f"t{n}": "" for n in range(11)})
+
+
+async def test_a_look_at_what_may_be_written_leaves_nothing(recorder: Recorder, unique: str) -> None:
+    """It asks for what a put asks for, makes no object and leaves no upload; a bucket that is not there is named."""
+    options = WriteOptions(encryption="aws:kms", tags={"team": "web"})
+    objects = ObjectAdapter(recorder, unique, options=options)
+    await objects.check_write("archive/write-check")
+    assert recorder.operations == ["create_multipart_upload", "abort_multipart_upload"]
+    assert options.request().items() <= recorder.requests[0][1].items()
+    assert (await uploads(recorder, unique), [each async for each in objects.list_objects("")]) == ([], [])
+    with pytest.raises(BucketNotFoundError):
+        await ObjectAdapter(recorder, "no-such-bucket").check_write("k")

@@ -49,6 +49,7 @@ ACTIONS = {
     "write_application": "dynamodb:PutItem",
     "hold_schema": "dynamodb:PutItem",
     "put_object": "s3:PutObject",
+    "check_write": "s3:PutObject",
     "abort_uploads": "s3:AbortMultipartUpload",
     "get_object": "s3:GetObject",
     "list_objects": "s3:ListBucket",
