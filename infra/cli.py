@@ -248,7 +248,8 @@ def audit(
 ) -> int:
     """Compare what was acknowledged with S3 and the destination streams: lost, duplicated, out of order.
 
-    Exit 1 if anything is.
+    Exit 1 if anything is. What is behind the checkpoints, as an open batch is, is not stored yet: verdict `pending`,
+    exit 0.
 
     Example: headrace audit --app headrace
     """

@@ -133,6 +133,7 @@ def audit_lines(report: AuditReport) -> list[str]:
         ("in S3", report.in_s3),
         ("in destination streams", report.in_destinations),
         ("dead letters", report.dead_lettered),
+        ("not stored yet", report.pending),
         ("lost", report.lost),
         ("duplicated in S3", report.duplicated_in_s3),
         ("duplicated in streams", report.duplicated_in_streams),

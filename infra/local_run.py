@@ -65,6 +65,8 @@ async def audit_made(aws: Aws, made: Provisioned) -> AuditReport:
 def result_of(summary: RunSummary, status: WorkerStatus, report: AuditReport, seconds: float) -> PipelineResult:
     """Join what the producer counted with what the audit found; the counts of both have to agree."""
     failures = [] if report.is_ok else [report.verdict]
+    if report.pending:
+        failures.append(f"not stored when the consumer had ended: {report.pending}")
     filtered = sum(summary.filtered.values())
     if summary.lines != summary.events + filtered + summary.rejected:
         failures.append(

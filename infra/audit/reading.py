@@ -20,9 +20,10 @@ from infra.audit.object_events import events_of
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, IteratorExpiredError, MalformedEventError, ServiceError, SourceError
 from shared.event import decode_event, event_id_of
+from shared.lease import AT_TRIM_HORIZON, Checkpoint, Lease
 from shared.limits import GET_RECORDS_COUNT_MAX, PARTITION_KEY_CHARACTERS_MAX
 from shared.ports import Kinesis, LeaseStore, ObjectStore, Random
-from shared.records import TRIM_HORIZON, RecordPage, Shard, Start, StartKind, UserRecord
+from shared.records import TRIM_HORIZON, Position, RecordPage, Shard, Start, StartKind, UserRecord
 from shared.retry import Backoff
 from shared.settings import ConsumerSettings
 
@@ -81,7 +82,7 @@ async def audit_application(
         )
     scope = scope_of(application, receipts)
     objects = await open_bucket(application["bucket"]) if scope.has_bucket else None
-    return await AuditReader(kinesis=kinesis, objects=objects, random=random, sleep=sleep).audit(scope)
+    return await AuditReader(kinesis=kinesis, objects=objects, leases=leases, random=random, sleep=sleep).audit(scope)
 
 
 class ObjectPlace(NamedTuple):
@@ -102,6 +103,29 @@ class _Letter(NamedTuple):
     generation: int
 
 
+class _Checkpoints:
+    """Where the application has come to in each shard, as of before anything it wrote is read."""
+
+    def __init__(
+        self,
+        leases: LeaseStore | None,
+        call: Callable[[Callable[[], Awaitable[Lease | None]]], Awaitable[Lease | None]],
+    ) -> None:
+        self._leases = leases
+        self._call = call
+        self._found: dict[str, Checkpoint] = {}
+
+    async def is_behind(self, shard_id: str, position: Position) -> bool:
+        """Whether a record waits for its checkpoint; where there is no row, nobody has begun with its shard."""
+        leases = self._leases
+        if leases is None:
+            return False
+        if shard_id not in self._found:
+            row = await self._call(partial(leases.read_lease, shard_id))
+            self._found[shard_id] = AT_TRIM_HORIZON if row is None else row.checkpoint
+        return Checkpoint.at(position) > self._found[shard_id]
+
+
 class AuditReader:
     """Feeds an Auditor from the ports; memory is bounded by the ids and by the largest object."""
 
@@ -112,7 +136,10 @@ class AuditReader:
         objects: ObjectStore | None,
         random: Random,
         sleep: Callable[[float], Awaitable[None]],
+        leases: LeaseStore | None = None,
     ) -> None:
+        """Without `leases`, everything in the source stream is taken for something that has to be stored by now."""
+        self._leases = leases
         self._kinesis = kinesis
         self._objects = objects
         self._random = random
@@ -131,8 +158,10 @@ class AuditReader:
             source_is_whole=scope.source_is_whole,
         )
         lineage: dict[str, tuple[str, ...]] = {}
+        checkpoints = _Checkpoints(self._leases, self._call)
         async for shard_id, record in self.read_stream(scope.source_stream, lineage):
-            auditor.acknowledge(_identify(record, scope.source_stream, shard_id)[0])
+            is_awaited = await checkpoints.is_behind(shard_id, record.position)
+            auditor.acknowledge(_identify(record, scope.source_stream, shard_id)[0], is_awaited=is_awaited)
         for receipt in scope.receipts:
             auditor.confirm(receipt)
         for stream in dict.fromkeys(scope.dest_streams.values()):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from infra.audit.core.id_table import IdTable, digest_of
 from infra.audit.core.manifest_check import ManifestFindings
-from infra.audit.core.report import AuditReport, OutOfOrder
+from infra.audit.core.report import PENDING, AuditReport, OutOfOrder
 
 _ACKNOWLEDGED: Final = 1
 _STORED: Final = 2
@@ -52,7 +53,7 @@ class Auditor:
 
     An event is named by its id; where it has none, by `stream:shard:sequence:sub` of its record in the source.
     `source_is_whole` says that nothing of the source stream is past retention yet: then an event that arrived but
-    is not in the source is a failure. About 45 bytes per event and 120 per session and place.
+    is not in the source is a failure. About 45 bytes (49 behind a checkpoint) per event and 120 per session and place.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Auditor:
         self._examples_max = examples_max
         self._ids = IdTable()
         self._flags = bytearray()
+        self._awaited = array("I")  # ranks of events behind the checkpoints
         self._in_s3 = _OrderCheck("s3")
         self._again: set[tuple[int, int, int]] = set()  # rank, flag and generation of what is in a later one
         self._gaps = 0
@@ -76,9 +78,14 @@ class Auditor:
         self._unconfirmed_count = 0
         self._ledger_imbalance = 0
 
-    def acknowledge(self, event_id: str) -> None:
-        """Take a record of the source stream; a second one with the same id is a known duplicate."""
-        self._mark(event_id, _ACKNOWLEDGED, "source")
+    def acknowledge(self, event_id: str, *, is_awaited: bool = False) -> None:
+        """Take a record of the source stream; a second one with the same id is a known duplicate.
+
+        `is_awaited`: it is behind its shard's checkpoint. What is missing of such events is pending, not lost.
+        """
+        rank, is_first = self._mark(event_id, _ACKNOWLEDGED, "source")
+        if is_awaited and is_first:
+            self._awaited.append(rank)
 
     def confirm(self, event_id: str) -> None:
         """Take a producer's receipt: what it says was acknowledged has to be in the source stream."""
@@ -123,16 +130,18 @@ class Auditor:
     def report(self) -> AuditReport:
         """Judge what was fed so far."""
         sets = Counter(self._flags)
+        overdue, pending = self._overdue()
+        overdue_sets = Counter(overdue)
 
-        def count(condition: _Condition) -> int:
-            return sum(events for flags, events in sets.items() if condition(flags))
+        def count(condition: _Condition, among: Mapping[int, int] = sets) -> int:
+            return sum(events for flags, events in among.items() if condition(flags))
 
         acknowledged = count(lambda flags: flags & _ACKNOWLEDGED)
         stored = count(lambda flags: flags & _IN_S3)
         delivered = count(lambda flags: flags & _DELIVERED)
         dead = count(lambda flags: flags & _IN_DEAD_LETTERS)
         known_dead = count(lambda flags: flags & _IN_DEAD_LETTERS and flags & _ACKNOWLEDGED)
-        lost = count(self._is_lost) + self._unconfirmed_count
+        lost = count(self._is_lost, overdue_sets) + self._unconfirmed_count
         streams_out_of_order = sum(each.count for each in self._in_streams.values())
         counts = {
             "events": acknowledged + dead - known_dead,
@@ -140,9 +149,10 @@ class Auditor:
             "dead_lettered": dead,
             "in_s3": stored,
             "in_destinations": delivered,
+            "pending": pending,
             "lost": lost,
-            "lost_in_s3": count(self._is_lost_in_s3),
-            "lost_in_streams": count(self._is_lost_in_streams),
+            "lost_in_s3": count(self._is_lost_in_s3, overdue_sets),
+            "lost_in_streams": count(self._is_lost_in_streams, overdue_sets),
             "lost_before_stream": self._unconfirmed_count,
             "duplicated_in_source": self._duplicates["source"],
             "duplicated_in_s3": self._duplicates["s3"],
@@ -162,9 +172,9 @@ class Auditor:
         }
         return AuditReport(
             **counts,
-            lost_examples=(*self._unconfirmed, *self._examples(self._is_lost))[: self._examples_max],
+            lost_examples=(*self._unconfirmed, *self._examples(self._is_lost, overdue))[: self._examples_max],
             duplicated_examples=tuple(self._duplicated_examples),
-            unknown_examples=self._examples(_is_unknown),
+            unknown_examples=self._examples(_is_unknown, self._flags),
             out_of_order_examples=tuple(self._order_examples),
             manifest_examples=(*self._manifests.missing, *self._manifests.unlisted, *self._manifests.differing)[
                 : self._examples_max
@@ -207,11 +217,21 @@ class Auditor:
     def _is_lost(self, flags: int) -> bool:
         return self._is_lost_in_s3(flags) or self._is_lost_in_streams(flags)
 
-    def _examples(self, condition: _Condition) -> tuple[str, ...]:
-        if not self._flags:
+    def _overdue(self) -> tuple[bytearray, int]:
+        """Return the flags of all events, none for those that are pending, and how many these are."""
+        overdue = bytearray(self._flags)
+        pending = 0
+        for rank in self._awaited:
+            if self._is_lost(overdue[rank]):
+                overdue[rank] = 0
+                pending += 1
+        return overdue, pending
+
+    def _examples(self, condition: _Condition, among: bytearray) -> tuple[str, ...]:
+        if not among:
             return ()
         # One byte per event: 1 where the condition holds.
-        selected = self._flags.translate(
+        selected = among.translate(
             bytes(bool(condition(flags)) for flags in range(_FLAG_SETS)) + bytes(256 - _FLAG_SETS)
         )
         found: list[str] = []
@@ -245,4 +265,4 @@ _FAILURES: Final = {
 
 def _verdict(counts: dict[str, int]) -> str:
     failed = [f"{counts[name]:,} {what}" for name, what in _FAILURES.items() if counts[name]]
-    return "; ".join(failed) or "ok"
+    return "; ".join(failed) or (PENDING if counts["pending"] else "ok")

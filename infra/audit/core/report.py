@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+PENDING: Final = "pending"  # the verdict where nothing failed, and something is not stored yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,10 @@ class OutOfOrder:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """Counts of events (distinct ids unless said otherwise) and the verdict: `ok`, or what failed, separated by `; `.
+    """Counts of events (distinct ids unless said otherwise) and the verdict.
 
+    That is `ok`, or `pending` where nothing failed and some events are not stored yet, or what failed, separated by
+    `; `. `pending` counts what is behind the checkpoints of the lease table and not yet where it belongs.
     `duplicated_*` count the copies beyond the first. `duplicated_in_streams` and `duplicated_in_source` do not fail an
     audit: streams are at least once by design, and both carry the event id by which the next reader drops them.
     `manifests_*` count objects: listed in an index, listed and not there, there and in no index, with another count of
@@ -31,6 +35,7 @@ class AuditReport:
     dead_lettered: int
     in_s3: int
     in_destinations: int
+    pending: int
     lost: int
     lost_in_s3: int
     lost_in_streams: int
@@ -60,7 +65,7 @@ class AuditReport:
     @property
     def is_ok(self) -> bool:
         """Whether nothing failed."""
-        return self.verdict == "ok"
+        return self.verdict in {"ok", PENDING}
 
     def as_mapping(self) -> dict[str, Any]:
         """Return all fields, ready for JSON."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -13,7 +14,8 @@ import pytest
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import AuditReader, AuditScope, audit_application, constant_prefix
 from shared.errors import ConfigurationError, ServiceUnavailableError, SourceError
-from shared.records import PutEntry
+from shared.lease import AT_LATEST, AT_TRIM_HORIZON, SHARD_END, Checkpoint, Lease
+from shared.records import Position, PutEntry
 from tests.support.aggregate import Aggregate
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.fake_leases import FakeLeases
@@ -62,9 +64,13 @@ class _Cloud:
             name or key, gzip.compress(body) if self.compressed else body, content_type="application/x-ndjson"
         )
 
-    async def audit(self, **scope: Any) -> AuditReport:
+    async def audit(self, leases: FakeLeases | None = None, **scope: Any) -> AuditReport:
         reader = AuditReader(
-            kinesis=self.kinesis, objects=self.objects, random=random.Random(1), sleep=lambda _: asyncio.sleep(0)
+            kinesis=self.kinesis,
+            objects=self.objects,
+            leases=leases,
+            random=random.Random(1),
+            sleep=lambda _: asyncio.sleep(0),
         )
         return await reader.audit(AuditScope("source", DESTINATIONS, **scope))
 
@@ -192,6 +198,43 @@ async def test_an_application_is_audited_by_its_own_description() -> None:
         }
     )
     assert (await audit()).verdict == "ok"
+
+
+async def _unstored(checkpoint: Callable[[int], Checkpoint] | None) -> AuditReport:
+    """Audit an aggregate of five events and five more, none stored; the checkpoint is made from the first's number."""
+    cloud, leases = _Cloud(), FakeLeases()
+    await cloud.fill()
+    for key in [*cloud.objects.objects]:
+        del cloud.objects.objects[key]
+    first = int(cloud.kinesis.records("source")[0][1].sequence_number)
+    if checkpoint is not None:
+        leases.rows[SHARD] = Lease(SHARD, checkpoint=checkpoint(first))
+    return await cloud.audit(leases)
+
+
+@pytest.mark.parametrize("checkpoint", [None, lambda _: AT_TRIM_HORIZON, lambda _: AT_LATEST])
+async def test_events_behind_the_checkpoint_are_pending(checkpoint: Callable[[int], Checkpoint] | None) -> None:
+    """An open batch is no loss, nor is a shard that nobody has begun with."""
+    report = await _unstored(checkpoint)
+    assert (report.pending, report.lost, report.lost_examples, report.verdict) == (10, 0, (), "pending")
+    assert report.is_ok
+
+
+async def test_what_is_missing_before_the_checkpoint_is_lost() -> None:
+    """A checkpoint says that what it covers is stored, also inside an aggregate; beyond it nothing is lost yet."""
+    report = await _unstored(lambda first: Checkpoint.at(Position(first, 1)))
+    assert (report.pending, report.lost, report.verdict) == (8, 2, "2 lost on the way to S3")
+    assert report.lost_examples == ("web.00.0", "web.00.1")
+    report = await _unstored(lambda _: SHARD_END)
+    assert (report.pending, report.lost, report.is_ok) == (0, 10, False)
+
+
+async def test_what_is_stored_behind_the_checkpoint_is_not_pending() -> None:
+    """Objects are written before the checkpoint moves."""
+    cloud = _Cloud()
+    await cloud.fill()
+    report = await cloud.audit(FakeLeases())
+    assert (report.pending, report.in_s3, report.verdict) == (0, 10, "ok")
 
 
 def test_the_constant_prefix_ends_before_the_first_expression() -> None:
