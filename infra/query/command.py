@@ -18,11 +18,15 @@ from infra.query.copies import Download, Found, Selection, list_folder, select
 from infra.query.database import Database
 from infra.query.rows import Rows, csv_lines, json_lines, table_lines
 from shared.aws.session import open_aws
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, QueryError
 from shared.lifecycle import ExitCode, run_work
 from shared.settings import ConsumerSettings, load_settings
 from shared.terminal import say, shows_progress, write_data
 
+_NO_OBJECTS_HINT: Final = (
+    "Without an object, views have a few fixed columns. `headrace consume` writes the first ones `flush_seconds` after"
+    " it has read something (60 by default); `headrace audit` tells whether something waits"
+)
 Render = Callable[[Sequence[str], Rows], Iterator[str]]
 RENDERERS: Final[Mapping[str, Render]] = {"table": table_lines, "json": json_lines, "csv": csv_lines}
 
@@ -45,27 +49,40 @@ def run_query(
         selection = _selection({}, settings, instants, bytes_max)
         prefixes = (selection.archive_prefix, selection.error_prefix)
         found = select(list_folder(folder, prefixes), selection)
-        _answer(sql, folder.resolve(), found, output)
+        _answer(sql, folder.resolve(), found, output, place=_place(selection, f"folder `{folder}`"))
     else:
         with TemporaryDirectory(prefix="headrace-query-") as copies:
-            found = run_work(_fetch(settings, instants, bytes_max, Path(copies)))
-            _answer(sql, Path(copies), found, output)
+            found, place = run_work(_fetch(settings, instants, bytes_max, Path(copies)))
+            _answer(sql, Path(copies), found, output, place=place)
     return int(ExitCode.DONE)
 
 
-def _answer(sql: str, folder: Path, found: Found, output: str) -> None:
+def _answer(sql: str, folder: Path, found: Found, output: str, *, place: str) -> None:
     if found.unknown:
         say(f"Left out because their names are none that the archive writes: {found.unknown:,}")
     with closing(Database(folder)) as database:
         database.show(found.archived, found.dead_letters)
-        names, rows = database.run(sql)
+        try:
+            names, rows = database.run(sql)
+        except QueryError as error:
+            if found.archived:
+                raise
+            raise QueryError(f"There are no objects {place}. {error}", hint=_NO_OBJECTS_HINT) from error
+        if not found.all:
+            say(f"There are no objects {place}")
         for line in RENDERERS[output](names, rows):
             write_data(line)
 
 
+def _place(selection: Selection, container: str) -> str:
+    """Return where was looked, and for what."""
+    is_all = selection.since is None and selection.until is None
+    return f"{'yet' if is_all else 'of these hours'} below `{selection.archive_prefix}` in {container}"
+
+
 async def _fetch(
     settings: ConsumerSettings, instants: tuple[datetime | None, datetime | None], bytes_max: int, folder: Path
-) -> Found:
+) -> tuple[Found, str]:
     async with open_aws(call_timeout_seconds=settings.call_timeout_seconds) as aws:
         described: Mapping[str, Any] = {}
         if not settings.bucket:
@@ -83,7 +100,7 @@ async def _fetch(
         if shows_progress():
             say(f"Fetching {len(found.all):,} objects, {bytes_of(found.all):,} bytes, from bucket `{bucket}`")
         await download.fetch(found.all)
-    return found
+    return found, _place(selection, f"bucket `{bucket}`")
 
 
 def _selection(

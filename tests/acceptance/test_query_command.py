@@ -22,3 +22,19 @@ def test_a_query_over_a_folder_prints_rows(shell: Shell, tmp_path: Path) -> None
     assert (failed.code, failed.out) == (1, "")
     assert failed.err.startswith("error: The query failed: Catalog Error: ")
     assert '\n\nhint: The views are "events", "dead_letters", "USA"\n' in failed.err
+
+
+def test_an_archive_without_objects_is_named(shell: Shell, tmp_path: Path) -> None:
+    """Its events have no columns of their own: what fails for want of one is told why, what does not has no rows."""
+    counted = shell.run(
+        "headrace", "query", "SELECT count(*) AS n FROM events", "--folder", str(tmp_path), "--output", "json"
+    )
+    assert (counted.code, counted.out) == (0, '{"n":0}\n')
+    place = f"There are no objects yet below `archive/destination=` in folder `{tmp_path}`"
+    assert counted.err == f"{place}\n"
+    failed = shell.run("headrace", "query", "SELECT n FROM events", "--folder", str(tmp_path))
+    assert (failed.code, failed.out) == (1, "")
+    assert failed.err.startswith(f"error: {place}. The query failed: Binder Error: ")
+    assert "flush_seconds" in failed.err
+    later = shell.run("headrace", "query", "SELECT n FROM events", "--folder", str(tmp_path), "--since", "2026-11-21")
+    assert "no objects of these hours below" in later.err
