@@ -45,6 +45,7 @@ class OutgoingRecord:
         "entry",
         "is_last_try",
         "lanes",
+        "made_at",
         "overtaken",
         "refusal",
         "refused_at",
@@ -68,6 +69,7 @@ class OutgoingRecord:
         self.lanes = lanes  # those that wait for it; none where order is not kept
         self.shard_id = shard_id  # predicted
         self.wire_bytes = wire_bytes  # data and partition key of the entry
+        self.made_at = float("inf")  # when the request was taken that it was made for
         self.attempts = 0  # that failed otherwise than by a refusal of the whole request
         self.refused_at = float("inf")  # when the service first refused a request that it was part of
         self.is_last_try = False  # the service was known to have taken something since, when it was sent

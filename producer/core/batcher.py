@@ -150,7 +150,10 @@ class Batcher:
         """Add what waits in the lanes."""
         before = len(batch.records)
         self._packer.pack(batch, self._followed_map, self.linger.waiting_since(batch, self.shard_map.open_count))
-        self._in_flight += sum(record.count for record in batch.records[before:]) + len(batch.plain)
+        for record in batch.records[before:]:
+            record.made_at = batch.taken_at
+            self._in_flight += record.count
+        self._in_flight += len(batch.plain)
 
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:
         """Take the answer to a batch, one result per entry in order."""
@@ -384,7 +387,7 @@ class Batcher:
         """Take a fresh shard map that was asked for at `seen_at`, and judge what waited for one."""
         if not shard_map.follows(self._last_map):
             self._trust.begin_anew(now)
-            self._retries.take_apart()
+            self._retries.take_apart(now)
         self._trust.look(seen_at)
         self._last_map = shard_map
         self.shard_map = shard_map

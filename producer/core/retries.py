@@ -31,6 +31,7 @@ class Retries:
         self._waiting: list[_Retry] = []
         self._packer = packer
         self._regroup = regroup
+        self._anew_at = -_NEVER
 
     def __bool__(self) -> bool:
         """Whether any is left."""
@@ -50,8 +51,9 @@ class Retries:
         for retry in self._waiting:
             retry.due_at = min(retry.due_at, now)
 
-    def take_apart(self) -> None:
-        """Regroup all aggregates: the shards that they were made for are no more."""
+    def take_apart(self, made_until: float) -> None:
+        """Regroup all aggregates that were made until then, also those under way: their shards are no more."""
+        self._anew_at = made_until
         for retry in self._waiting:
             aggregates = [record for record in retry.records if record.is_aggregate]
             retry.records = [record for record in retry.records if not record.is_aggregate]
@@ -68,7 +70,7 @@ class Retries:
             kept: list[OutgoingRecord] = []
             for record in retry.records:
                 self._packer.locate(record, shard_map)
-                if _has_lost_shard(record, shard_map):
+                if self._has_lost_shard(record, shard_map):
                     self._regroup(record)
                 elif not self._packer.has_room(batch, 0, record.wire_bytes):
                     kept.append(record)
@@ -82,13 +84,13 @@ class Retries:
     def add_part(self, batch: Batch, records: list[OutgoingRecord], shard_map: ShardMap | None) -> None:
         """Send a part of a refused request by itself, whatever the allowance."""
         for record in records:
-            if _has_lost_shard(record, shard_map):
+            if self._has_lost_shard(record, shard_map):
                 self._regroup(record)
             else:
                 self._packer.add(batch, record)
 
-
-def _has_lost_shard(record: OutgoingRecord, shard_map: ShardMap | None) -> bool:
-    if not record.is_aggregate or not record.shard_id:
-        return False
-    return shard_map is None or not shard_map.is_open(record.shard_id)
+    def _has_lost_shard(self, record: OutgoingRecord, shard_map: ShardMap | None) -> bool:
+        if not record.is_aggregate or not record.shard_id:
+            return False
+        # A stream that was made anew has shards of the same ids.
+        return record.made_at <= self._anew_at or shard_map is None or not shard_map.is_open(record.shard_id)

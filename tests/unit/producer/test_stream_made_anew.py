@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 
+from producer.core.batch import Batch
+from producer.core.batcher import Batcher
+from producer.core.shard_map import ShardMap
 from producer.producer import Producer
 from shared.aggregation import deaggregate
-from shared.records import Shard
+from shared.records import PutResult, Shard, StreamRecord
+from shared.retry import Backoff
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import SimulationLoop
+from tests.support.batchers import batcher_of, shards_of
 from tests.support.fake_kinesis import FakeKinesis
 from tests.support.network import PerfectNetwork
 
@@ -132,3 +137,60 @@ def test_a_stream_is_looked_at_again_for_aggregates_after_a_rest_only() -> None:
     assert counts[0] <= 1, "one a minute"
     assert counts[1] <= 1, "one a minute"
     assert counts[2] == 2
+
+
+def _fail(batcher: Batcher, batch: Batch) -> None:
+    batcher.fail(batch, 3.0, random.Random(1))
+
+
+def _throttle(batcher: Batcher, batch: Batch) -> None:
+    landed = [PutResult(batch.records[0].shard_id or "", 1), *[PutResult(error_code="InternalFailure")] * 3]
+    batcher.settle(batch, landed[: batch.count], 3.0, random.Random(1))
+
+
+def _refuse(batcher: Batcher, batch: Batch) -> None:
+    batcher.refuse(batch, ("ValidationException", ""), 3.0, random.Random(1), Backoff(0.05, 5))
+
+
+@pytest.mark.parametrize("is_seen_gone", [False, True])
+@pytest.mark.parametrize("end", [_fail, _throttle, _refuse])
+def test_what_is_under_way_while_a_stream_is_made_anew_is_not_sent_again_as_it_is(
+    end: Callable[[Batcher, Batch], None], is_seen_gone: bool
+) -> None:
+    """An aggregate for one of the old shards would land in the one of that id, and lie outside of it in part."""
+    batcher = batcher_of(2)
+    batcher.install(shards_of(2), seen_at=0.5, now=0.5)
+    for index in range(KEYS):
+        assert batcher.queues.accept(b"%d" % index, f"key-{index}")
+    batcher.queues.stamp(0.0)
+    batch = batcher.take(1.0)
+    assert batch is not None
+    if is_seen_gone:
+        batcher.install(ShardMap(), now=2.0)
+    anew = shards_of(3)
+    if not is_seen_gone:
+        batcher.install(anew, seen_at=2.0, now=2.0)
+    end(batcher, batch)
+    batcher.install(anew, seen_at=3.5, now=3.5)
+    kept: list[bytes] = []
+    for step in range(100):
+        if (again := batcher.take(4.0 + step)) is not None:
+            kept += _settled(batcher, again, anew, 4.5 + step)
+    assert batcher.ledger.acknowledged == KEYS
+    # Of the request that was answered in part, the first aggregate has landed, perhaps where readers drop it.
+    assert {*kept} >= {b"%d" % index for index in range(KEYS)}
+
+
+def _settled(batcher: Batcher, batch: Batch, shard_map: ShardMap, now: float) -> list[bytes]:
+    """Have all of a request land where it goes by its hash keys; return what readers make of it."""
+    kept: list[bytes] = []
+    results: list[PutResult] = []
+    for entry in batch.entries:
+        hash_key = entry.explicit_hash_key
+        shard_id = shard_map.of_keys[entry.partition_key] if hash_key is None else shard_map.predict(hash_key)
+        assert shard_id is not None
+        results.append(PutResult(shard_id, int(now * 1000)))
+        record = StreamRecord(entry.data, entry.partition_key, int(now * 1000), now)
+        kept += (each.data for each in deaggregate(record, shard_map.range_of(shard_id)).records)
+    batcher.settle(batch, results, now, random.Random(1))
+    return kept
