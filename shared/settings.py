@@ -328,6 +328,17 @@ class ConsumerSettings(BaseSettings):
         return tags
 
 
+# What a pattern asks for, in words.
+_RULES: Final[dict[str, str]] = {
+    "app": "an application's name is that of a DynamoDB table: 3 to 128 letters, digits and `_`, `.`, `-`",
+    "archive_time_zone": "a time zone is named as in the IANA database, e.g. Europe/Berlin",
+    "file_extension": "an extension begins with a dot, with 1 to 127 of a-z, 0-9 and ! - _ . * ' ( ) behind it",
+    "manifest_prefix": "a prefix of manifests ends with a slash and does not begin with one; it has up to 200 letters, digits "
+    "and `_`, `.`, `=`, `-`, `/`",
+    "storage_class": "a storage class is written as S3 writes it, e.g. STANDARD_IA",
+}
+
+
 def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
     """Read settings from the environment, overridden by the `given` values that are not None.
 
@@ -339,6 +350,7 @@ def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         prefix = kind.model_config.get("env_prefix", "")
-        message = f"setting `{name}` is not usable: {first['msg'].removeprefix('Value error, ')}"
+        text = _RULES.get(name) if first["type"] == "string_pattern_mismatch" else None
+        message = f"setting `{name}` is not usable: {text or first['msg'].removeprefix('Value error, ')}"
         variable = prefix + name.partition(".")[0].upper()
         raise ConfigurationError(message, hint=f"Set it by its option or by {variable}") from error
