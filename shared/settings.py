@@ -333,8 +333,8 @@ _RULES: Final[dict[str, str]] = {
     "app": "an application's name is that of a DynamoDB table: 3 to 128 letters, digits and `_`, `.`, `-`",
     "archive_time_zone": "a time zone is named as in the IANA database, e.g. Europe/Berlin",
     "file_extension": "an extension begins with a dot, with 1 to 127 of a-z, 0-9 and ! - _ . * ' ( ) behind it",
-    "manifest_prefix": "a prefix of manifests ends with a slash and does not begin with one; it has up to 200 letters, digits "
-    "and `_`, `.`, `=`, `-`, `/`",
+    "manifest_prefix": "a prefix of manifests ends with a slash and does not begin with one; it has up to 200 letters,"
+    " digits and `_`, `.`, `=`, `-`, `/`",
     "storage_class": "a storage class is written as S3 writes it, e.g. STANDARD_IA",
 }
 
