@@ -12,6 +12,8 @@ from shared.limits import MIB
 
 # What decoded events may take while functions have them; a chunk that needs more has it alone.
 DECODED_BYTES_MAX: Final = 128 * MIB
+# Then a chunk goes beyond that: a function may try its records again for ever, which is no reason for others to wait.
+_WAIT_SECONDS_MAX: Final = 60.0
 
 
 class Care:
@@ -48,7 +50,11 @@ class Care:
         if self._suspect is asyncio.current_task():
             yield
             return
-        await self._decoded.acquire(amount, Turn.IN_ORDER)
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS_MAX):
+                await self._decoded.acquire(amount, Turn.IN_ORDER)
+        except TimeoutError:
+            amount = 0
         try:
             await self.pass_by()
             yield

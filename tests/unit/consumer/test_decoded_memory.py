@@ -14,6 +14,7 @@ from consumer.care import DECODED_BYTES_MAX, Care
 from consumer.core.decoded_size import decoded_size
 from consumer.core.record import Record
 from shared.records import PutEntry
+from tests.simulation.loop import SimulationLoop
 from tests.unit.consumer.small_cloud import SOURCE
 from tests.unit.consumer.test_processing_api import Shop
 
@@ -95,3 +96,31 @@ async def test_a_suspect_is_not_held_up_by_who_has_room_and_waits_for_it() -> No
             await asyncio.sleep(0)
             told.append("suspect")
     assert told == ["suspect", "other"]
+
+
+def test_a_shard_that_tries_again_for_ever_holds_no_other_up_for_ever() -> None:
+    """A function may ask for its records again for as long as it takes; a large chunk, and all behind it, go on."""
+    care = Care()
+    told: list[str] = []
+
+    async def handle(name: str, amount: int, work: asyncio.Event | None = None) -> None:
+        async with care.decoded(amount):
+            if work is not None:
+                await work.wait()
+            told.append(name)
+
+    async def story() -> None:
+        trying = asyncio.create_task(handle("trying", 1, asyncio.Event()))
+        async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
+            await asyncio.sleep(0)
+            for name, amount in (("large", 2 * DECODED_BYTES_MAX), ("small", 1), ("large", 2 * DECODED_BYTES_MAX)):
+                tasks.create_task(handle(name, amount))
+                await asyncio.sleep(0)
+        trying.cancel()
+
+    loop = SimulationLoop()
+    try:
+        loop.run(story())
+    finally:
+        loop.close()
+    assert sorted(told) == ["large", "large", "small"]
