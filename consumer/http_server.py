@@ -43,24 +43,24 @@ class _StatusCollector(Collector):
         """Yield all families."""
         status = self._status()
         totals = status.totals
-        for name, value in (
-            ("worker_records", totals.read),
-            ("worker_duplicates", totals.duplicates),
-            ("worker_events", totals.enriched),
-            ("worker_dead_letters", totals.dead_letters),
-            ("worker_objects", totals.objects),
-            ("worker_object_bytes", totals.object_bytes),
-            ("worker_commits", totals.commits),
+        for name, text, value in (
+            ("worker_records", "records read", totals.read),
+            ("worker_duplicates", "repetitions left out", totals.duplicates),
+            ("worker_events", "events enriched", totals.enriched),
+            ("worker_dead_letters", "records that became dead letters", totals.dead_letters),
+            ("worker_objects", "objects stored", totals.objects),
+            ("worker_object_bytes", "bytes of the objects stored", totals.object_bytes),
+            ("worker_commits", "checkpoints stored", totals.commits),
         ):
-            yield CounterMetricFamily(_PREFIX + name, f"{name} since the start of the worker", value=value)
-        for name, gauge in (
-            ("worker_ready", float(status.is_ready)),
-            ("worker_leases", float(len(status.shards))),
-            ("worker_renewal_age_seconds", status.renewal_age_seconds),
-            ("worker_budget_used_bytes", float(status.budget_bytes_used)),
-            ("worker_budget_max_bytes", float(status.budget_bytes_max)),
+            yield CounterMetricFamily(_PREFIX + name, f"{text}, since the start of the worker", value=value)
+        for name, text, gauge in (
+            ("worker_ready", "1 if it reads and nothing of its shards is halted", float(status.is_ready)),
+            ("worker_leases", "shards that it holds", float(len(status.shards))),
+            ("worker_renewal_age_seconds", "time since it renewed its leases", status.renewal_age_seconds),
+            ("worker_budget_used_bytes", "memory taken for records", float(status.budget_bytes_used)),
+            ("worker_budget_max_bytes", "memory that records may take", float(status.budget_bytes_max)),
         ):
-            yield GaugeMetricFamily(_PREFIX + name, f"{name} now", value=gauge)
+            yield GaugeMetricFamily(_PREFIX + name, text, value=gauge)
         age = GaugeMetricFamily(
             _PREFIX + "iterator_age_milliseconds", "how far behind the tip a shard is read", labels=["shard_id"]
         )

@@ -67,6 +67,7 @@ async def test_metrics_hold_totals_shards_and_telemetry() -> None:
         web.get(server.url + "metrics") as answer,
     ):
         text = await answer.text()
+    assert "# HELP headrace_worker_records_total records read, since the start of the worker" in text
     assert "headrace_worker_records_total 3.0" in text
     assert 'headrace_iterator_age_milliseconds{shard_id="shardId-000000000000"} 250.0' in text
     assert "headrace_iterators_expired_total 4.0" in text
