@@ -67,7 +67,7 @@ class ShardSync:
         self._audit(shards, leases)
         written = await self._restore(held, leases, set(rows.damaged))
         written += await self._create(shards, leases, set(rows.damaged))
-        await self._delete_tombstones(leases, listed)
+        await self._delete_tombstones(leases, shards)
         return bool(written)
 
     def note(self, rows: TableRows) -> None:
@@ -141,8 +141,8 @@ class ShardSync:
             return await self._table.replace_damaged(row)
         return await self._table.create(row)
 
-    async def _delete_tombstones(self, leases: Mapping[str, Lease], listed: set[str]) -> None:
-        for row in tombstones_to_delete(leases, listed, self._clock.wall(), self._retention.seconds):
+    async def _delete_tombstones(self, leases: Mapping[str, Lease], shards: Sequence[Shard]) -> None:
+        for row in tombstones_to_delete(leases, shards, self._clock.wall(), self._retention.seconds):
             if await self._table.delete(row):
                 self._telemetry.info("lease_deleted", shard_id=row.shard_id)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from consumer.core.range_index import RangeIndex
+from shared.hash_key import FULL_RANGE
 from shared.lease import Lease, TableRows
+from shared.records import Shard
 
 _TOMBSTONE_SECONDS_BEYOND_RETENTION: Final = 86_400.0
 
@@ -64,13 +67,16 @@ class RowMemory:
 
 
 def tombstones_to_delete(
-    leases: Mapping[str, Lease], listed: Collection[str], wall: float, retention_seconds: float
+    leases: Mapping[str, Lease], shards: Sequence[Shard], wall: float, retention_seconds: float
 ) -> tuple[Lease, ...]:
-    """Return finished rows that nothing needs any more: a day beyond retention, unlisted, and their children known.
+    """Return finished rows that nothing needs any more: a day beyond retention, unlisted, and all inherited from.
 
-    Before that, a delayed creation could bring a finished shard back to life, and children inherit the marks.
+    Before that, a delayed creation could bring a finished shard back to life. A listed shard that has no row yet
+    inherits the marks of its parents, or, if these were trimmed before they had rows, of whoever had its hash keys.
     """
     beyond = retention_seconds + _TOMBSTONE_SECONDS_BEYOND_RETENTION
+    listed = {shard.shard_id for shard in shards}
+    heirs = RangeIndex((each.shard_id, each.hash_key_range) for each in shards if each.shard_id not in leases)
     return tuple(
         row
         for row in leases.values()
@@ -79,4 +85,5 @@ def tombstones_to_delete(
         and wall - row.finished_at > beyond
         and row.shard_id not in listed
         and all(child in leases or child not in listed for child in row.children)
+        and not any(row.shard_id < heir for heir in heirs.overlapping(row.hash_key_range or FULL_RANGE))
     )

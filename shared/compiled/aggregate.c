@@ -133,23 +133,23 @@ static uint8_t *write_message(const struct group *group, uint8_t *to)
     return to;
 }
 
-/* Write all aggregates but their digests, then these together. */
-static PyObject *write_groups(const struct group *groups, size_t count)
+/* Fill a list with all aggregates but their digests, then write these together; 0, or -1 with an error set. No code of
+ * Python runs between the look at the groups and this: the list, which the collector knows, was made before. */
+static int write_groups(const struct group *groups, size_t count, PyObject *all)
 {
-    PyObject *all = PyList_New((Py_ssize_t)count);
+    int outcome = 0;
     struct span *messages = PyMem_New(struct span, count + 1);
     uint8_t *found = PyMem_New(uint8_t, MD5_BYTES * (count + 1));
 
-    if (!all || !messages || !found) {
-        if (all)
-            PyErr_NoMemory();
-        Py_CLEAR(all);
+    if (!messages || !found) {
+        PyErr_NoMemory();
+        outcome = -1;
     }
-    for (size_t at = 0; all && at < count; at++) {
+    for (size_t at = 0; !outcome && at < count; at++) {
         size_t size = sizeof MAGIC + groups[at].message + MD5_BYTES;
         PyObject *aggregate = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
         if (!aggregate) {
-            Py_CLEAR(all);
+            outcome = -1;
             break;
         }
         PyList_SET_ITEM(all, (Py_ssize_t)at, aggregate);
@@ -157,14 +157,14 @@ static PyObject *write_groups(const struct group *groups, size_t count)
         messages[at] = (struct span){(uint8_t *)PyBytes_AS_STRING(aggregate) + sizeof MAGIC, groups[at].message};
         write_message(&groups[at], (uint8_t *)PyBytes_AS_STRING(aggregate) + sizeof MAGIC);
     }
-    if (all) {
+    if (!outcome) {
         md5_all(messages, count, found);
         for (size_t at = 0; at < count; at++)
             memcpy((uint8_t *)messages[at].start + messages[at].size, found + MD5_BYTES * at, MD5_BYTES);
     }
     PyMem_Free(messages);
     PyMem_Free(found);
-    return all;
+    return outcome;
 }
 
 /* encode_aggregates(groups: list[tuple[list[bytes], list[str]]]) -> list[bytes] | None
@@ -183,9 +183,18 @@ static PyObject *encode_aggregates(PyObject *module, PyObject *given)
         return NULL;
     }
     count = (size_t)PyList_GET_SIZE(given);
+    all = PyList_New((Py_ssize_t)count);
     groups = PyMem_Calloc(count + 1, sizeof *groups);
-    if (!groups)
+    if (!all || !groups) {
+        Py_XDECREF(all);
+        PyMem_Free(groups);
         return PyErr_NoMemory();
+    }
+    if ((size_t)PyList_GET_SIZE(given) != count) { /* as a list is made, the collector may run code of Python */
+        PyErr_SetString(PyExc_TypeError, "the list of groups was changed under way");
+        outcome = -1;
+        count = 0;
+    }
     for (at = 0; at < count && outcome == 1; at++) {
         PyObject *pair = PyList_GET_ITEM(given, (Py_ssize_t)at), *datas, *keys;
         if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) {
@@ -207,10 +216,12 @@ static PyObject *encode_aggregates(PyObject *module, PyObject *given)
         groups[at].count = (size_t)PyList_GET_SIZE(datas);
         outcome = measure(&groups[at]);
     }
-    if (outcome == 1)
-        all = write_groups(groups, count);
-    else if (outcome == 0)
-        all = Py_NewRef(Py_None);
+    if (outcome == 1 && write_groups(groups, count, all))
+        outcome = -1;
+    if (outcome == 0)
+        Py_SETREF(all, Py_NewRef(Py_None));
+    else if (outcome < 0)
+        Py_CLEAR(all);
     for (at = 0; at < count; at++) {
         PyMem_Free(groups[at].indexes);
         PyMem_Free(groups[at].firsts);

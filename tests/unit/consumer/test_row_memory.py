@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from consumer.core.row_memory import RowMemory, tombstones_to_delete
+from shared.hash_key import even_ranges
 from shared.lease import SHARD_END, Lease, TableRows
+from shared.records import Shard
 
 _DAY = 86_400.0
 
@@ -79,12 +83,31 @@ def test_a_damaged_row_is_left_for_a_while_to_whoever_may_know_it() -> None:
 def test_a_tombstone_goes_a_day_after_retention(age_seconds: float, listed: tuple[str, ...], is_deleted: bool) -> None:
     """With a day's retention a finished row is deleted after more than two, unless the stream still lists it."""
     row = Lease("s", checkpoint=SHARD_END, finished_at=0.0)
-    found = tombstones_to_delete({"s": row}, listed, age_seconds, retention_seconds=_DAY)
+    shards = [Shard(name) for name in listed]
+    found = tombstones_to_delete({"s": row}, shards, age_seconds, retention_seconds=_DAY)
     assert found == ((row,) if is_deleted else ())
 
 
 def test_a_tombstone_waits_for_rows_of_its_children() -> None:
     """As long as a listed child has no row, it could still inherit the marks."""
     row = Lease("s", checkpoint=SHARD_END, finished_at=0.0, children=("c",))
-    assert tombstones_to_delete({"s": row}, {"c"}, 9 * _DAY, _DAY) == ()
-    assert tombstones_to_delete({"s": row, "c": Lease("c")}, {"c"}, 9 * _DAY, _DAY) == (row,)
+    child = [Shard("c")]
+    assert tombstones_to_delete({"s": row}, child, 9 * _DAY, _DAY) == ()
+    assert tombstones_to_delete({"s": row, "c": Lease("c")}, child, 9 * _DAY, _DAY) == (row,)
+
+
+def test_a_tombstone_waits_for_rows_of_whoever_has_its_hash_keys() -> None:
+    """Its children were trimmed before they had rows: what comes after them inherits from it, by its hash keys.
+
+    Without its marks, what a producer sent again was stored twice (simulated seed 233, with one more call at start).
+    """
+    lower, upper = even_ranges(2)
+    row = Lease("s1", checkpoint=SHARD_END, finished_at=0.0, children=("s3",), hash_key_range=lower)
+    shards = [Shard("s6", lower, parent_shard_id="s5"), Shard("s7", upper, parent_shard_id="s5")]
+    others = {"s1": row, "s7": Lease("s7", hash_key_range=upper)}
+    assert tombstones_to_delete(others, shards, 9 * _DAY, _DAY) == ()
+    assert tombstones_to_delete({**others, "s6": Lease("s6")}, shards, 9 * _DAY, _DAY) == (row,)
+    del others["s7"]
+    assert tombstones_to_delete({**others, "s6": Lease("s6")}, shards, 9 * _DAY, _DAY) == (row,)
+    unknown = replace(row, hash_key_range=None)  # an imported row may not tell
+    assert tombstones_to_delete({"s1": unknown, "s6": Lease("s6")}, shards, 9 * _DAY, _DAY) == ()
