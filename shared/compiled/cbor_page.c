@@ -1,5 +1,5 @@
 /* The records of an answer to GetRecords in CBOR (shared/aws/cbor_page.py), of the fields that are known. */
-#include "columns.h"
+#include "page.h"
 
 #define UNSIGNED 0
 #define BYTES 2
@@ -9,28 +9,15 @@
 #define END 0xff
 #define TIME_TAG 0xc1
 #define MILLISECONDS 1000.0
-#define EXACT_MAX ((uint64_t)1 << 53) /* so many milliseconds are exact, and so their division is rounded once */
 
-enum { DATA, KEY, NUMBER, ARRIVAL, VALUES, ENCRYPTION = VALUES, FIELDS };
-
-static const struct {
-    const char *name; /* with its head */
-    size_t size;
-} NAMES[FIELDS] = {
-#define NAME(text) {text, sizeof text - 1}
-    NAME("\x64" "Data"),
-    NAME("\x6c" "PartitionKey"),
-    NAME("\x6e" "SequenceNumber"),
-    NAME("\x78\x1b" "ApproximateArrivalTimestamp"),
-    NAME("\x6e" "EncryptionType"),
+static const struct opening NAMES[FIELDS] = {
+    /* with their heads */
+    OPENING("\x64" "Data"),
+    OPENING("\x6c" "PartitionKey"),
+    OPENING("\x6e" "SequenceNumber"),
+    OPENING("\x78\x1b" "ApproximateArrivalTimestamp"),
+    OPENING("\x6e" "EncryptionType"),
 };
-
-struct reader {
-    const uint8_t *at;
-    const uint8_t *end;
-};
-
-/* All readers below: 1 if it was read, 0 if it has to be read another way, -1 with an error set. */
 
 /* Take the head of a value of a type, and the number in it. */
 static int take_head(struct reader *reader, int major, uint64_t *number)
@@ -62,14 +49,6 @@ static int take_span(struct reader *reader, int major, struct span *span)
     return 1;
 }
 
-static int take_byte(struct reader *reader, uint8_t byte)
-{
-    if (reader->at == reader->end || *reader->at != byte)
-        return 0;
-    reader->at++;
-    return 1;
-}
-
 static int read_arrival(struct reader *reader, PyObject **value)
 {
     uint64_t milliseconds;
@@ -80,11 +59,9 @@ static int read_arrival(struct reader *reader, PyObject **value)
     return *value ? 1 : -1;
 }
 
-static int read_value(struct reader *reader, int field, PyObject **values)
+static int read_value(struct reader *reader, int field, PyObject *values[FIELDS])
 {
     struct span span;
-    PyObject *text = NULL;
-    int outcome;
 
     if (field == ARRIVAL)
         return read_arrival(reader, &values[ARRIVAL]);
@@ -94,33 +71,15 @@ static int read_value(struct reader *reader, int field, PyObject **values)
     case DATA:
         values[DATA] = PyBytes_FromStringAndSize((const char *)span.start, (Py_ssize_t)span.size);
         return values[DATA] ? 1 : -1;
-    case KEY:
-        return read_utf8(span, &values[KEY]);
     case NUMBER:
         return read_sequence_number(span, &values[NUMBER]);
     default:
-        outcome = read_utf8(span, &text);
-        Py_XDECREF(text);
-        return outcome;
+        return read_utf8(span, &values[field]);
     }
-}
-
-/* The field whose name stands here, which is taken; `guess` is tried first. FIELDS if there is none. */
-static int take_name(struct reader *reader, int guess)
-{
-    for (int tried = 0; tried < FIELDS; tried++) {
-        int field = (guess + tried) % FIELDS;
-        size_t size = NAMES[field].size;
-        if ((size_t)(reader->end - reader->at) >= size && !memcmp(reader->at, NAMES[field].name, size)) {
-            reader->at += size;
-            return field;
-        }
-    }
-    return FIELDS;
 }
 
 /* Read a record; `order` is that of the fields of the one before it, and becomes its own. */
-static int read_record(struct reader *reader, int order[FIELDS], PyObject *values[VALUES])
+static int read_record(struct reader *reader, int order[FIELDS], PyObject *values[FIELDS])
 {
     unsigned seen = 0;
     int has_end = take_byte(reader, MAP_WITH_END), left = FIELDS;
@@ -131,34 +90,25 @@ static int read_record(struct reader *reader, int order[FIELDS], PyObject *value
         left = *reader->at++ - MAP;
     }
     for (int count = 0; count < left && !(has_end && take_byte(reader, END)); count++) {
-        int field = take_name(reader, order[count]), outcome;
-        if (field == FIELDS || seen & 1u << field)
+        int field = take_opening(reader, NAMES, &order[count], &seen), outcome;
+        if (field == FIELDS)
             return 0;
-        seen |= 1u << field;
-        order[count] = field;
         outcome = read_value(reader, field, values);
         if (outcome != 1)
             return outcome;
         if (has_end && count == FIELDS - 1 && !take_byte(reader, END))
             return 0;
     }
-    return (seen & ((1u << VALUES) - 1)) == (1u << VALUES) - 1;
+    return is_whole(seen);
 }
 
-/* Read so many records, or, if that is negative, up to the end that is marked and taken. */
 static int read_all(struct reader *reader, Py_ssize_t count, PyObject *columns[VALUES])
 {
-    int order[FIELDS] = {NUMBER, ARRIVAL, DATA, KEY, ENCRYPTION};
-    int has_end = count < 0, outcome = 1;
+    int order[FIELDS] = USUAL_ORDER, has_end = count < 0, outcome = 1;
 
     while (outcome == 1 && (has_end ? !take_byte(reader, END) : count-- > 0)) {
-        PyObject *values[VALUES] = {NULL};
-        outcome = read_record(reader, order, values);
-        for (int field = 0; field < VALUES && outcome == 1; field++)
-            if (PyList_Append(columns[field], values[field]))
-                outcome = -1;
-        for (int field = 0; field < VALUES; field++)
-            Py_XDECREF(values[field]);
+        PyObject *values[FIELDS] = {NULL};
+        outcome = append_record(read_record(reader, order, values), values, columns);
     }
     return outcome;
 }
@@ -170,39 +120,17 @@ static int read_all(struct reader *reader, Py_ssize_t count, PyObject *columns[V
  * end; with a negative count, their end is marked. None if one of them has to be read another way. */
 static PyObject *read_records_cbor(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
-    PyObject *columns[VALUES] = {NULL}, *answer = NULL;
-    struct reader reader;
-    Py_ssize_t start, count;
-    int outcome = 1;
+    Py_ssize_t count;
 
     (void)module;
-    if (given != 3 || !PyBytes_CheckExact(args[0]) || !PyLong_CheckExact(args[1]) || !PyLong_CheckExact(args[2])) {
+    if (given != 3 || !PyLong_CheckExact(args[2])) {
         PyErr_SetString(PyExc_TypeError, "bytes, a place and a number are needed");
         return NULL;
     }
-    start = PyLong_AsSsize_t(args[1]);
     count = PyLong_AsSsize_t(args[2]);
     if (PyErr_Occurred())
         return NULL;
-    if (start < 0 || start > PyBytes_GET_SIZE(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "the place is outside");
-        return NULL;
-    }
-    reader.at = (const uint8_t *)PyBytes_AS_STRING(args[0]) + start;
-    reader.end = (const uint8_t *)PyBytes_AS_STRING(args[0]) + PyBytes_GET_SIZE(args[0]);
-    for (int field = 0; field < VALUES; field++)
-        if (!(columns[field] = PyList_New(0)))
-            outcome = -1;
-    if (outcome == 1)
-        outcome = read_all(&reader, count, columns);
-    if (outcome == 1)
-        answer = Py_BuildValue("OOOOn", columns[DATA], columns[KEY], columns[NUMBER], columns[ARRIVAL],
-                               (Py_ssize_t)(reader.at - (const uint8_t *)PyBytes_AS_STRING(args[0])));
-    else if (outcome == 0)
-        answer = Py_NewRef(Py_None);
-    for (int field = 0; field < VALUES; field++)
-        Py_XDECREF(columns[field]);
-    return answer;
+    return read_page(args[0], args[1], count, read_all);
 }
 
 PyMethodDef cbor_page_methods[] = {

@@ -1,34 +1,19 @@
 /* The records of an answer to GetRecords in JSON (shared/aws/record_page.py), as the service writes them: no space
  * between what they consist of, no escape in a text and no field but those that are known. */
-#include "columns.h"
+#include "page.h"
 
 #include <float.h>
 
 #define DIGITS_MAX 64 /* of a number */
-#define EXACT_MAX ((uint64_t)1 << 53) /* whole numbers up to here, and powers of ten up to the next one, are exact */
-#define POWER_MAX 22
+#define POWER_MAX 22 /* powers of ten up to this one are exact, too */
 
-enum { DATA, KEY, NUMBER, ARRIVAL, VALUES, ENCRYPTION = VALUES, FIELDS };
-
-static const struct {
-    const char *opening;
-    size_t size;
-} OPENINGS[FIELDS] = {
-#define OPENING(text) {text, sizeof text - 1}
+static const struct opening OPENINGS[FIELDS] = {
     OPENING("\"Data\":\""),
     OPENING("\"PartitionKey\":\""),
     OPENING("\"SequenceNumber\":\""),
     OPENING("\"ApproximateArrivalTimestamp\":"),
     OPENING("\"EncryptionType\":\""),
 };
-
-/* What is read, and how far. */
-struct reader {
-    const uint8_t *at;
-    const uint8_t *end;
-};
-
-/* All readers below: 1 if the value was read, 0 if it has to be read another way, -1 with an error set. */
 
 /* Take the text up to the next quote. */
 static int take_text(struct reader *reader, struct span *text)
@@ -77,14 +62,6 @@ static int take_digits(struct reader *reader, uint64_t *value)
     return count;
 }
 
-static int take_letter(struct reader *reader, uint8_t letter)
-{
-    if (reader->at >= reader->end || *reader->at != letter)
-        return 0;
-    reader->at++;
-    return 1;
-}
-
 /* Whole digits and a power of ten that are exact make a number with one rounding, as every exact reader does. */
 static int read_arrival(struct reader *reader, PyObject **value)
 {
@@ -97,13 +74,13 @@ static int read_arrival(struct reader *reader, PyObject **value)
 
     if (whole < 1 || (whole > 1 && *start == '0') || FLT_EVAL_METHOD)
         return 0;
-    if (take_letter(reader, '.') && (fraction = take_digits(reader, &digits)) < 1)
+    if (take_byte(reader, '.') && (fraction = take_digits(reader, &digits)) < 1)
         return 0;
     power = -fraction;
-    if (take_letter(reader, 'E') || take_letter(reader, 'e')) {
-        is_negative = take_letter(reader, '-');
+    if (take_byte(reader, 'E') || take_byte(reader, 'e')) {
+        is_negative = take_byte(reader, '-');
         if (!is_negative)
-            take_letter(reader, '+');
+            take_byte(reader, '+');
         if (take_digits(reader, &exponent) < 1 || exponent > 2 * POWER_MAX)
             return 0;
         power += is_negative ? -(int)exponent : (int)exponent;
@@ -115,11 +92,9 @@ static int read_arrival(struct reader *reader, PyObject **value)
     return *value ? 1 : -1;
 }
 
-static int read_field(struct reader *reader, int field, PyObject **values)
+static int read_field(struct reader *reader, int field, PyObject *values[FIELDS])
 {
     struct span text;
-    PyObject *type = NULL;
-    int outcome;
 
     if (field == ARRIVAL)
         return read_arrival(reader, &values[ARRIVAL]);
@@ -128,72 +103,48 @@ static int read_field(struct reader *reader, int field, PyObject **values)
     switch (field) {
     case DATA:
         return read_data(text, &values[DATA]);
-    case KEY:
-        return is_literal(text) ? read_utf8(text, &values[KEY]) : 0;
     case NUMBER:
         return read_sequence_number(text, &values[NUMBER]);
     default:
-        outcome = is_literal(text) ? read_utf8(text, &type) : 0;
-        Py_XDECREF(type);
-        return outcome;
+        return is_literal(text) ? read_utf8(text, &values[field]) : 0;
     }
-}
-
-/* The field that begins here, by its opening, which is taken; `guess` is tried first. FIELDS if there is none. */
-static int take_opening(struct reader *reader, int guess)
-{
-    for (int tried = 0; tried < FIELDS; tried++) {
-        int field = (guess + tried) % FIELDS;
-        size_t size = OPENINGS[field].size;
-        if ((size_t)(reader->end - reader->at) >= size && !memcmp(reader->at, OPENINGS[field].opening, size)) {
-            reader->at += size;
-            return field;
-        }
-    }
-    return FIELDS;
 }
 
 /* Read a record, brace to brace; `order` is that of the fields of the one before it, and becomes its own. */
-static int read_record(struct reader *reader, int order[FIELDS], PyObject *values[VALUES])
+static int read_record(struct reader *reader, int order[FIELDS], PyObject *values[FIELDS])
 {
     unsigned seen = 0;
     int outcome;
 
-    if (!take_letter(reader, '{'))
+    if (!take_byte(reader, '{'))
         return 0;
     for (int count = 0; count < FIELDS; count++) {
-        int field = take_opening(reader, order[count]);
-        if (field == FIELDS || seen & 1u << field)
+        int field = take_opening(reader, OPENINGS, &order[count], &seen);
+        if (field == FIELDS)
             return 0;
-        seen |= 1u << field;
-        order[count] = field;
         outcome = read_field(reader, field, values);
         if (outcome != 1)
             return outcome;
-        if (take_letter(reader, '}'))
-            return (seen & ((1u << VALUES) - 1)) == (1u << VALUES) - 1;
-        if (!take_letter(reader, ','))
+        if (take_byte(reader, '}'))
+            return is_whole(seen);
+        if (!take_byte(reader, ','))
             return 0;
     }
     return 0;
 }
 
 /* Read all records up to the bracket behind them, which is not taken. */
-static int read_all(struct reader *reader, PyObject *columns[VALUES])
+static int read_all(struct reader *reader, Py_ssize_t count, PyObject *columns[VALUES])
 {
-    int order[FIELDS] = {NUMBER, ARRIVAL, DATA, KEY, ENCRYPTION};
+    int order[FIELDS] = USUAL_ORDER;
 
+    (void)count;
     for (;;) {
-        PyObject *values[VALUES] = {NULL};
-        int outcome = read_record(reader, order, values);
-        for (int field = 0; field < VALUES && outcome == 1; field++)
-            if (PyList_Append(columns[field], values[field]))
-                outcome = -1;
-        for (int field = 0; field < VALUES; field++)
-            Py_XDECREF(values[field]);
+        PyObject *values[FIELDS] = {NULL};
+        int outcome = append_record(read_record(reader, order, values), values, columns);
         if (outcome != 1)
             return outcome;
-        if (!take_letter(reader, ','))
+        if (!take_byte(reader, ','))
             return reader->at < reader->end && *reader->at == ']';
     }
 }
@@ -204,37 +155,12 @@ static int read_all(struct reader *reader, PyObject *columns[VALUES])
  * stands that ends them; None if one of them has to be read another way. */
 static PyObject *read_records(PyObject *module, PyObject *const *args, Py_ssize_t given)
 {
-    PyObject *columns[VALUES] = {NULL}, *answer = NULL;
-    struct reader reader;
-    Py_ssize_t start;
-    int outcome = 1;
-
     (void)module;
-    if (given != 2 || !PyBytes_CheckExact(args[0]) || !PyLong_CheckExact(args[1])) {
+    if (given != 2) {
         PyErr_SetString(PyExc_TypeError, "bytes and a place are needed");
         return NULL;
     }
-    start = PyLong_AsSsize_t(args[1]);
-    if (start < 0 || start > PyBytes_GET_SIZE(args[0])) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_TypeError, "the place is outside");
-        return NULL;
-    }
-    reader.at = (const uint8_t *)PyBytes_AS_STRING(args[0]) + start;
-    reader.end = (const uint8_t *)PyBytes_AS_STRING(args[0]) + PyBytes_GET_SIZE(args[0]);
-    for (int field = 0; field < VALUES; field++)
-        if (!(columns[field] = PyList_New(0)))
-            outcome = -1;
-    if (outcome == 1)
-        outcome = read_all(&reader, columns);
-    if (outcome == 1)
-        answer = Py_BuildValue("OOOOn", columns[DATA], columns[KEY], columns[NUMBER], columns[ARRIVAL],
-                               (Py_ssize_t)(reader.at - (const uint8_t *)PyBytes_AS_STRING(args[0])));
-    else if (outcome == 0)
-        answer = Py_NewRef(Py_None);
-    for (int field = 0; field < VALUES; field++)
-        Py_XDECREF(columns[field]);
-    return answer;
+    return read_page(args[0], args[1], -1, read_all);
 }
 
 PyMethodDef record_page_methods[] = {
