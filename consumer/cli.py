@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from shared.version_option import VersionOption
+
 app = typer.Typer(
     name="consumer_from_cli",
     add_completion=False,
@@ -22,18 +24,6 @@ class Output(Enum):
 
     TEXT = "text"
     JSON = "json"
-
-
-def _show_version(value: bool) -> None:
-    from shared.version import show_version  # noqa: PLC0415
-
-    if show_version(is_wanted=value):
-        raise typer.Exit
-
-
-VersionOption = Annotated[
-    bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
-]
 
 
 @app.command()

@@ -12,6 +12,7 @@ import typer
 
 from infra.control.cli import add_control
 from infra.options import AppOption, Output, OutputOption, setting
+from shared.version_option import VersionOption
 
 app = typer.Typer(
     name="headrace",
@@ -21,18 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-def _show_version(value: bool) -> None:
-    from shared.version import show_version  # noqa: PLC0415
-
-    if show_version(is_wanted=value):
-        raise typer.Exit
-
-
-VersionOption = Annotated[
-    bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
-]
 
 
 @app.callback()

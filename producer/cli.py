@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from shared.version_option import VersionOption
+
 app = typer.Typer(
     name="producer_from_cli",
     add_completion=False,
@@ -93,18 +95,6 @@ SourceIdOption = Annotated[
 StateDirOption = Annotated[
     str | None,
     typer.Option("--state-dir", help="Folder of bookmarks, keys and dead letters.", show_default=".headrace"),
-]
-
-
-def _show_version(value: bool) -> None:
-    from shared.version import show_version  # noqa: PLC0415
-
-    if show_version(is_wanted=value):
-        raise typer.Exit
-
-
-VersionOption = Annotated[
-    bool, typer.Option("--version", help="Print the version and end.", callback=_show_version, is_eager=True)
 ]
 
 
