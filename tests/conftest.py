@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from shared.compiled.columns import Columns
 from tests.simulation.options import (  # noqa: F401 - pytest finds them here
     pytest_addoption,
     pytest_sessionfinish,
     pytest_terminal_summary,
 )
+from tests.support.ways import compiled_part
 
 # The same examples on every run and every machine, and no verdict by time: these machines are shared.
 settings.register_profile("headrace", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -45,3 +47,9 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def columns() -> Columns:
+    """Return the compiled part; without it, the test is skipped."""
+    return compiled_part()

@@ -8,9 +8,17 @@ from collections.abc import Iterator
 import pytest
 
 from shared.compiled import COLUMNS
+from shared.compiled.columns import Columns
 
 COMPILED = "compiled"
 PYTHON = "python"
+
+
+def compiled_part() -> Columns:
+    """Return the compiled part, or skip the test."""
+    if COLUMNS is None:
+        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
+    return COLUMNS
 
 
 def without_compiled(patch: pytest.MonkeyPatch) -> None:
@@ -24,8 +32,7 @@ def without_compiled(patch: pytest.MonkeyPatch) -> None:
 def way(request: pytest.FixtureRequest) -> Iterator[str]:
     """Import this into a test module to have each of its tests run both ways."""
     if request.param == COMPILED:
-        if COLUMNS is None:
-            pytest.skip("headrace was installed without its compiled part: there was no C compiler")
+        compiled_part()
         yield COMPILED
         return
     with pytest.MonkeyPatch.context() as patch:

@@ -37,13 +37,6 @@ EVENTS: Final = (
 )
 
 
-@pytest.fixture(scope="module")
-def columns() -> Columns:
-    """Return the compiled part."""
-    assert COLUMNS is not None
-    return COLUMNS
-
-
 def outcome(datas: list[bytes]) -> tuple[Any, ...]:
     """Return all that becomes of the data of a chunk."""
     decoded = decode(datas)

@@ -92,10 +92,3 @@ def test_what_is_no_list_is_refused(columns: Columns) -> None:
     with pytest.raises(TypeError):
         columns.id_runs(("a.1",))  # type: ignore[arg-type] # on purpose
     assert columns.id_runs([]) == []
-
-
-@pytest.fixture(scope="module")
-def columns() -> Columns:
-    """Return the compiled part."""
-    assert COLUMNS is not None
-    return COLUMNS

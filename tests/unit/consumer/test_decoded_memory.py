@@ -21,6 +21,18 @@ from tests.unit.consumer.test_processing_api import Shop
 KIB = 1024
 
 
+def memory_of(text: bytes) -> int:
+    """Return how many bytes an event takes once it is decoded."""
+    tracemalloc.start()
+    try:
+        event = orjson.loads(text)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert event
+    return taken
+
+
 @pytest.mark.parametrize(
     "part",
     [b"{}", b"[]", b'{"a":1}', b'{"a":{"b":[]}}', b"1.5", b"12345678901", b'"\xf0\x9f\x98\x80abcdefghijklm"', b'"a"'],
@@ -28,27 +40,13 @@ KIB = 1024
 def test_the_bound_holds_for_what_takes_most(part: bytes) -> None:
     """Whatever an event is made of, a list of many such things takes no more than was said."""
     text = b'{"x":[%b]}' % b",".join([part] * (256 * KIB // (len(part) + 1)))
-    tracemalloc.start()
-    try:
-        event = orjson.loads(text)
-        taken = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert event
-    assert len(text) < taken <= decoded_size([text]) < 120 * len(text)
+    assert len(text) < memory_of(text) <= decoded_size([text]) < 120 * len(text)
 
 
 def test_the_bound_holds_for_names() -> None:
     """Each name of an object is a string of its own."""
     text = orjson.dumps({f"{at:x}": None for at in range(20_000)})
-    tracemalloc.start()
-    try:
-        event = orjson.loads(text)
-        taken = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert event
-    assert taken <= decoded_size([text])
+    assert memory_of(text) <= decoded_size([text])
 
 
 def test_events_that_take_much_memory_are_handled_one_at_a_time() -> None:

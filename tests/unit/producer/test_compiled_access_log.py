@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from producer.core.access_log import AccessLogReader
-from shared.compiled import COLUMNS
+from shared.compiled.columns import Columns
 from tests.support.ways import without_compiled
 
 pytestmark = pytest.mark.compiled
@@ -87,18 +87,16 @@ def test_lines_are_taken_apart_as_python_does(line: bytes) -> None:
         assert found == reader.read_target(line)
 
 
-def test_an_ordinary_line_is_taken_apart_at_once() -> None:
+def test_an_ordinary_line_is_taken_apart_at_once(columns: Columns) -> None:
     """Else what is said above would say nothing; and nothing of it is kept."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
     parts = b"192.0.2.1", b"26/Jan/2019", b" +0330", 71_125, 200, b"Mozilla", b"GET", b"/product/7"
-    assert COLUMNS.read_log_line(LINE) == parts
+    assert columns.read_log_line(LINE) == parts
     before = sys.getrefcount(LINE)
     for _ in range(20):
-        COLUMNS.read_log_line(LINE)
-        assert COLUMNS.read_log_line(LINE[:-1]) is None
+        columns.read_log_line(LINE)
+        assert columns.read_log_line(LINE[:-1]) is None
     assert sys.getrefcount(LINE) == before
     for length in range(len(LINE)):
-        assert COLUMNS.read_log_line(LINE[:length]) is None
+        assert columns.read_log_line(LINE[:length]) is None
     with pytest.raises(TypeError):
-        COLUMNS.read_log_line("text")  # type: ignore[arg-type] # on purpose
+        columns.read_log_line("text")  # type: ignore[arg-type] # on purpose

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import producer.core.lanes as lanes_module
 from producer.core.lanes import LaneQueues
 from producer.core.record_columns import bytes_of
-from shared.compiled import COLUMNS
 from shared.compiled.columns import Columns, EventRules
 from shared.event import event_id_heads
 from shared.lanes import LANES
@@ -26,13 +25,6 @@ HEADS = event_id_heads("source", LANES, has_lanes=True)
 RULES: EventRules = (orjson.dumps, "session_id", "event_id", 4_000, 64)
 READING: EventRules = (orjson.loads, *RULES[1:])
 TICKET = (print, "token")
-
-
-@pytest.fixture(name="columns", scope="module")
-def _columns() -> Columns:
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    return COLUMNS
 
 
 def lane_queues(buffer_bytes_max: int = 64 * KIB) -> LaneQueues:
@@ -70,13 +62,15 @@ NUMBERS = st.none() | st.integers(0, 2_000) | st.sampled_from((9, 99, 999, 99_99
 @example([([(b"{", f"key {each}") for each in range(300)], 990, True, False)] * 2, {*range(0, 256, 2)}, 0, 10**6)
 @settings(deadline=None)
 def test_records_are_queued_as_python_queues_them(
-    calls: list[tuple[list[tuple[bytes, str]], int | None, bool, bool]], blocked: set[int], spilled: int, room: int
+    columns: Columns,
+    calls: list[tuple[list[tuple[bytes, str]], int | None, bool, bool]],
+    blocked: set[int],
+    spilled: int,
+    room: int,
 ) -> None:
     """The same records in the same lanes, the same sums, the same order of lanes; whatever else is refused."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
     both = lane_queues(room), lane_queues(room)
-    for queues, compiled in zip(both, (COLUMNS, None), strict=True):
+    for queues, compiled in zip(both, (columns, None), strict=True):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(lanes_module, "COLUMNS", compiled)
             for lane in queues.lanes:
@@ -193,14 +187,12 @@ def test_lists_that_change_under_way_are_left_alone(columns: Columns) -> None:
 
 
 @given(st.lists(st.tuples(st.binary(max_size=9), st.text(max_size=5))), st.integers(0, 9))
-def test_sizes_are_those_in_utf_8(records: list[tuple[bytes, str]], start: int) -> None:
+def test_sizes_are_those_in_utf_8(columns: Columns, records: list[tuple[bytes, str]], start: int) -> None:
     """Of data and keys, from any record on."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
     datas, keys = columns_of([*records, (b"1", "\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000")])
-    assert COLUMNS.size_of_records(datas, keys, start) == bytes_of(datas[start:], keys[start:])
-    assert COLUMNS.size_of_records([*datas, b""], [*keys, "\udfff"], 0) is None
-    assert COLUMNS.size_of_records([*datas, "text"], [*keys, ""], 0) is None  # type: ignore[list-item] # on purpose
+    assert columns.size_of_records(datas, keys, start) == bytes_of(datas[start:], keys[start:])
+    assert columns.size_of_records([*datas, b""], [*keys, "\udfff"], 0) is None
+    assert columns.size_of_records([*datas, "text"], [*keys, ""], 0) is None  # type: ignore[list-item] # on purpose
 
 
 def test_references_are_balanced(columns: Columns) -> None:

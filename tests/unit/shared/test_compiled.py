@@ -36,14 +36,6 @@ def build_script() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="module")
-def columns() -> Columns:
-    """Return the compiled part."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    return COLUMNS
-
-
 def test_it_was_built_of_the_sources_as_they_are(columns: Columns) -> None:
     """Nobody tests yesterday's code: `make setup` builds it anew where a source has changed."""
     assert build_script().sources_digest() == columns.SOURCES
@@ -119,21 +111,17 @@ def test_a_compiler_that_fails_is_no_reason_to_fail(
 @given(st.lists(st.binary(max_size=200), max_size=50))
 @example([b"x" * size for size in range(200)])
 @settings(deadline=None)
-def test_digests_are_those_of_hashlib(texts: list[bytes]) -> None:
+def test_digests_are_those_of_hashlib(columns: Columns, texts: list[bytes]) -> None:
     """Of any number of texts of any sizes, which begin and end beside each other."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    assert COLUMNS.digests(texts) == [hashlib.md5(text, usedforsecurity=False).digest() for text in texts]
+    assert columns.digests(texts) == [hashlib.md5(text, usedforsecurity=False).digest() for text in texts]
 
 
 @given(st.lists(st.text(max_size=30), max_size=150), st.integers(0, HASH_KEY_MAX), st.integers(0, HASH_KEY_MAX))
 @settings(deadline=None)
-def test_a_range_holds_the_keys_whose_hashes_it_holds(keys: list[str], one: int, other: int) -> None:
+def test_a_range_holds_the_keys_whose_hashes_it_holds(columns: Columns, keys: list[str], one: int, other: int) -> None:
     """Both ends belong to it."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
     for bounds in ((min(one, other), max(one, other)), _span(keys)):
-        found = COLUMNS.lie_in_range(keys, *(each.to_bytes(16, "big") for each in bounds))
+        found = columns.lie_in_range(keys, *(each.to_bytes(16, "big") for each in bounds))
         expected = all(hash_key_of(key) in HashKeyRange(*bounds) for key in keys)
         assert found is expected or (found is None and not "".join(keys).isascii())
 
@@ -151,12 +139,10 @@ MEMBERS = st.lists(
 @given(st.lists(MEMBERS, max_size=6))
 @example([[(b"x" * size, f"key {size % 300}") for size in range(0, 40_000, 130)]])
 @settings(deadline=None)
-def test_aggregates_are_those_of_the_encoder_in_python(groups: list[list[tuple[bytes, str]]]) -> None:
+def test_aggregates_are_those_of_the_encoder_in_python(columns: Columns, groups: list[list[tuple[bytes, str]]]) -> None:
     """Byte for byte, with indexes and lengths of one, two and three bytes."""
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    columns = [([data for data, _ in group], [key for _, key in group]) for group in groups]
-    assert COLUMNS.encode_aggregates(columns) == [encode_aggregate(*each).data for each in columns]
+    given = [([data for data, _ in group], [key for _, key in group]) for group in groups]
+    assert columns.encode_aggregates(given) == [encode_aggregate(*each).data for each in given]
 
 
 @pytest.mark.parametrize("keys", [["a", "é"], ["\ud800", "a"]], ids=["not ASCII", "a lone surrogate"])

@@ -36,13 +36,6 @@ MESSAGES: Final = (
 )
 
 
-@pytest.fixture(scope="module")
-def columns() -> Columns:
-    """Return the compiled part."""
-    assert COLUMNS is not None
-    return COLUMNS
-
-
 def aggregate(message: bytes) -> bytes:
     """Return what a message is in."""
     return MAGIC + message + hashlib.md5(message, usedforsecurity=False).digest()

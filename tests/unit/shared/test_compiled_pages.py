@@ -48,13 +48,6 @@ PAGES: Final = tuple(
 ENDS: Final = ("", "=", "==", "A=", "====", "*", "é", " ", "\\/", "-_", "B==")
 
 
-@pytest.fixture
-def columns() -> Columns:
-    """Return the compiled part."""
-    assert COLUMNS is not None
-    return COLUMNS
-
-
 def outcome(body: bytes, parse: Callable[[bytes], RecordPage]) -> RecordPage | str:
     """Return what is read of an answer, or how it is refused."""
     try:

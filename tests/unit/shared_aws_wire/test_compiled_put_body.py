@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from pybase64 import b64encode
 
 from shared.aws.kinesis_wire import put_records_body
-from shared.compiled import COLUMNS
 from shared.compiled.columns import Columns
 from shared.limits import HASH_KEY_MAX
 from shared.records import PutEntry
@@ -21,13 +20,6 @@ pytestmark = pytest.mark.compiled
 
 KEYS = st.text(st.characters(max_codepoint=127), max_size=5) | st.text(max_size=3) | st.just("\ud800")
 ENTRIES = st.lists(st.builds(PutEntry, st.binary(max_size=60), KEYS, st.none() | st.integers(0, HASH_KEY_MAX)))
-
-
-@pytest.fixture(name="columns", scope="module")
-def _columns() -> Columns:
-    if COLUMNS is None:
-        pytest.skip("headrace was installed without its compiled part: there was no C compiler")
-    return COLUMNS
 
 
 @given(ENTRIES)
