@@ -52,7 +52,7 @@ _SOURCE_ID_BITS: Final = 80
 _KEY_OF: Final = itemgetter(SESSION_ID_FIELD)
 _PART_EVENTS: Final = 256
 _BRACES: Final = repeat(b"}")
-_RULES: Final = (orjson.dumps, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES, EVENT_DEPTH_MAX)
+_EVENT_RULES: Final = (orjson.dumps, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES, EVENT_DEPTH_MAX)
 _EVENT_ID_FIELDS: Final = repeat(EVENT_ID_FIELD)
 
 
@@ -303,7 +303,7 @@ def _encode_all(events: Sequence[Mapping[str, Any] | bytes]) -> EventColumns | N
     if kinds != {dict}:
         return None
     if COLUMNS is not None:
-        columns = COLUMNS.encode_events(list(events), _RULES)
+        columns = COLUMNS.encode_events(list(events), _EVENT_RULES)
         return None if columns is None else EventColumns(*columns)
     rows = cast("Sequence[dict[str, Any]]", events)
     try:

@@ -23,7 +23,7 @@ _COST_BYTES_MAX: Final = SHORT_BYTES + _ID_BYTES_MAX + _KEY_BYTES_MAX + RECORD_O
 _ROOM_BYTES: Final = _EVENTS_MAX * _COST_BYTES_MAX
 _EMPTY_BYTES: Final = len(b"{}")
 _dumps: Final = orjson.dumps
-_RULES: Final = (_dumps, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES - len(b"}"), EVENT_DEPTH_MAX)
+_EVENT_RULES: Final = (_dumps, SESSION_ID_FIELD, EVENT_ID_FIELD, SHORT_BYTES - len(b"}"), EVENT_DEPTH_MAX)
 
 
 class Stage:
@@ -51,7 +51,7 @@ class Stage:
         Its partition key is that of `SESSION_ID_FIELD` unless given.
         """
         if COLUMNS is not None and self._bodies and not self._may_spill:
-            count = COLUMNS.stage_event(event, partition_key, _RULES, self._indexes, self._bodies, self._keys)
+            count = COLUMNS.stage_event(event, partition_key, _EVENT_RULES, self._indexes, self._bodies, self._keys)
             if count >= _EVENTS_MAX:
                 self.clear()
             if count:

@@ -282,9 +282,7 @@ def _lies_in(hash_key_range: HashKeyRange, keys: list[str], explicit: dict[int, 
     if hash_key_range == FULL_RANGE:
         return True
     hashed = [key for sub, key in enumerate(keys) if sub not in explicit] if explicit else keys
-    # Keys repeat. By Python a digest takes longer than to find that out; sixteen at a time don't.
-    unique = {*hashed} if COLUMNS is None else hashed
-    return all(value in hash_key_range for value in explicit.values()) and hash_key_range.holds_all(unique)
+    return all(value in hash_key_range for value in explicit.values()) and hash_key_range.holds_all(hashed)
 
 
 def _decimal(text: str) -> int | None:

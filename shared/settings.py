@@ -328,8 +328,7 @@ class ConsumerSettings(BaseSettings):
         return tags
 
 
-# What a pattern asks for, in words.
-_RULES: Final[dict[str, str]] = {
+_PATTERNS_IN_WORDS: Final[dict[str, str]] = {
     "app": "an application's name is that of a DynamoDB table: 3 to 128 letters, digits and `_`, `.`, `-`",
     "archive_time_zone": "a time zone is named as in the IANA database, e.g. Europe/Berlin",
     "file_extension": "an extension begins with a dot, with 1 to 127 of a-z, 0-9 and ! - _ . * ' ( ) behind it",
@@ -350,7 +349,7 @@ def load_settings(kind: type[SettingsT], **given: Any) -> SettingsT:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
         prefix = kind.model_config.get("env_prefix", "")
-        text = _RULES.get(name) if first["type"] == "string_pattern_mismatch" else None
+        text = _PATTERNS_IN_WORDS.get(name) if first["type"] == "string_pattern_mismatch" else None
         message = f"setting `{name}` is not usable: {text or first['msg'].removeprefix('Value error, ')}"
         variable = prefix + name.partition(".")[0].upper()
         raise ConfigurationError(message, hint=f"Set it by its option or by {variable}") from error

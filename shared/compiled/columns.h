@@ -20,6 +20,12 @@ struct span {
     size_t size;
 };
 
+/* What is read, and how far. */
+struct reader {
+    const uint8_t *at;
+    const uint8_t *end;
+};
+
 /* Write the MD5 of each of `count` texts to `digests`, MD5_BYTES each: sixteen at a time. */
 void md5_all(const struct span *texts, size_t count, uint8_t *digests);
 

@@ -1,50 +1,7 @@
-/* The MD5 of many texts or partition keys, for Python. */
+/* The MD5 of many partition keys, for Python. */
 #include "columns.h"
 
 #define KEYS_AT_A_TIME 64
-
-/* digests(texts: list[bytes]) -> list[bytes] */
-static PyObject *digests(PyObject *module, PyObject *texts)
-{
-    struct span *spans = NULL;
-    uint8_t *found = NULL;
-    PyObject *all = NULL;
-    Py_ssize_t count;
-
-    (void)module;
-    if (!PyList_CheckExact(texts)) {
-        PyErr_SetString(PyExc_TypeError, "a list is needed");
-        return NULL;
-    }
-    count = PyList_GET_SIZE(texts);
-    spans = PyMem_New(struct span, count + 1);
-    found = PyMem_New(uint8_t, MD5_BYTES * (count + 1));
-    if (!spans || !found) {
-        PyErr_NoMemory();
-        goto end;
-    }
-    for (Py_ssize_t at = 0; at < count; at++) {
-        PyObject *text = PyList_GET_ITEM(texts, at);
-        if (!PyBytes_Check(text)) {
-            PyErr_SetString(PyExc_TypeError, "bytes are needed");
-            goto end;
-        }
-        spans[at] = (struct span){(const uint8_t *)PyBytes_AS_STRING(text), (size_t)PyBytes_GET_SIZE(text)};
-    }
-    md5_all(spans, (size_t)count, found);
-    all = PyList_New(count);
-    for (Py_ssize_t at = 0; all && at < count; at++) {
-        PyObject *digest = PyBytes_FromStringAndSize((const char *)found + MD5_BYTES * at, MD5_BYTES);
-        if (!digest)
-            Py_CLEAR(all);
-        else
-            PyList_SET_ITEM(all, at, digest);
-    }
-end:
-    PyMem_Free(spans);
-    PyMem_Free(found);
-    return all;
-}
 
 /* Whether the MD5 of some keys all lie between two others. */
 static int lie_within(const struct span *keys, size_t count, const uint8_t *start, const uint8_t *end)
@@ -94,7 +51,6 @@ static PyObject *lie_in_range(PyObject *module, PyObject *const *args, Py_ssize_
 }
 
 PyMethodDef digest_methods[] = {
-    {"digests", digests, METH_O, NULL},
     {"lie_in_range", (PyCFunction)(void (*)(void))lie_in_range, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -67,12 +67,6 @@ end:
     return all;
 }
 
-/* What is left of a message, or of a record in it. */
-struct reader {
-    const uint8_t *at;
-    const uint8_t *end;
-};
-
 /* All readers below: 1 if it was read, 0 if it has to be read another way, -1 with an error set. */
 
 static int take_varint(struct reader *reader, uint64_t *value)

@@ -16,12 +16,6 @@ struct opening {
 };
 #define OPENING(text) {text, sizeof text - 1}
 
-/* What is read, and how far. */
-struct reader {
-    const uint8_t *at;
-    const uint8_t *end;
-};
-
 /* All readers: 1 if it was read, 0 if it has to be read another way, -1 with an error set. */
 
 /* Reads so many records, or, if that is negative, up to what ends them. */

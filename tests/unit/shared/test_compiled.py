@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.aggregation import encode_aggregate
+from shared.aggregation import MAGIC, encode_aggregate
 from shared.compiled import COLUMNS, _load
 from shared.compiled.columns import Columns
 from shared.hash_key import HashKeyRange, hash_key_of
@@ -113,7 +113,10 @@ def test_a_compiler_that_fails_is_no_reason_to_fail(
 @settings(deadline=None)
 def test_digests_are_those_of_hashlib(columns: Columns, texts: list[bytes]) -> None:
     """Of any number of texts of any sizes, which begin and end beside each other."""
-    assert columns.digests(texts) == [hashlib.md5(text, usedforsecurity=False).digest() for text in texts]
+    digests = [hashlib.md5(text, usedforsecurity=False).digest() for text in texts]
+    for changed, is_right in ((digests, True), ([bytes((each[0] ^ 1,)) + each[1:] for each in digests], False)):
+        datas = [MAGIC + text + digest for text, digest in zip(texts, changed, strict=True)]
+        assert columns.are_aggregates(datas) == [is_right and bool(text) for text in texts]
 
 
 @given(st.lists(st.text(max_size=30), max_size=150), st.integers(0, HASH_KEY_MAX), st.integers(0, HASH_KEY_MAX))
@@ -158,8 +161,6 @@ def test_what_is_no_list_of_groups_is_refused(columns: Columns, groups: object) 
     """Nothing is read beyond an end."""
     with pytest.raises(TypeError):
         columns.encode_aggregates(groups)  # type: ignore[arg-type] # on purpose
-    with pytest.raises(TypeError):
-        columns.digests(["text"])  # type: ignore[list-item] # on purpose
     with pytest.raises(TypeError):
         columns.lie_in_range(["a"], b"", bytes(16))
 
