@@ -14,7 +14,7 @@ from consumer.retention import Retention
 from consumer.retrier import Retrier
 from shared.hash_key import FULL_RANGE, holes
 from shared.lease import AT_TRIM_HORIZON, Checkpoint, Lease, TableRows
-from shared.log_limit import LogLimit
+from shared.log_limit import LimitedLog
 from shared.ports import Clock, Kinesis, Telemetry
 from shared.records import Position, Shard
 
@@ -51,7 +51,7 @@ class ShardSync:
         self._memory = RowMemory(patience_seconds)
         self._patience = patience_seconds
         self._uncovered_since: float | None = None
-        self._errors = LogLimit(_ERROR_SECONDS_MIN)
+        self._log = LimitedLog(telemetry, clock, seconds_min=_ERROR_SECONDS_MIN)
         self._described_at = clock.monotonic()  # the worker did so as it started
 
     async def sync(self, rows: TableRows, held: Mapping[str, Lease]) -> bool:
@@ -152,8 +152,8 @@ class ShardSync:
         The latter if it stays so: rows are made parents first, so that between two looks a hole is normal.
         """
         former = of_former_stream(shards, leases, self._clock.wall() - _LISTING_SECONDS_MAX)
-        if former and self._errors.admits("stream_made_anew", self._clock.monotonic()):
-            self._telemetry.error(
+        if former:
+            self._log.error(
                 "stream_made_anew",
                 stream=self._stream,
                 shards=len(former),

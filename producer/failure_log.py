@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from shared.log_limit import LogLimit
+from shared.log_limit import LimitedLog
 from shared.ports import Clock, Telemetry
 
 _SECONDS_MIN: Final = 10.0  # between two lines about the same
@@ -15,19 +15,12 @@ class FailureLog:
     """Says each failure at once, and while it is the same not again within 10 s; 8 different ones in that time."""
 
     def __init__(self, telemetry: Telemetry, clock: Clock) -> None:
-        self._telemetry = telemetry
-        self._clock = clock
-        self._limit = LogLimit(_SECONDS_MIN, _LINES_MAX)
+        self._log = LimitedLog(telemetry, clock, seconds_min=_SECONDS_MIN, lines_max=_LINES_MAX)
 
     def warning(self, event: str, path: str, error: Exception) -> None:
         """Say something unexpected happened to a file and nothing was lost."""
-        if self._is_new(event, path, error):
-            self._telemetry.warning(event, path=path, error=str(error))
+        self._log.warning(event, about=(path, str(error)), path=path, error=str(error))
 
     def error(self, event: str, path: str, error: Exception) -> None:
         """Say that an operator is needed for a file."""
-        if self._is_new(event, path, error):
-            self._telemetry.error(event, path=path, error=str(error))
-
-    def _is_new(self, event: str, path: str, error: Exception) -> bool:
-        return self._limit.admits((event, path, str(error)), self._clock.monotonic())
+        self._log.error(event, about=(path, str(error)), path=path, error=str(error))

@@ -88,7 +88,7 @@ class Producer:
         self._progress = asyncio.Event()  # for those who wait for room or for the end
         self._is_hurried = False
         self._flushes = 0  # under way
-        self._report = Report(stream, telemetry)
+        self._report = Report(stream, telemetry, clock)
         self._sender = Sender(
             stream,
             kinesis=kinesis,

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from producer.core.batch import FlushReason, Settlement
 from shared.errors import HeadraceError, InvalidRequestError
-from shared.log_limit import LogLimit
-from shared.ports import Telemetry
-
-_WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
+from shared.log_limit import LimitedLog
+from shared.ports import Clock, Telemetry
 
 
 class Report:
     """The telemetry of one producer."""
 
-    def __init__(self, stream: str, telemetry: Telemetry) -> None:
+    def __init__(self, stream: str, telemetry: Telemetry, clock: Clock) -> None:
         self._stream = stream
         self._telemetry = telemetry
-        self._warnings = LogLimit(_WARNING_SECONDS_MIN)
+        self._log = LimitedLog(telemetry, clock)
 
-    def send(self, reason: FlushReason, stream_records: int, settlement: Settlement, now: float) -> None:
+    def send(self, reason: FlushReason, stream_records: int, settlement: Settlement) -> None:
         """Say that a call was answered, and what failed in it."""
         self._telemetry.count("producer_batches_sent", reason=reason.value)
         self._telemetry.count("producer_stream_records_sent", stream_records)
         if settlement.failed:
-            self._warn("records_refused", now, codes=dict(settlement.failed))
+            self._log.warning("records_refused", stream=self._stream, codes=dict(settlement.failed))
             for code, count in settlement.failed.items():
                 self._telemetry.count("producer_stream_records_failed", count, code=code)
 
-    def refuse(self, error: InvalidRequestError, now: float, stream_records: int) -> None:
+    def refuse(self, error: InvalidRequestError, stream_records: int) -> None:
         """Say that a call was refused for a record that is being looked for."""
         self._telemetry.count("producer_calls_failed", error=type(error).__name__)
-        self._warn("request_refused", now, code=error.code, stream_records=stream_records)
+        self._log.warning("request_refused", stream=self._stream, code=error.code, stream_records=stream_records)
 
-    def fail(self, error: HeadraceError, now: float, *, is_final: bool) -> None:
+    def fail(self, error: HeadraceError, *, is_final: bool) -> None:
         """Say that a call failed as a whole."""
         self._telemetry.count("producer_calls_failed", error=type(error).__name__)
         if error.retryable:
-            self._warn("put_failed", now, error=str(error))
+            self._log.warning("put_failed", stream=self._stream, error=str(error))
             return
         self._telemetry.error(
             "producer_failed", stream=self._stream, error=str(error), hint=error.hint, is_final=is_final
@@ -61,7 +57,3 @@ class Report:
         self._telemetry.gauge("producer_records_pending", pending)
         if misplaced:
             self._telemetry.count("producer_aggregates_misplaced", misplaced)
-
-    def _warn(self, event: str, now: float, **fields: Any) -> None:
-        if self._warnings.admits(event, now):
-            self._telemetry.warning(event, stream=self._stream, **fields)

@@ -88,10 +88,10 @@ class Sender:
         settlement = self._batcher.refuse(batch, (error.code, str(error)), now, self._random, self._refused_backoff)
         self._vain_rounds += settlement.is_hopeless
         if settlement.is_hopeless and not (self.fails_fast and self._vain_rounds <= _VAIN_ROUNDS_MAX):
-            self._report_failure(error, now)
+            self._report_failure(error)
         else:
             self.last_error = str(error)
-            self._report.refuse(error, now, batch.count)
+            self._report.refuse(error, batch.count)
         self._on_settled(settlement)
 
     def _take_failure(self, batch: Batch, error: HeadraceError) -> None:
@@ -101,11 +101,11 @@ class Sender:
         self._batcher.fail(batch, now, self._random, backoff, may_have_landed=may_have_landed)
         if isinstance(error, StreamNotFoundError) and not self.fails_fast:
             self._watch.forget()
-        self._report_failure(error, now)
+        self._report_failure(error)
 
-    def _report_failure(self, error: HeadraceError, now: float) -> None:
+    def _report_failure(self, error: HeadraceError) -> None:
         self.last_error = str(error)
-        self._report.fail(error, now, is_final=self.fails_fast)
+        self._report.fail(error, is_final=self.fails_fast)
         if not error.retryable:
             self.failure = error
             self._on_failure()
@@ -122,7 +122,7 @@ class Sender:
         settlement = self._batcher.settle(batch, results, now, self._random)
         if settlement.failed.total() < len(results):
             self._vain_rounds = 0
-        self._report.send(batch.reason, len(results), settlement, now)
+        self._report.send(batch.reason, len(results), settlement)
         if settlement.failed:
             first = next(result for result in results if result.error_code)
             self.last_error = f"{first.error_code}: {first.error_message}"

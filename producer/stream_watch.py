@@ -11,7 +11,7 @@ from producer.core.batch import Settlement
 from producer.core.batcher import Batcher
 from producer.core.shard_map import ShardMap
 from shared.errors import AmbiguousCallError, HeadraceError, StreamNotFoundError
-from shared.log_limit import LogLimit
+from shared.log_limit import LimitedLog
 from shared.ports import Clock, Kinesis, Random, Telemetry
 from shared.records import Distribution, StreamSummary
 from shared.retry import Backoff
@@ -19,7 +19,6 @@ from shared.settings import ProducerSettings
 
 _START_ATTEMPTS_MAX: Final = 4
 _REFRESH_SECONDS_MIN: Final = 0.5  # between two looks at the shards; ListShards lags behind a split anyway
-_WARNING_SECONDS_MIN: Final = 1.0  # between two warnings of one kind
 
 
 class StreamWatch:
@@ -49,7 +48,7 @@ class StreamWatch:
         self._on_settled = on_settled
         self._backoff = Backoff(settings.retry_backoff_seconds_min, settings.retry_backoff_seconds_max)
         self._is_stale = asyncio.Event()
-        self._warnings = LogLimit(_WARNING_SECONDS_MIN)
+        self._log = LimitedLog(telemetry, clock)
 
     def look_now(self) -> None:
         """Have the stream looked at soon."""
@@ -141,8 +140,6 @@ class StreamWatch:
         return True
 
     def _take_failure(self, event: str, error: TimeoutError | HeadraceError) -> None:
-        """Warn at most once a second per event: a bad hour must not fill the log."""
         if isinstance(error, StreamNotFoundError):
             self.forget()
-        if self._warnings.admits(event, self._clock.monotonic()):
-            self._telemetry.warning(event, stream=self._stream, error=str(error) or "no answer")
+        self._log.warning(event, stream=self._stream, error=str(error) or "no answer")

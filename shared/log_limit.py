@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Any
+
+from shared.ports import Clock, Telemetry
 
 
 class LogLimit:
@@ -20,3 +23,22 @@ class LogLimit:
             return False
         self._said[about] = now
         return True
+
+
+class LimitedLog:
+    """Says a line at once, and the same not again for a while; at most `lines_max` different ones in that time."""
+
+    def __init__(self, telemetry: Telemetry, clock: Clock, *, seconds_min: float = 1.0, lines_max: int = 100) -> None:
+        self._telemetry = telemetry
+        self._clock = clock
+        self._limit = LogLimit(seconds_min, lines_max)
+
+    def warning(self, event: str, *, about: Hashable = None, **fields: Any) -> None:
+        """Say something unexpected happened and nothing was lost; lines of an event are the same if `about` is."""
+        if self._limit.admits((event, about), self._clock.monotonic()):
+            self._telemetry.warning(event, **fields)
+
+    def error(self, event: str, *, about: Hashable = None, **fields: Any) -> None:
+        """Say that data was lost or an operator is needed; lines of an event are the same if `about` is."""
+        if self._limit.admits((event, about), self._clock.monotonic()):
+            self._telemetry.error(event, **fields)
