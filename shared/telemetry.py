@@ -10,6 +10,8 @@ import orjson
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from shared.metrics import COUNTERS, GAUGES
+
 _PREFIX: Final = "headrace_"
 _LABEL_SETS_MAX: Final = 20_000  # a bound on distinct label values, so that a hostile label can't eat the memory
 
@@ -81,8 +83,8 @@ class StructlogTelemetry:
     def count(self, metric: str, amount: float = 1, **labels: str) -> None:
         """Add to the counter `headrace_METRIC_total`."""
         if metric not in self._counters:
-            name = _PREFIX + metric
-            self._counters[metric] = Counter(name, name, tuple(labels), registry=self.registry)
+            text = COUNTERS.get(metric, metric)
+            self._counters[metric] = Counter(_PREFIX + metric, text, tuple(labels), registry=self.registry)
         counter = self._counters[metric]
         if self._has_room(metric, labels):
             (counter.labels(**labels) if labels else counter).inc(amount)
@@ -90,8 +92,8 @@ class StructlogTelemetry:
     def gauge(self, metric: str, value: float, **labels: str) -> None:
         """Set the gauge `headrace_METRIC`."""
         if metric not in self._gauges:
-            name = _PREFIX + metric
-            self._gauges[metric] = Gauge(name, name, tuple(labels), registry=self.registry)
+            text = GAUGES.get(metric, metric)
+            self._gauges[metric] = Gauge(_PREFIX + metric, text, tuple(labels), registry=self.registry)
         gauge = self._gauges[metric]
         if self._has_room(metric, labels):
             (gauge.labels(**labels) if labels else gauge).set(value)
