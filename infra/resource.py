@@ -92,15 +92,15 @@ class Table:
 
     async def advance(self) -> bool:
         """See Resource."""
-        status = await self._control.describe_table(self.name)
-        if status is None:
+        state = await self._control.describe_table(self.name)
+        if state is None:
             await self._control.create_lease_table(self.name, tags=self._tags)
             self._is_ours = True
             self._report(f"Table `{self.name}`: being made")
             return False
-        if status not in READY:
+        if state.status not in READY:
             return False
-        if not self._is_ours and not await self._control.has_lease_key(self.name):
+        if not self._is_ours and not state.has_lease_key:
             raise ConfigurationError(
                 f"Table `{self.name}` is no lease table: its key is not the text `leaseKey`",
                 hint="Choose another application name (--app)",
@@ -110,13 +110,13 @@ class Table:
 
     async def retire(self) -> bool:
         """See Resource."""
-        status = await self._control.describe_table(self.name)
-        if status is None:
+        state = await self._control.describe_table(self.name)
+        if state is None:
             self._report(f"Table `{self.name}`: gone")
             return True
-        if status == "DELETING":
+        if state.status == "DELETING":
             return False
-        if not is_marked(await self._control.read_table_tags(self.name), self._tags):
+        if not is_marked(await self._control.read_table_tags(self.name, state.arn), self._tags):
             self.is_kept = True
             self._report(f"Table `{self.name}`: left alone, it was not made for this application")
             return True

@@ -35,6 +35,15 @@ class StreamState:
     arn: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """What provisioning wants to know of a table; `has_lease_key`: its rows are found by the text `leaseKey` alone."""
+
+    status: str
+    has_lease_key: bool
+    arn: str = ""
+
+
 class ControlAdapter:
     """Streams, tables and buckets by name; what does not exist is None, every other refusal is an error of ours."""
 
@@ -102,18 +111,16 @@ class ControlAdapter:
         with aws_errors("kinesis", "DeleteStream", name):
             await self._kinesis.delete_stream(StreamName=name)
 
-    async def describe_table(self, name: str) -> str | None:
-        """Return the status of a table (DescribeTable)."""
-        table = await self._describe_table(name)
-        return None if table is None else str(table["TableStatus"])
-
-    async def has_lease_key(self, name: str) -> bool:
-        """Whether the rows of a table are found by the text `leaseKey` alone (DescribeTable)."""
-        table = await self._describe_table(name)
-        if table is None:
-            return False
+    async def describe_table(self, name: str) -> TableState | None:
+        """Describe a table (DescribeTable); None if there is none."""
+        try:
+            with aws_errors("dynamodb", "DescribeTable", name):
+                table = (await self._dynamodb.describe_table(TableName=name))["Table"]
+        except TableNotFoundError:
+            return None
         is_text = {"AttributeName": "leaseKey", "AttributeType": "S"} in table["AttributeDefinitions"]
-        return is_text and table["KeySchema"] == [{"AttributeName": "leaseKey", "KeyType": "HASH"}]
+        is_key = table["KeySchema"] == [{"AttributeName": "leaseKey", "KeyType": "HASH"}]
+        return TableState(str(table["TableStatus"]), has_lease_key=is_text and is_key, arn=table["TableArn"])
 
     async def create_lease_table(self, name: str, *, tags: Tags) -> None:
         """Start making a table with the key `leaseKey`, paid per request."""
@@ -126,13 +133,13 @@ class ControlAdapter:
                 Tags=tags_to_wire(tags),
             )
 
-    async def read_table_tags(self, name: str) -> Tags:
-        """Return the tags of a table."""
-        table = await self._describe_table(name)
-        if table is None:
+    async def read_table_tags(self, name: str, arn: str) -> Tags:
+        """Return the tags of a table that was described; none if it is gone since."""
+        try:
+            with aws_errors("dynamodb", "ListTagsOfResource", name):
+                answer = await self._dynamodb.list_tags_of_resource(ResourceArn=arn)
+        except TableNotFoundError:
             return {}
-        with aws_errors("dynamodb", "ListTagsOfResource", name):
-            answer = await self._dynamodb.list_tags_of_resource(ResourceArn=table["TableArn"])
         return tags_from_wire(answer.get("Tags", ()))
 
     async def delete_table(self, name: str) -> None:
@@ -207,14 +214,6 @@ class ControlAdapter:
                     return False
                 raise
         return True
-
-    async def _describe_table(self, name: str) -> Any:
-        try:
-            with aws_errors("dynamodb", "DescribeTable", name):
-                answer = await self._dynamodb.describe_table(TableName=name)
-        except TableNotFoundError:
-            return None
-        return answer["Table"]
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infra.provision import TAG, Plan, Provisioned, deprovision, provision
-from shared.aws.control import StreamState
+from shared.aws.control import StreamState, TableState
 from shared.errors import AccessDeniedError, ConfigurationError, ServiceError, ThrottledError
 
 
@@ -68,18 +68,15 @@ class _FakeControl:
         self._throttle(f"delete {name}")
         self.streams[name] |= {"status": "DELETING", "wait": self.lag}
 
-    async def describe_table(self, name: str) -> str | None:
+    async def describe_table(self, name: str) -> TableState | None:
         item = self._look(self.tables, name)
-        return item and item["status"]
-
-    async def has_lease_key(self, name: str) -> bool:
-        return bool(self.tables[name].get("has_lease_key", True))
+        return item and TableState(item["status"], has_lease_key=item.get("has_lease_key", True))
 
     async def create_lease_table(self, name: str, *, tags: Mapping[str, str]) -> None:
         self._throttle(f"create {name}")
         self.tables[name] = {"status": "CREATING", "wait": self.lag, "tags": dict(tags)}
 
-    async def read_table_tags(self, name: str) -> Mapping[str, str]:
+    async def read_table_tags(self, name: str, _: str) -> Mapping[str, str]:
         return self.tables[name]["tags"]
 
     async def delete_table(self, name: str) -> None:
