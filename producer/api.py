@@ -42,10 +42,10 @@ from shared.event import (
     event_id_heads,
     event_id_of,
 )
-from shared.lanes import LANES
+from shared.lanes import WHOLE
 from shared.limits import EVENT_DEPTH_MAX
 from shared.ports import Clock, Delivered, Files, Kinesis, Outcome, Random, Telemetry
-from shared.settings import Ordering, ProducerSettings, load_settings
+from shared.settings import ProducerSettings, load_settings
 from shared.telemetry import StructlogTelemetry
 
 _SOURCE_ID_BITS: Final = 80
@@ -90,6 +90,7 @@ class EventProducer:
         self._stack = AsyncExitStack()
         self._is_open = False
         self._inner: Producer | None = None
+        self._source_id = ""
         self._stage: Stage | None = None
         self._waiting: dict[asyncio.Future[Delivered], None] = {}
 
@@ -100,7 +101,7 @@ class EventProducer:
             raise DeliveryFailedError(message, hint="Enter each producer once at a time; any number of tasks may put")
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
-        source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
+        self._source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
         telemetry = self._telemetry or StructlogTelemetry()
         async with AsyncExitStack() as stack:
             if self._files is None:
@@ -121,11 +122,10 @@ class EventProducer:
                 telemetry=telemetry,
                 settings=settings,
                 files=self._files or LocalFiles(),
-                lanes=None if settings.lanes_fine else LANES,
+                lanes=None if settings.lanes_fine else WHOLE,
             )
             self._inner = await stack.enter_async_context(inner)
-            has_lanes = settings.ordering is Ordering.LANE
-            self._stage = inner.stage(event_id_heads(source_id, inner.lanes, has_lanes=has_lanes))
+            self._begin_stage(inner)
             self._stack = stack.pop_all()
             self._is_open = True
         return self
@@ -158,6 +158,10 @@ class EventProducer:
     @property
     def _open_stage(self) -> Stage:
         return self._stage or self._unopened()
+
+    def _begin_stage(self, inner: Producer) -> None:
+        has_lanes = inner.ordered_lanes is not None
+        self._stage = inner.stage(event_id_heads(self._source_id, inner.lanes, has_lanes=has_lanes))
 
     def _unopened(self) -> NoReturn:
         message = f"the producer of stream {self.stream} is not open"
@@ -269,8 +273,15 @@ class EventProducer:
         data, key, event_id = _encode(event, partition_key)
         has_id = event_id is not None
         if event_id is not None:
-            check_order(event_id, self._producer.ordered_lanes)
+            self._check_order(event_id)
         await self._offer(data, key, ticket, has_id=has_id, explicit_hash_key=explicit_hash_key)
+
+    def _check_order(self, event_id: str) -> None:
+        """Make sure that the order of an event keeps which brings its id."""
+        producer = self._producer
+        if producer.lanes.cuts and producer.make_lanes_whole():
+            self._begin_stage(producer)
+        check_order(event_id, producer.ordered_lanes)
 
     async def _offer(
         self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool, explicit_hash_key: int | None = None

@@ -12,14 +12,16 @@ from typing import Any, Final
 import orjson
 
 from shared.errors import ConfigurationError
-from shared.lanes import FINE_LANES, LANES
+from shared.lanes import LANES, LaneDivision
 from shared.limits import MIB
 from shared.ports import FileIdentity, Files
 from shared.settings import Ordering
 
 FINGERPRINT_BYTES_MAX: Final = 256
 _VERSION: Final = 1
-_FINE_VERSION: Final = 2  # of a source with more lanes: a release that knows of 256 only would give other event ids
+_CUT_VERSION: Final = (
+    3  # of a source that has cut lanes: a release that does not know of those would give other event ids
+)
 _BYTES_MAX: Final = 256 * MIB  # the parser's sessions are in it
 _FILES_MAX: Final = 10_000
 _SOURCE: Final = re.compile(r"[a-z0-9-]{1,28}")
@@ -45,7 +47,7 @@ class Bookmark:
 
     `source` names the source in event ids, followed by the generation. `state` is the parser's snapshot at `offset`.
     `files` are those of `generation` and later: a restart gives a file it finds there the generation it had, so that
-    its events get the ids they had, and so do the number of `lanes`, 0 until it is known, and the `ordering`, None in a
+    its events get the ids they had, and so do how lanes are cut, None until it is known, and the `ordering`, None in a
     bookmark of before. A file is written here before its first event is sent.
     """
 
@@ -54,7 +56,7 @@ class Bookmark:
     offset: int = 0
     state: bytes = b""
     files: tuple[FileMark, ...] = ()
-    lanes: int = 0
+    lanes: LaneDivision | None = None
     ordering: Ordering | None = None
 
     def file(self, generation: int) -> FileMark | None:
@@ -80,9 +82,10 @@ class Bookmark:
         """Return the stored form: JSON."""
         return orjson.dumps(
             {
-                "version": _FINE_VERSION if self.lanes == FINE_LANES else _VERSION,
+                "version": _CUT_VERSION if self.lanes and self.lanes.cuts else _VERSION,
                 "source": self.source,
-                "lanes": self.lanes,
+                "lanes": 0 if self.lanes is None else LANES,
+                "cuts": [] if self.lanes is None else [f"{cut:x}" for cut in self.lanes.cuts],
                 "ordering": None if self.ordering is None else self.ordering.value,
                 "generation": self.generation,
                 "offset": self.offset,
@@ -107,14 +110,15 @@ class Bookmark:
             FileMark(_number(generation), _number(device), _number(inode), bytes.fromhex(fingerprint))
             for generation, device, inode, fingerprint in stored["files"][:_FILES_MAX]
         )
-        if stored["version"] not in {_VERSION, _FINE_VERSION} or not _SOURCE.fullmatch(stored["source"]):
+        if stored["version"] not in {_VERSION, _CUT_VERSION} or not _SOURCE.fullmatch(stored["source"]):
             msg = "version or source"
             raise ValueError(msg)
         state = base64.b64decode(stored["state"], validate=True)
-        lanes = _number(stored.get("lanes", LANES))
-        if lanes not in {0, LANES, FINE_LANES}:
+        if stored.get("lanes", LANES) not in {0, LANES}:
             msg = "lanes"
             raise ValueError(msg)
+        is_divided = stored.get("lanes", LANES) > 0
+        lanes = LaneDivision(tuple(int(cut, 16) for cut in stored.get("cuts", ()))) if is_divided else None
         generation, offset = _number(stored["generation"]), _number(stored["offset"])
         ordering = None if stored.get("ordering") is None else Ordering(stored["ordering"])
         return cls(stored["source"], generation, offset, state, files, lanes, ordering)

@@ -23,7 +23,7 @@ from producer.stage import Stage
 from producer.stream_watch import StreamWatch
 from shared.allocator import keep_freed_memory
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.lanes import LANES, lanes_for
+from shared.lanes import WHOLE, LaneDivision
 from shared.limits import PUT_RECORDS_BYTES_MAX
 from shared.ports import Clock, Files, Kinesis, Random, Receipt, Telemetry, Undeliverable
 from shared.retry import Backoff
@@ -42,8 +42,8 @@ class Producer:
     is kept in `failure` and tried again every `refused_backoff_seconds_max` at the latest, until a call goes well. With
     that setting at 0 it is final: `put` raises it, and what is pending stays pending. Without `files`, no spill.
 
-    `lanes` is in how many classes of partition keys order is kept; None: as many as the stream's shards ask for.
-    Records that bring an event id need no more lanes than there were where that was made.
+    Order is kept in the parts of `lanes`; None: cut along the boundaries of the shards that there are at the start.
+    Records that bring an event id need their lane in one piece, as far as it was where that was made.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Producer:
         telemetry: Telemetry,
         settings: ProducerSettings,
         files: Files | None = None,
-        lanes: int | None = LANES,
+        lanes: LaneDivision | None = WHOLE,
     ) -> None:
         self.stream = stream
         self._lanes_wanted = lanes
@@ -166,23 +166,30 @@ class Producer:
         return self
 
     def _divide(self) -> None:
-        """Settle in how many lanes order is kept: more than 256 if shards cut many of those."""
+        """Settle in which parts of lanes order is kept."""
         lanes = self._lanes_wanted
-        if self._queues.spilled:  # by a former process: they may have ids of 256 lanes, whose order readers rely on
+        if self._queues.spilled:  # by a former process: they may have ids of whole lanes, whose order readers rely on
             self._batcher.keep_order()
         elif lanes is None:
-            lanes = lanes_for(self._watch.shard_count)
-        if lanes not in {None, LANES}:
+            lanes = LaneDivision.along(self._batcher.shard_map.starts)
+        if lanes is not None and lanes.cuts:
             self._queues.divide(lanes)
 
-    @property
-    def lanes(self) -> int:
-        """How many lanes there are; settled once the producer is open."""
-        return len(self._queues.lanes)
+    def make_lanes_whole(self) -> bool:
+        """Keep order in whole lanes from now on, if nothing was accepted yet: for events that bring ids of others."""
+        if self.ledger.accepted:
+            return False
+        self._queues.divide(WHOLE)
+        return True
 
     @property
-    def ordered_lanes(self) -> int | None:
-        """In how many lanes order is kept; None if it is not."""
+    def lanes(self) -> LaneDivision:
+        """How lanes are cut; settled once the producer is open, or with the first event that brings an id."""
+        return self._queues.division
+
+    @property
+    def ordered_lanes(self) -> LaneDivision | None:
+        """In which parts of lanes order is kept; None if it is not."""
         return self.lanes if self._settings.ordering is Ordering.LANE else None
 
     async def __aexit__(

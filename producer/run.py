@@ -27,7 +27,7 @@ from producer.source import LineSource, identify, open_file
 from producer.source_run import EventReceipt, RunSummary, SourceRun
 from producer.tailer import Tailer
 from shared.errors import ConfigurationError, SourceError
-from shared.lanes import LANES
+from shared.lanes import WHOLE, LaneDivision
 from shared.lifecycle import StopSignal
 from shared.limits import MIB
 from shared.ports import Clock, Files, Kinesis, Random, Telemetry
@@ -126,14 +126,16 @@ async def run_source(
     return summary
 
 
-def _lanes_of(options: SourceOptions, resumed: Tailer | HttpSource | None, settings: ProducerSettings) -> int | None:
-    """Return how many lanes a source has: as many as it ever had, so that its events get the ids they had; or None."""
-    if resumed is not None and resumed.bookmark.lanes:
+def _lanes_of(
+    options: SourceOptions, resumed: Tailer | HttpSource | None, settings: ProducerSettings
+) -> LaneDivision | None:
+    """Return how a source's lanes are cut: as they ever were, so that its events get the ids they had; or None."""
+    if resumed is not None and resumed.bookmark.lanes is not None:
         return resumed.bookmark.lanes
-    # Nothing tells of a named source that is read once, or of an API before its first bookmark, how many lanes it had
+    # Nothing tells of a named source that is read once, or of an API before its first bookmark, how lanes were cut
     # the last time. A followed file has a bookmark before its first event.
     is_unknown = not options.is_followed and options.source_id is not None
-    return LANES if is_unknown or not settings.lanes_fine else None
+    return WHOLE if is_unknown or not settings.lanes_fine else None
 
 
 def _path_of_bookmark(options: SourceOptions, stream: str, settings: ProducerSettings) -> str:

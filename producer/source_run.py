@@ -25,7 +25,7 @@ from producer.producer import Producer
 from producer.source import Chunk, LineSource
 from shared.errors import HeadraceError, RecordRejectedError
 from shared.event import EventId, check_order, event_id_heads, event_id_of
-from shared.lanes import LANES
+from shared.lanes import WHOLE
 from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
@@ -206,13 +206,16 @@ class SourceRun:
         if self._ticket[1] is not self._barriers.current:
             self._ticket = (self._take_outcome, self._barriers.current)
         if self._heads_of != chunk.source_id:
-            has_lanes = self._settings.ordering is Ordering.LANE
-            self._heads = event_id_heads(chunk.source_id, self._producer.lanes, has_lanes=has_lanes)
-            self._heads_of = chunk.source_id
+            self._begin_ids(chunk.source_id)
         if chunk.generation != self._generation:
             self._generation = chunk.generation
             self._finish_file()
             begin_file(self._parser)
+
+    def _begin_ids(self, source_id: str) -> None:
+        has_lanes = self._settings.ordering is Ordering.LANE
+        self._heads = event_id_heads(source_id, self._producer.lanes, has_lanes=has_lanes)
+        self._heads_of = source_id
 
     async def _take_chunk(self, chunk: Chunk) -> None:
         self._begin_chunk(chunk)
@@ -320,8 +323,8 @@ class SourceRun:
         ticket = self._ticket
         numbering = None if has_event_id else (self._heads, offset)
         try:
-            if has_event_id and self._producer.ordered_lanes != LANES:
-                check_order(event_id_of(orjson.loads(data)) or "", self._producer.ordered_lanes)
+            if has_event_id and self._producer.ordered_lanes != WHOLE:
+                self._check_order(event_id_of(orjson.loads(data)) or "")
             if self._on_receipt is not None:
                 event_id = self._producer.intake.event_id_of(data, key, numbering)
                 ticket = (self._take_outcome_and_tell, (ticket[1], event_id, key))
@@ -333,6 +336,12 @@ class SourceRun:
             return True
         self._count(1)
         return True
+
+    def _check_order(self, event_id: str) -> None:
+        """Make sure that the order of an event keeps which brings its id."""
+        if self._bookmarks is None and self._producer.lanes.cuts and self._producer.make_lanes_whole():
+            self._begin_ids(self._heads_of)
+        check_order(event_id, self._producer.ordered_lanes)
 
     async def _wait_and_put(self, event: ParsedEvent, offset: int, line: bytes) -> None:
         while True:

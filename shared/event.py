@@ -12,11 +12,11 @@ from typing import Any, Final
 import orjson
 
 from shared.errors import EventIdError, MalformedEventError
-from shared.lanes import FINE_LANES, LANES
+from shared.lanes import LANES, PARTS_MAX, LaneDivision
 from shared.limits import EVENT_BYTES_MAX, EVENT_DEPTH_MAX, EVENT_KEYS_MAX
 
 EVENT_ID_FIELD: Final = "event_id"
-EVENT_ID_CHARACTERS_MAX: Final = 40 + 1 + 3 + 1 + 19  # source, lane, offset and two dots
+EVENT_ID_CHARACTERS_MAX: Final = 40 + 1 + 4 + 1 + 19  # source, lane and part, offset and two dots
 OFFSET_MAX: Final = 2**63 - 1
 # No shorter event has more keys than are allowed: as short a key and value as can be is `"":0`.
 SHORT_BYTES: Final = 4 * EVENT_KEYS_MAX
@@ -38,11 +38,9 @@ _INTEGER: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}(?![0-9.eE])")
 _NOT_BRACKETS: Final = bytes(code for code in range(256) if code not in b"[]{}")
 _OPENING: Final = frozenset(b"[{")
 _EMPTY_OBJECT: Final = re.compile(rb"\{[ \t\n\r]*\}")
-_EVENT_ID: Final = re.compile(r"([a-z0-9-]{1,40})\.([0-9a-f]{2,3}|-)\.(0|[1-9][0-9]{0,18})")
+_EVENT_ID: Final = re.compile(r"([a-z0-9-]{1,40})\.(?:([0-9a-f]{2})([0-9a-f]{2})?|-)\.(0|[1-9][0-9]{0,18})")
 _SOURCE_ID: Final = re.compile(r"[a-z0-9-]{1,40}")
 _ID_OPENING: Final = b',"event_id":"'
-_LANE_DIGITS: Final = {LANES: 2, FINE_LANES: 3}
-_LANES_OF_DIGITS: Final = {digits: lanes for lanes, digits in _LANE_DIGITS.items()}
 _TAILS: Final = [b'%d"}' % number for number in range(1_000)], [b'%03d"}' % number for number in range(1_000)]
 _join: Final = b"".join
 
@@ -192,17 +190,16 @@ def with_event_id(data: bytes, event_id: str) -> bytes:
     return b'%b%b"event_id":"%b"}' % (stripped[:-1], comma, event_id.encode("ascii"))
 
 
-def event_id_heads(source_id: str, lanes: int, *, has_lanes: bool) -> tuple[bytes, ...]:
-    """Return, for each of so many lanes, the text form of an EventId up to its offset; without lanes, one for all.
+def event_id_heads(source_id: str, division: LaneDivision, *, has_lanes: bool) -> tuple[bytes, ...]:
+    """Return, for each part of the lanes, the text form of an EventId up to its offset; without lanes, one for all.
 
     Each follows the opening of its field, as it is written into an event; `id_of_head` takes that off.
     """
     assert _SOURCE_ID.fullmatch(source_id), "a source id is 1 to 40 of a-z, 0-9 and -"
     opening = _ID_OPENING + source_id.encode("ascii")
     if not has_lanes:
-        return (b"%b.-." % opening,) * lanes
-    digits = _LANE_DIGITS[lanes]
-    return tuple(b"%b.%0*x." % (opening, digits, lane) for lane in range(lanes))
+        return (b"%b.-." % opening,) * len(division)
+    return tuple(b"%b.%b." % (opening, name.encode("ascii")) for name in division.names())
 
 
 def id_of_head(head: bytes, offset: int) -> str:
@@ -241,43 +238,49 @@ def event_id_of(event: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def check_order(event_id: str, lanes: int | None) -> None:
-    """Raise EventIdError for the id of an event whose order would be lost where it is kept in so many lanes, or not.
+def check_order(event_id: str, division: LaneDivision | None) -> None:
+    """Raise EventIdError for the id of an event whose order would be lost where lanes are divided so, or not kept.
 
-    Readers drop what comes after a higher number of its lane; two of the lanes here may be one of those in the id.
+    Readers drop what comes after a higher number of its lane; two parts of a lane here may be one of those in the id.
     """
     known = EventId.parse(event_id)
-    if known is None or known.lane is None or (lanes is not None and lanes <= known.lanes):
+    if known is None or known.lane is None:
         return
-    msg = f"the event brings an id with one of {known.lanes:,} lanes, whose order readers rely on"
-    if lanes is None:
+    msg = "the event brings an id whose order readers rely on"
+    if division is None:
         raise EventIdError(f"{msg}; none is kept here", hint="Set HEADRACE_PRODUCER_ORDERING=lane")
-    raise EventIdError(f"{msg}; it is kept in {lanes:,} here", hint="Set HEADRACE_PRODUCER_LANES_FINE=false")
+    if division.cuts_lane(known.lane):
+        raise EventIdError(
+            f"{msg}; its lane {known.lane:02x} is cut in parts here, as it lies in several shards",
+            hint="Set HEADRACE_PRODUCER_LANES_FINE=false",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class EventId:
     """Where an event came from: source, lane (None if order is not kept) and byte offset in the source.
 
-    Stable over restarts and rising per (source, lane), so a reader recognises a duplicate by a high-water mark.
-    `lanes` is how many the source has.
+    Stable over restarts and rising per (source, lane, part), so a reader recognises a duplicate by a high-water mark.
+    `part` is None where the source has its lane in one piece.
     """
 
     source_id: str
     lane: int | None
     offset: int
-    lanes: int = LANES
+    part: int | None = None
 
     def __post_init__(self) -> None:
         """Hold the bounds that make the text form parse back to the same value."""
         assert _SOURCE_ID.fullmatch(self.source_id), "a source id is 1 to 40 of a-z, 0-9 and -"
-        assert self.lane is None or 0 <= self.lane < self.lanes, "a lane is 0 to 255, or to 4,095"
+        assert self.lane is None or 0 <= self.lane < LANES, "a lane is 0 to 255"
+        assert self.part is None or (self.lane is not None and 0 <= self.part < PARTS_MAX), "a part is 0 to 255"
         assert 0 <= self.offset <= OFFSET_MAX, "an offset is 0 to 2^63 - 1"
 
     def __str__(self) -> str:
-        """Return the text form, `SOURCE.LANE.OFFSET`: the lane as two or three hex digits, or `-` for none."""
-        lane = "-" if self.lane is None else f"{self.lane:0{_LANE_DIGITS[self.lanes]}x}"
-        return f"{self.source_id}.{lane}.{self.offset}"
+        """Return the text form, `SOURCE.LANE.OFFSET`: the lane as two hex digits, two more for a part; `-` for none."""
+        lane = "-" if self.lane is None else f"{self.lane:02x}"
+        part = "" if self.part is None else f"{self.part:02x}"
+        return f"{self.source_id}.{lane}{part}.{self.offset}"
 
     @staticmethod
     def parse(text: str) -> EventId | None:
@@ -287,9 +290,9 @@ class EventId:
         match = _EVENT_ID.fullmatch(text)
         if match is None:
             return None
-        source_id, lane, offset = match.groups()
+        source_id, lane, part, offset = match.groups()
         if int(offset) > OFFSET_MAX:
             return None
-        if lane == "-":
+        if lane is None:
             return EventId(source_id, None, int(offset))
-        return EventId(source_id, int(lane, 16), int(offset), _LANES_OF_DIGITS[len(lane)])
+        return EventId(source_id, int(lane, 16), int(offset), None if part is None else int(part, 16))

@@ -77,9 +77,10 @@ class ProducerSettings(BaseSettings):
     )
     lanes_fine: bool = Field(
         default=True,
-        description="keep order in 4,096 classes of partition keys instead of 256 where the stream has more than 64 "
-        "shards at the start, and not 128 or 256: several times faster there; events that bring an id with one of 256 "
-        "lanes are refused",
+        description="cut the 256 classes of partition keys in which order is kept where a boundary of the stream's "
+        "shards lies inside one at the start, so that none waits for two shards: several times faster where the number "
+        "of shards is no power of two; an event that brings an id of a class that is cut is refused, unless the first "
+        "event that is put brings an id, too: then none is cut",
     )
     wire: Wire = Field(
         default=Wire.JSON,

@@ -135,7 +135,7 @@ class Batcher:
             self._retries.add_part(batch, self._bisection.take_unproven(), self._followed_map)
         if not batch.count:
             return None
-        self.linger.take(batch, self.shard_map.open_count)
+        self.linger.take(batch, self.shard_map)
         self._gate.start()
         return batch
 
@@ -149,7 +149,7 @@ class Batcher:
     def _pack(self, batch: Batch) -> None:
         """Add what waits in the lanes."""
         before = len(batch.records)
-        self._packer.pack(batch, self._followed_map, self.linger.waiting_since(batch, self.shard_map.open_count))
+        self._packer.pack(batch, self._followed_map, self.linger.waiting_since(batch, self.shard_map))
         for record in batch.records[before:]:
             record.made_at = batch.taken_at
             self._in_flight += record.count

@@ -6,21 +6,21 @@ from typing import Final
 
 from shared.errors import PartitionKeyError
 from shared.hash_key import hash_key_of
-from shared.lanes import lane_of
+from shared.lanes import LaneDivision
 from shared.limits import PARTITION_KEY_CHARACTERS_MAX
 
 KEYS_KEPT_MAX: Final = 65_536
 
 
 class LaneIndexes(dict[str, int]):
-    """The lanes of the partition keys that were seen last; PartitionKeyError for one that Kinesis would not take."""
+    """The parts of lanes of the partition keys that were seen last; PartitionKeyError where Kinesis takes none."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, division: LaneDivision) -> None:
         super().__init__()
-        self._lanes = lanes
+        self._division = division
 
     def __missing__(self, partition_key: str) -> int:
-        index = lane_of(checked_hash_key(partition_key), self._lanes)
+        index = self._division.index_of(checked_hash_key(partition_key))
         if len(self) >= KEYS_KEPT_MAX:
             self.clear()
         self[partition_key] = index

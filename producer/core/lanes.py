@@ -1,4 +1,4 @@
-"""The queues in front of the batcher: one per lane, so that a lane in flight holds back nobody else."""
+"""The queues in front of the batcher: one per part of a lane, so that a lane in flight holds back nobody else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from producer.core.spill_frame import SpilledRecord
 from shared.compiled import COLUMNS
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.event import id_of_head, with_numbered_id, with_numbered_ids
-from shared.lanes import LANES
+from shared.lanes import WHOLE, LaneDivision
 from shared.limits import HASH_KEY_MAX
 
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
@@ -39,7 +39,7 @@ class LaneQueues:
     """
 
     def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
-        self.divide(LANES)
+        self.divide(WHOLE)
         self._is_mixed = False  # whether a record may be queued that has an explicit hash key
         self.has_spill = False  # whether lanes may have spilled records
         self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
@@ -56,13 +56,14 @@ class LaneQueues:
         self._buffer_bytes_max = buffer_bytes_max
         self._room = buffer_bytes_max  # with what is lent
 
-    def divide(self, lanes: int) -> None:
-        """Have so many lanes from now on; nothing may be queued or in flight."""
-        self._board = LaneBoard(lanes)
-        self.lanes = [Lane(index, self._board) for index in range(lanes)]
+    def divide(self, division: LaneDivision) -> None:
+        """Have a queue for each part of the lanes from now on; nothing may be queued or in flight."""
+        self.division = division
+        self._board = LaneBoard(len(division))
+        self.lanes = [Lane(index, self._board) for index in range(len(division))]
         self._datas = [lane.records.datas for lane in self.lanes]
         self._keys = [lane.records.keys for lane in self.lanes]
-        self.indexes = LaneIndexes(lanes)
+        self.indexes = LaneIndexes(division)
 
     @property
     def ticket(self) -> Ticket | None:

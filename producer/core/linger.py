@@ -6,6 +6,7 @@ from typing import Final
 
 from producer.core.batch import Batch, BatchShape, FlushReason
 from producer.core.lanes import LaneQueues
+from producer.core.shard_map import ShardMap
 
 _TURN_SECONDS_MAX: Final = 0.1
 _PARTS_MAX: Final = 4.0  # of what is ready, of which a request with as many stream records as it may have takes one
@@ -67,21 +68,21 @@ class Linger:
         """Until when what is ready may wait for more."""
         return max(self._queues.ready_since + self._linger_seconds, self._turn_at)
 
-    def take(self, batch: Batch, shards: int) -> None:
-        """Take note of a request, on a stream of so many open shards."""
-        count = batch.count
+    def take(self, batch: Batch, shard_map: ShardMap) -> None:
+        """Take note of a request."""
+        count, shards = batch.count, shard_map.open_count
         is_small = self.aggregates and batch.bytes < count * self._aggregate_bytes_max // 2
         is_cut = is_small and self._batch_records_max <= count < shards
         self.full_bytes = self._batch_bytes_max * (min(shards / count, _PARTS_MAX) if is_cut else 1)
-        if is_small and batch.reason is FlushReason.LINGER and (is_cut or self._lingers_by_shard(shards)):
+        if is_small and batch.reason is FlushReason.LINGER and (is_cut or self._lingers_by_shard(shard_map)):
             share = count / shards if is_cut else _TURN_SHARE
             self._turn_at = batch.taken_at + min(self._linger_seconds * share, _TURN_SECONDS_MAX)
 
-    def waiting_since(self, batch: Batch, shards: int) -> float:
+    def waiting_since(self, batch: Batch, shard_map: ShardMap) -> float:
         """Return since when a lane must wait to have an aggregate begun for it; others may join one."""
-        if batch.reason is not FlushReason.LINGER or not self._lingers_by_shard(shards):
+        if batch.reason is not FlushReason.LINGER or not self._lingers_by_shard(shard_map):
             return _ANY
         return batch.taken_at - self._linger_seconds * (1 - _TURN_SHARE)
 
-    def _lingers_by_shard(self, shards: int) -> bool:
-        return shards > _SHARDS_TOGETHER_MAX and len(self._queues.lanes) % shards > 0
+    def _lingers_by_shard(self, shard_map: ShardMap) -> bool:
+        return shard_map.open_count > _SHARDS_TOGETHER_MAX and shard_map.of_lanes(self._queues.division).is_cut

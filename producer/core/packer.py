@@ -93,7 +93,7 @@ class Packer:
         queues = self._queues
         size, count = queues.ready_bytes, queues.ready_count  # of the untouched ones, in the end
         lanes = queues.take_ready()
-        shards = self._shard_map.of_lanes(len(queues.lanes))
+        shards = self._shard_map.of_lanes(queues.division)
         for position, lane in enumerate(lanes):
             whole = shards[lane.index]
             joins = bool(groups) and lane.ready_since > waiting_since

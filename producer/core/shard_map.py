@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from producer.core.lane_indexes import KEYS_KEPT_MAX, checked_hash_key
 from shared.hash_key import HashKeyRange
+from shared.lanes import LaneDivision
 from shared.limits import HASH_KEY_MAX
 from shared.records import Shard
 
@@ -27,7 +29,7 @@ class ShardMap:
         self._open = sorted(pairs, key=lambda pair: pair[0].start)
         self._starts = [pair[0].start for pair in self._open]
         self._open_ids = frozenset(pair[1] for pair in self._open)
-        self._of_lanes: dict[int, _ShardsOfLanes] = {}
+        self._of_lanes: ShardsOfLanes | None = None
         self.of_keys = _ShardsOfKeys(self)
 
     def predict(self, hash_key: int) -> str | None:
@@ -37,11 +39,11 @@ class ShardMap:
             return None
         return self._open[index][1]
 
-    def of_lanes(self, lanes: int) -> Mapping[int, str | None]:
-        """Return, for each of so many lanes, the open shard that takes it whole; None if a boundary cuts it."""
-        if lanes not in self._of_lanes:
-            self._of_lanes[lanes] = _ShardsOfLanes(self, (HASH_KEY_MAX + 1) // lanes)
-        return self._of_lanes[lanes]
+    def of_lanes(self, division: LaneDivision) -> ShardsOfLanes:
+        """Return, for each part of the lanes, the open shard that takes it whole; None if a boundary cuts it."""
+        if self._of_lanes is None or self._of_lanes.division is not division:
+            self._of_lanes = ShardsOfLanes(self, division)
+        return self._of_lanes
 
     def predict_range(self, start: int, end: int) -> str | None:
         """Return the open shard that takes all hash keys from `start` to `end`; None if none does, or it is unknown."""
@@ -60,6 +62,11 @@ class ShardMap:
         """Whether it can be of the same stream as a former map: no range has changed, and there is a stream at all."""
         ranges = self._ranges
         return bool(ranges) and all(ranges.get(name, each) == each for name, each in former._ranges.items())
+
+    @property
+    def starts(self) -> Sequence[int]:
+        """The first hash key of each open shard, in rising order."""
+        return self._starts
 
     @property
     def open_ids(self) -> frozenset[str]:
@@ -94,16 +101,21 @@ class _ShardsOfKeys(dict[str, str | None]):
         return shard_id
 
 
-class _ShardsOfLanes(dict[int, str | None]):
-    """Filled as lanes are asked for: in a reshard, many maps follow each other."""
+class ShardsOfLanes(dict[int, str | None]):
+    """Filled as parts of lanes are asked for: in a reshard, many maps follow each other."""
 
-    def __init__(self, shard_map: ShardMap, lane_width: int) -> None:
+    def __init__(self, shard_map: ShardMap, division: LaneDivision) -> None:
         super().__init__()
+        self.division = division
         self._shard_map = shard_map
-        self._lane_width = lane_width
 
-    def __missing__(self, lane: int) -> str | None:
-        start = lane * self._lane_width
-        shard_id = self._shard_map.predict_range(start, start + self._lane_width - 1)
-        self[lane] = shard_id
+    def __missing__(self, index: int) -> str | None:
+        starts = self.division.starts
+        end = starts[index + 1] - 1 if index + 1 < len(starts) else HASH_KEY_MAX
+        shard_id = self[index] = self._shard_map.predict_range(starts[index], end)
         return shard_id
+
+    @cached_property
+    def is_cut(self) -> bool:
+        """Whether a boundary cuts any of them."""
+        return not {*self.division.starts}.issuperset(self._shard_map.starts)

@@ -19,7 +19,7 @@ from producer.core.record_columns import Ticket
 from producer.core.shard_map import ShardMap
 from shared.aggregation import deaggregate
 from shared.hash_key import HashKeyRange, even_ranges, hash_key_of
-from shared.lanes import FINE_LANES, LANES, lane_of
+from shared.lanes import WHOLE, LaneDivision
 from shared.limits import KIB
 from shared.records import PutEntry, PutResult, Shard, StreamRecord, UserRecord
 from shared.retry import Backoff
@@ -385,9 +385,9 @@ def test_long_walks_keep_the_promises(kind: type[BatcherMachine]) -> None:
             raise
 
 
-@pytest.mark.parametrize("lanes", [LANES, FINE_LANES])
+@pytest.mark.parametrize("division", [WHOLE, LaneDivision((1, 2**127 + 1))])
 @pytest.mark.parametrize("count", [1, 7, 256, 1000, 4096, 5000])
-def test_the_map_predicts_what_the_ranges_say(count: int, lanes: int) -> None:
+def test_the_map_predicts_what_the_ranges_say(count: int, division: LaneDivision) -> None:
     """Prediction equals a look through all ranges; a lane is predicted only if no boundary cuts it."""
     ranges = even_ranges(count)
     shard_map = ShardMap(Shard(f"s{index}", each) for index, each in enumerate(ranges))
@@ -396,5 +396,9 @@ def test_the_map_predicts_what_the_ranges_say(count: int, lanes: int) -> None:
         hash_key = chance.getrandbits(128)
         expected = next(f"s{index}" for index, each in enumerate(ranges) if hash_key in each)
         assert shard_map.predict(hash_key) == expected
-        assert shard_map.of_lanes(lanes)[lane_of(hash_key, lanes)] in {expected, None}
-    assert (shard_map.of_lanes(lanes)[0] is None) == (count > lanes)
+        assert shard_map.of_lanes(division)[division.index_of(hash_key)] in {expected, None}
+    assert shard_map.of_lanes(WHOLE).is_cut == (count not in {1, 256})
+    assert (shard_map.of_lanes(WHOLE)[0] is None) == (count > 256)
+    along = LaneDivision.along(shard_map.starts)
+    assert {*map(shard_map.of_lanes(along).__getitem__, range(len(along)))} == {*shard_map.open_ids}
+    assert not shard_map.of_lanes(along).is_cut

@@ -24,17 +24,18 @@ from producer.core.record_columns import RecordColumns, Ticket
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.event import event_id_heads
 from shared.hash_key import hash_key_of
-from shared.lanes import FINE_LANES, LANES, lane_of
+from shared.lanes import WHOLE, LaneDivision
 from shared.limits import HASH_KEY_MAX, KIB
 from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 KEYS = [f"key-{number}" for number in range(200)]
-LANES_OF = {lanes: {key: lane_of(hash_key_of(key), lanes) for key in KEYS} for lanes in (LANES, FINE_LANES)}
+CUT = LaneDivision.along(range(1, 2**128, 2**116))  # sixteen parts in each lane
+LANES_OF = {division: {key: division.index_of(hash_key_of(key)) for key in KEYS} for division in (WHOLE, CUT)}
 # Lanes with several keys, so that keys meet in one lane; and some with one.
-SHARED = [key for key in KEYS if list(LANES_OF[LANES].values()).count(LANES_OF[LANES][key]) > 1][:8]
+SHARED = [key for key in KEYS if list(LANES_OF[WHOLE].values()).count(LANES_OF[WHOLE][key]) > 1][:8]
 CHOSEN = [*SHARED, *[key for key in KEYS if key not in SHARED][:4]]
 RECORD_BYTES_MAX = 4 * KIB
-HEADS = {lanes: event_id_heads("machine", lanes, has_lanes=True) for lanes in (LANES, FINE_LANES)}
+HEADS = {division: event_id_heads("machine", division, has_lanes=True) for division in (WHOLE, CUT)}
 TOGETHER = (print, "together"), (print, "together")
 
 
@@ -70,8 +71,8 @@ class LanesMachine(RuleBasedStateMachine):
         self.queues = LaneQueues(buffer_bytes_max=0, record_bytes_max=RECORD_BYTES_MAX)
         self.used: list[Lane] = []
 
-    @initialize(room=st.sampled_from([1, 4 * KIB, 64 * KIB]), lanes=st.sampled_from([LANES, FINE_LANES]))
-    def start(self, room: int, lanes: int) -> None:
+    @initialize(room=st.sampled_from([1, 4 * KIB, 64 * KIB]), lanes=st.sampled_from([WHOLE, CUT]))
+    def start(self, room: int, lanes: LaneDivision) -> None:
         """Make the queues."""
         self.room = room
         self.lanes = lanes
@@ -243,7 +244,7 @@ def walk(seed: int) -> None:
     """Take a long random walk through the machine's rules."""
     chance = random.Random(seed)
     machine = LanesMachine()
-    machine.start((1, 4 * KIB, 64 * KIB)[seed % 3], FINE_LANES if seed % 5 == 0 else LANES)
+    machine.start((1, 4 * KIB, 64 * KIB)[seed % 3], CUT if seed % 5 == 0 else WHOLE)
     for _ in range(60):
         if chance.random() < 0.5:
             machine.put(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from shared.hash_key import hash_key_of
-from shared.lanes import LANES, lane_of
+from shared.hash_key import even_ranges, hash_key_of
+from shared.lanes import LANES, LaneDivision, lane_of
 from shared.records import Distribution
 from shared.settings import Ordering
 
 _AUTO_SHARE: Final = 0.1
 _UNORDERED_SHARE: Final = 0.25
 _MANY_SHARDS_SHARE: Final = 0.03  # rarely: each look at so many shards costs as much as all else
+_CUT_LANES_SHARE: Final = 0.25
+_FINE_SHARE: Final = 0.7
 _REFUSALS_SHARE: Final = 0.2
 _LANES_USED: Final = 4  # where boundaries run through lanes, keys of different shards have to meet in one
 
@@ -56,18 +58,23 @@ class PuttingUsage:
     shard_count: int  # 0: a few, as the world draws
     shard_rate_percent: int
     refusals: Refusals | None
+    lanes_fine: bool  # whether lanes that boundaries run through are cut
 
     @classmethod
     def draw(cls, seed: int) -> PuttingUsage:
         """Draw for a seed."""
         chance = random.Random(f"putting {seed}/usage")
-        return cls(
+        usage = cls(
             distribution=Distribution.AUTO if chance.random() < _AUTO_SHARE else Distribution.USER_PARTITION_KEY,
             ordering=Ordering.NONE if chance.random() < _UNORDERED_SHARE else Ordering.LANE,
             shard_count=chance.choice([LANES + 1, 600, 1_000]) if chance.random() < _MANY_SHARDS_SHARE else 0,
             shard_rate_percent=chance.choice([100, 100, 100, 100, 10, 1, 0]),
             refusals=Refusals.draw(chance),
+            lanes_fine=True,
         )
+        uneven = chance.choice([3, 5, 6, 7, 11]) if chance.random() < _CUT_LANES_SHARE else 0
+        lanes_fine = chance.random() < _FINE_SHARE
+        return replace(usage, shard_count=usage.shard_count or uneven, lanes_fine=lanes_fine)
 
     @property
     def is_ordered(self) -> bool:
@@ -77,20 +84,22 @@ class PuttingUsage:
     @property
     def has_cut_lanes(self) -> bool:
         """Whether boundaries of shards run through lanes."""
-        return self.shard_count > LANES
+        return self.shard_count > 0 and LANES % self.shard_count > 0
 
     @property
-    def lanes_used(self) -> int:
-        """In how many of the lanes keys lie."""
+    def lanes_used(self) -> frozenset[int]:
+        """The lanes that keys lie in."""
         if self.has_cut_lanes:
-            return _LANES_USED
-        return LANES if self.refusals is None else self.refusals.lanes_used
+            division = LaneDivision.along(each.start for each in even_ranges(self.shard_count))
+            return frozenset([lane for lane in range(LANES) if division.cuts_lane(lane)][:_LANES_USED])
+        return frozenset(range(LANES if self.refusals is None else self.refusals.lanes_used))
 
     def key(self, name: str, number: int) -> str:
         """Return the key `number` of a task: where lanes are cut, keys lie in few of them."""
-        if self.lanes_used == LANES:
+        lanes = self.lanes_used
+        if len(lanes) == LANES:
             return f"{name}-{number}"
         salt = 0
-        while lane_of(hash_key_of(f"{name}-{number}-{salt}")) >= self.lanes_used:
+        while lane_of(hash_key_of(f"{name}-{number}-{salt}")) not in lanes:
             salt += 1
         return f"{name}-{number}-{salt}"

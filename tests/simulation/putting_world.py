@@ -111,6 +111,7 @@ class PuttingWorld:
             state_dir="/var/lib/headrace",
             ordering=usage.ordering,
             shard_rate_percent=usage.shard_rate_percent,
+            lanes_fine=usage.lanes_fine,
         )
         buffer_bytes = _BUFFER_BYTES
         if usage.refusals is not None:
@@ -366,7 +367,7 @@ class PuttingWorld:
 
     def _visible(self) -> Iterator[int]:
         """Read the stream, each shard after its parents, and drop what lies at or below its lane's mark."""
-        marks: dict[str, dict[tuple[str, int | None], int]] = {}
+        marks: dict[str, dict[tuple[str, int | None, int | None], int]] = {}
         for shard_id, shard in _parents_first(self.stream):
             mine = marks[shard_id] = {}
             for parent in shard.shard.parents:
@@ -377,7 +378,7 @@ class PuttingWorld:
                     event = orjson.loads(user.data)
                     event_id = EventId.parse(event["event_id"])
                     assert event_id is not None
-                    lane = (event_id.source_id, event_id.lane)
+                    lane = (event_id.source_id, event_id.lane, event_id.part)
                     if event_id.lane is None or event_id.offset > mine.get(lane, -1):
                         mine[lane] = event_id.offset
                         yield event["n"]

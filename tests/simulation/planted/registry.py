@@ -32,3 +32,13 @@ def bug(rule: str, *, harmless: str = "") -> Callable[[Callable[[Patch], None]],
         return plant
 
     return register
+
+
+def broken_promises(violations: list[str]) -> list[str]:
+    """Return what a world with a planted bug has broken; AssertionError where the bug does not fit the code any more.
+
+    A patch that is called with other arguments than it takes breaks promises as well, but not as the bug would.
+    """
+    misfits = [each for each in violations if "TypeError" in each and "<locals>" in each]
+    assert not misfits, f"the planted bug has to be given its new arguments: {misfits[0]}"
+    return violations

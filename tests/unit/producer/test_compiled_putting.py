@@ -16,12 +16,12 @@ from producer.core.lanes import LaneQueues
 from producer.core.record_columns import bytes_of
 from shared.compiled.columns import Columns, EventRules
 from shared.event import event_id_heads
-from shared.lanes import LANES
+from shared.lanes import LANES, WHOLE
 from shared.limits import KIB
 
 pytestmark = pytest.mark.compiled
 
-HEADS = event_id_heads("source", LANES, has_lanes=True)
+HEADS = event_id_heads("source", WHOLE, has_lanes=True)
 RULES: EventRules = (orjson.dumps, "session_id", "event_id", 4_000, 64)
 READING: EventRules = (orjson.loads, *RULES[1:])
 TICKET = (print, "token")

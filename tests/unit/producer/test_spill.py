@@ -23,7 +23,7 @@ from producer.producer import Producer
 from producer.spill import spill_folder
 from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, ThrottledError
-from shared.lanes import FINE_LANES, LANES
+from shared.lanes import WHOLE, LaneDivision
 from shared.limits import HASH_KEY_MAX, KIB, MIB
 from shared.ports import Outcome
 from shared.settings import Ordering, ProducerSettings
@@ -105,7 +105,7 @@ class World:
         """Virtual seconds."""
         return self.loop.time()
 
-    def open(self, lanes: int | None = LANES) -> Producer:
+    def open(self, lanes: LaneDivision | None = WHOLE) -> Producer:
         """Make the producer of a life."""
         self.producer = Producer(
             STREAM,
@@ -230,17 +230,17 @@ def test_a_restart_sends_the_spilled_records_first() -> None:
 
 
 def test_spilled_records_may_have_wide_lanes() -> None:
-    """A producer that finds records on disk keeps order in 256 lanes, as their ids may have; the next one in more."""
+    """A producer that finds records on disk keeps order in whole lanes, as their ids may; the next one does not."""
     world = World()
 
     async def main() -> None:
         await world.leave_spilled()
-        world.stream = world.kinesis.create_stream(STREAM, LANES + 1)
+        world.stream = world.kinesis.create_stream(STREAM, 3)
         async with world.open(lanes=None) as producer:
             assert producer.ledger.spilled
-            assert producer.lanes == LANES
+            assert producer.lanes == WHOLE
         async with world.open(lanes=None) as producer:
-            assert producer.lanes == FINE_LANES
+            assert len(producer.lanes.cuts) == 2
 
     world.loop.run(main())
 

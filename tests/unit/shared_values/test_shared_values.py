@@ -16,7 +16,6 @@ from shared import errors
 from shared.aws.lease_item import item_from_lease, lease_from_item
 from shared.errors import HeadraceError, InvalidRequestError, StreamNotFoundError
 from shared.hash_key import FULL_RANGE, HashKeyRange, even_ranges, hash_key_of, holes
-from shared.lanes import FINE_LANES, LANES, lane_of
 from shared.lease import (
     AT_LATEST,
     AT_TRIM_HORIZON,
@@ -119,15 +118,6 @@ def test_no_part_of_the_ring_is_an_error() -> None:
     """Cutting the ring into no parts is refused."""
     with pytest.raises(ValueError, match="shard count is 0"):
         even_ranges(0)
-
-
-@given(hash_keys, hash_keys, st.sampled_from([LANES, FINE_LANES]))
-def test_a_lane_is_a_range_of_hash_keys(one: int, other: int, lanes: int) -> None:
-    """Lanes are numbered in the order of the hash keys, so that an even split cuts none; fine ones fit wide ones."""
-    assert 0 <= lane_of(one, lanes) < lanes
-    assert (lane_of(one, lanes) <= lane_of(other, lanes)) or one > other
-    assert {lane_of(part.start, lanes) for part in even_ranges(lanes)} == set(range(lanes))
-    assert lane_of(one) == lane_of(one, FINE_LANES) // (FINE_LANES // LANES)
 
 
 def test_a_shard_knows_its_parents_and_whether_it_is_open() -> None:

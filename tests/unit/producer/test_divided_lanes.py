@@ -1,4 +1,4 @@
-"""Streams of more than 256 shards: more lanes, the same for a source for good, and no event that is lost by them."""
+"""Streams whose shards cut lanes: these in parts, the same for a source for good, and no event that is lost by them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.aggregation import deaggregate
 from shared.errors import ConfigurationError, EventIdError
 from shared.event import EventId
 from shared.hash_key import hash_key_of
-from shared.lanes import FINE_LANES, LANES, lane_of
+from shared.lanes import WHOLE, LaneDivision, lane_of
 from shared.lifecycle import StopSignal
 from shared.limits import KIB
 from shared.records import PutResult
@@ -32,7 +32,7 @@ from tests.support.network import PerfectNetwork, ScriptedNetwork
 from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 LOG = "/log/web.log"
-WIDE = {"session_id": "s", "event_id": "elsewhere.a3.7"}
+WHOLE_ID = {"session_id": "s", "event_id": "elsewhere.a3.7"}
 
 
 class LoopClock:
@@ -65,19 +65,25 @@ class Cloud:
             settings=ProducerSettings(batch_linger_seconds=0, shard_rate_percent=0, **settings),
         )
 
-    def ids(self) -> dict[str, EventId]:
-        """Return the ids in the stream, by session."""
+    def places(self) -> dict[str, tuple[EventId, str]]:
+        """Return the ids in the stream and the shards that they are in, by session."""
         events = [
-            orjson.loads(user.data)
+            (orjson.loads(user.data), shard.shard.shard_id)
             for shard in self.stream.shards.values()
             for record in shard.records
             for user in deaggregate(record, shard.shard.hash_key_range).records
         ]
-        found = {event["session_id"]: EventId.parse(event["event_id"]) for event in events}
-        return {session: event_id for session, event_id in found.items() if event_id is not None}
+        found = [(event["session_id"], EventId.parse(event["event_id"]), shard_id) for event, shard_id in events]
+        return {session: (event_id, shard_id) for session, event_id, shard_id in found if event_id is not None}
 
-    async def run(self, *, is_followed: bool = True, source_id: str | None = None, **settings: Any) -> None:
-        """Read the log, and stop after the first event that is in the stream."""
+    def ids(self) -> dict[str, EventId]:
+        """Return the ids in the stream, by session."""
+        return {session: event_id for session, (event_id, _) in self.places().items()}
+
+    async def run(
+        self, *, is_followed: bool = True, source_id: str | None = None, is_whole: bool = False, **settings: Any
+    ) -> None:
+        """Read the log, and stop after the first event that is in the stream, unless it `is_whole`."""
         stop = StopSignal()
         await run_source(
             SourceOptions(path=LOG, is_followed=is_followed, source_id=source_id),
@@ -89,31 +95,38 @@ class Cloud:
             telemetry=SilentTelemetry(),
             settings=ProducerSettings(batch_linger_seconds=0, shard_rate_percent=0, state_dir="/state", **settings),
             stop=stop,
-            on_receipt=lambda *_: stop.requested.set(),
+            on_receipt=None if is_whole else lambda *_: stop.requested.set(),
         )
 
 
 @pytest.mark.parametrize(
-    ("shards", "settings", "lanes"),
-    [(LANES, {}, LANES), (LANES + 1, {}, FINE_LANES), (LANES + 1, {"lanes_fine": False}, LANES)],
+    ("shards", "settings", "parts"),
+    [(1, {}, 0), (256, {}, 0), (3, {}, 2), (300, {}, 296), (3, {"lanes_fine": False}, 0)],
 )
-async def test_a_stream_with_many_shards_has_many_lanes(shards: int, settings: dict[str, Any], lanes: int) -> None:
-    """An id tells the lane of its key, one of 4,096 where the stream has more than 256 shards and nobody minds."""
+async def test_lanes_are_cut_where_shards_begin(shards: int, settings: dict[str, Any], parts: int) -> None:
+    """An id tells lane and part of its key: each part lies in one shard."""
     cloud = Cloud(shards)
     async with cloud.producer(**settings) as producer:
-        await producer.put_all({"session_id": f"s{number}"} for number in range(50))
-    ids = cloud.ids()
-    assert len(ids) == 50
-    for session, event_id in ids.items():
-        assert (event_id.lane, event_id.lanes) == (lane_of(hash_key_of(session), lanes), lanes)
+        await producer.put_all({"session_id": f"s{number}"} for number in range(2_000))
+    places = cloud.places()
+    assert len(places) == 2_000
+    shards_of: dict[tuple[int | None, int | None], set[str]] = {}
+    for session, (event_id, shard_id) in places.items():
+        assert event_id.lane == lane_of(hash_key_of(session))
+        shards_of.setdefault((event_id.lane, event_id.part), set()).add(shard_id)
+    cut_lanes = {lane for lane, part in shards_of if part is not None}
+    assert bool(cut_lanes) == bool(parts)
+    assert not any(lane in cut_lanes for lane, part in shards_of if part is None)
+    assert (max(map(len, shards_of.values())) == 1) == ("lanes_fine" not in settings)
 
 
 @pytest.mark.parametrize(
     ("shards", "settings", "is_refused"),
     [
         (1, {}, False),
-        (LANES + 1, {}, True),
-        (LANES + 1, {"lanes_fine": False}, False),
+        (3, {}, False),
+        (3 * 256, {}, True),
+        (3 * 256, {"lanes_fine": False}, False),
         (1, {"ordering": Ordering.NONE}, True),
     ],
 )
@@ -123,30 +136,54 @@ async def test_an_id_whose_order_would_be_lost_is_refused(
     """Readers drop what comes after a higher number of its lane, so who keeps less order refuses such an id."""
     cloud = Cloud(shards)
     async with cloud.producer(**settings) as producer:
+        await producer.put({"session_id": "own"})
         for foreign in ("mine", "elsewhere.-.7"):
-            await producer.put(WIDE | {"event_id": foreign})
+            await producer.put(WHOLE_ID | {"event_id": foreign})
         if is_refused:
-            with pytest.raises(EventIdError, match="256 lanes") as caught:
-                await producer.put(WIDE)
+            with pytest.raises(EventIdError, match="order readers rely on") as caught:
+                await producer.put(WHOLE_ID)
             assert "HEADRACE_PRODUCER_" in caught.value.hint
         else:
-            await producer.put(WIDE)
-    assert producer.ledger.acknowledged == 3 - is_refused
+            await producer.put(WHOLE_ID)
+    assert producer.ledger.acknowledged == 4 - is_refused
+
+
+async def test_whoever_brings_ids_from_the_first_event_on_gets_whole_lanes() -> None:
+    """As when what was archived is put again: nothing has an id of cut lanes yet, so that none need be cut."""
+    cloud = Cloud(3 * 256)
+    async with cloud.producer() as producer:
+        for number in range(300):
+            await producer.put({"session_id": f"s{number}", "event_id": f"elsewhere.{number % 256:02x}.{number}"})
+        await producer.put({"session_id": "own"})
+    assert producer.ledger.acknowledged == 301
+    assert cloud.ids()["own"].part is None
+
+
+async def test_a_source_that_brings_ids_from_the_first_line_on_gets_whole_lanes() -> None:
+    """What is read once has no bookmark that would tell of cut lanes."""
+    cloud = Cloud(3 * 256)
+    lines = [{"session_id": f"s{number}", "event_id": f"elsewhere.a3.{number}"} for number in range(50)]
+    cloud.files.write_log(LOG, b"".join(orjson.dumps(line) + b"\n" for line in [*lines, {"session_id": "own"}]))
+    await cloud.run(is_followed=False, is_whole=True)
+    ids = cloud.ids()
+    assert len(ids) == 51
+    assert ids["own"].part is None
+    assert cloud.files.content("/state/dead-letters.ndjson") is None
 
 
 async def test_a_line_whose_order_would_be_lost_is_a_dead_letter() -> None:
     """What a library refuses at once, a source keeps with its reason."""
-    cloud = Cloud(LANES + 1)
-    cloud.files.write_log(LOG, orjson.dumps(WIDE) + b'\n{"session_id":"a"}\n')
-    await cloud.run(is_followed=False)
-    assert cloud.ids().keys() == {"a"}
+    cloud = Cloud(3 * 256)
+    cloud.files.write_log(LOG, b'{"session_id":"a"}\n' + orjson.dumps(WHOLE_ID) + b'\n{"session_id":"b"}\n')
+    await cloud.run(is_followed=False, is_whole=True)
+    assert cloud.ids().keys() == {"a", "b"}
     (letter,) = (cloud.files.content("/state/dead-letters.ndjson") or b"").splitlines()
     assert orjson.loads(letter)["error_code"] == "unordered-event-id"
 
 
 async def test_a_source_keeps_its_lanes_however_the_stream_changes() -> None:
-    """A followed file was begun on a stream with few shards, or with many: after a restart its ids are as they were."""
-    for before, after, lanes in ((1, LANES + 1, LANES), (LANES + 1, 1, FINE_LANES)):
+    """A followed file was begun on a stream whose shards cut lanes, or not: its ids stay as they were."""
+    for before, after, is_cut in ((1, 3 * 256, False), (3 * 256, 1, True)):
         cloud = Cloud(before)
         cloud.files.write_log(LOG, b'{"session_id":"a"}\n')
         await cloud.run()
@@ -154,16 +191,16 @@ async def test_a_source_keeps_its_lanes_however_the_stream_changes() -> None:
         cloud.files.write_log(LOG, b'{"session_id":"b"}\n')
         await cloud.run()
         ids = cloud.ids()
-        assert (ids.keys(), ids["b"].lanes) == ({"b"}, lanes)
+        assert (ids.keys(), ids["b"].part is not None) == ({"b"}, is_cut)
 
 
 async def test_a_named_source_that_is_read_again_gets_the_ids_it_had() -> None:
     """Nothing was written down of it: its lanes are the same on every stream."""
-    for shards in (1, LANES + 1):
+    for shards in (1, 3 * 256):
         cloud = Cloud(shards)
         cloud.files.write_log(LOG, b'{"session_id":"a"}\n')
         await cloud.run(is_followed=False, source_id="web-1")
-        assert cloud.ids()["a"].lanes == LANES
+        assert cloud.ids()["a"].part is None
 
 
 async def test_a_followed_file_keeps_its_ordering() -> None:
@@ -189,13 +226,42 @@ async def test_a_followed_file_keeps_its_ordering() -> None:
     assert taken_up.ordering is Ordering.LANE
 
 
-async def test_a_bookmark_of_before_has_256_lanes() -> None:
-    """A stored bookmark that does not tell is of a source with 256 lanes; another number than ours is damage."""
-    stored = orjson.loads(Bookmark("abc", lanes=FINE_LANES).encode())
-    assert Bookmark.decode(orjson.dumps(stored), "path").lanes == FINE_LANES
-    del stored["lanes"]
-    assert Bookmark.decode(orjson.dumps(stored), "path").lanes == LANES
-    assert await BookmarkStore(FakeFiles(), bookmark_path("/state", "s", LOG)).load() is None
+@pytest.mark.parametrize(("lanes", "version"), [(None, 1), (WHOLE, 1), (LaneDivision((1, 2**127 + 1)), 3)])
+def test_an_older_release_refuses_a_bookmark_of_cut_lanes_only(lanes: LaneDivision | None, version: int) -> None:
+    """It knows version 1, and would take the lanes for whole ones: other event ids, read as new events."""
+    data = Bookmark("abc", lanes=lanes).encode()
+    assert orjson.loads(data)["version"] == version
+    assert Bookmark.decode(data, "path").lanes == lanes
+
+
+def test_a_bookmark_of_before_has_whole_lanes() -> None:
+    """A stored bookmark that does not tell is of a source whose lanes are whole."""
+    stored = orjson.loads(Bookmark("abc", lanes=WHOLE).encode())
+    del stored["lanes"], stored["cuts"]
+    assert Bookmark.decode(orjson.dumps(stored), "path").lanes == WHOLE
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"lanes": 4_096, "version": 2},
+        {"lanes": 4_096},
+        {"cuts": ["0"]},
+        {"cuts": ["2", "1"]},
+        {"cuts": ["1", "1"]},
+        {"cuts": [f"{2**120:x}"]},
+        {"cuts": [f"{2**128:x}"]},
+        {"cuts": ["-1"]},
+        {"cuts": ["x"]},
+        {"cuts": [1]},
+        {"cuts": [f"{cut:x}" for cut in range(1, 257)]},
+    ],
+)
+def test_a_bookmark_with_other_lanes_is_damaged(changes: dict[str, Any]) -> None:
+    """Nothing is guessed: other event ids would be read as new events."""
+    stored = orjson.loads(Bookmark("abc", lanes=LaneDivision((1,))).encode())
+    with pytest.raises(ConfigurationError, match="damaged or of another version"):
+        Bookmark.decode(orjson.dumps(stored | changes), "path")
 
 
 def test_where_a_request_can_not_serve_all_shards_the_next_one_waits_for_its_turn() -> None:
@@ -237,7 +303,7 @@ class _SlowNetwork(PerfectNetwork):
 
 
 def test_a_thousand_shards_take_as_much_as_one() -> None:
-    """What a round trip bounds is much the same with 1,000 shards; in 256 lanes it would take 0.9 seconds."""
+    """What a round trip bounds is much the same with 1,000 shards; in whole lanes it would take 0.9 seconds."""
     assert seconds_for(1_000) < seconds_for(1) + 0.2
 
 
@@ -253,7 +319,7 @@ def test_full_records_do_not_take_turns() -> None:
 def test_a_request_that_can_not_serve_all_shards_takes_all_that_waits_for_those_it_serves() -> None:
     """Else each request of a stream with many shards would hold a few events of many lanes, and leave the others."""
     batcher = batcher_of(300, batch_records_max=100, linger_seconds=0.1)
-    batcher.queues.divide(FINE_LANES)
+    batcher.queues.divide(LaneDivision.along([*range(1, 2**128, 2**116)]))  # sixteen parts in each lane
     keys = [f"key-{number}" for number in range(9_000)]
     assert batcher.queues.accept_all([bytes(100)] * len(keys), keys, None) == len(keys)
     batcher.queues.stamp(0.0)
@@ -262,16 +328,8 @@ def test_a_request_that_can_not_serve_all_shards_takes_all_that_waits_for_those_
     assert batch.count == 100
     served = {record.shard_id for record in batch.records}
     waiting = [lane.index for lane in batcher.queues.lanes if not lane.is_blocked and lane.records.datas]
-    assert served.isdisjoint(map(batcher.shard_map.of_lanes(FINE_LANES).__getitem__, waiting))
+    assert served.isdisjoint(map(batcher.shard_map.of_lanes(batcher.queues.division).__getitem__, waiting))
     assert len(waiting) > 2_000
-
-
-@pytest.mark.parametrize(("lanes", "version"), [(0, 1), (LANES, 1), (FINE_LANES, 2)])
-def test_an_older_release_refuses_a_bookmark_of_4096_lanes_only(lanes: int, version: int) -> None:
-    """It knows version 1, and would take the number of lanes for 256: other event ids, read as new events."""
-    data = Bookmark("abc", lanes=lanes).encode()
-    assert orjson.loads(data)["version"] == version
-    assert Bookmark.decode(data, "path").lanes == lanes
 
 
 def test_a_lane_that_finds_its_shard_full_in_a_cut_request_keeps_its_place() -> None:
@@ -280,7 +338,7 @@ def test_a_lane_that_finds_its_shard_full_in_a_cut_request_keeps_its_place() -> 
     by_shard: dict[str | None, dict[int, str]] = {}
     for key in (f"key-{number}" for number in range(100)):
         hash_key = hash_key_of(key)
-        by_shard.setdefault(batcher.shard_map.predict(hash_key), {}).setdefault(lane_of(hash_key, LANES), key)
+        by_shard.setdefault(batcher.shard_map.predict(hash_key), {}).setdefault(lane_of(hash_key), key)
     first, hot, other = ([*by_shard[shard_id].values()] for shard_id in ("s0", "s1", "s2"))
     waiting = [first[0], hot[0], hot[1], other[0], hot[2]]
     served: set[str] = set()
