@@ -205,9 +205,7 @@ class Worker:
             await self._parts.archive.check_write()
         if self._parts.ports.registration is not None:
             await self._parts.ports.registration.consumer_arn()
-        await self._check_application()
-        description = self._describe()
-        await self._retrier.call("write_application", lambda: self._leases.write_application(description))
+        await self._hold_application()
         self._telemetry.info(
             "worker_started",
             worker_id=self.worker_id,
@@ -218,15 +216,24 @@ class Worker:
         if self._parts.archive is None and self._parts.handling is None:
             self._telemetry.warning("no_bucket", consequence="dead letters are only logged with their place")
 
-    async def _check_application(self) -> None:
-        """Raise ConfigurationError where the table's rows are of another stream, whose shards have the same ids."""
+    async def _hold_application(self) -> None:
+        """Say what this application is; ConfigurationError if another stream has its name: shards have the same ids.
+
+        A name belongs to the first who writes it, before there is any row: two may start at the same moment.
+        """
         described = await self._retrier.call("read_application", self._leases.read_application)
-        stream = self._stream if described is None else described.get("source_stream", self._stream)
-        if stream != self._stream and await self._retrier.call("list_leases", self._leases.list_leases):
+        if not self._is_other(described):  # what an older release wrote is not looked into by the write
+            own = self._describe()
+            described = await self._retrier.call("write_application", lambda: self._leases.write_application(own))
+        if self._is_other(described):
             raise ConfigurationError(
-                f"application `{self._settings.app}` reads stream `{stream}`, not `{self._stream}`",
+                f"application `{self._settings.app}` reads stream `{(described or {})['source_stream']}`,"
+                f" not `{self._stream}`",
                 hint="Give this one a name, and so a lease table, of its own with --app",
             )
+
+    def _is_other(self, described: Mapping[str, Any] | None) -> bool:
+        return described is not None and bool(described.get("source_stream", self._stream) != self._stream)
 
     def _describe(self) -> dict[str, Any]:
         settings = self._settings

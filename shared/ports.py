@@ -196,8 +196,11 @@ class LeaseStore(Protocol):
         """Read what the application said of itself (streams, bucket, prefix), if it ever ran."""
         ...
 
-    async def write_application(self, description: Mapping[str, Any]) -> None:
-        """Store what the application says of itself."""
+    async def write_application(self, description: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store what the application says of itself, unless it said before to read another `source_stream`.
+
+        Returns what is stored then.
+        """
         ...
 
     async def hold_schema(self, schema: str) -> str:

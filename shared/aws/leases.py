@@ -178,39 +178,41 @@ class LeaseAdapter:
     async def read_application(self) -> Mapping[str, Any] | None:
         """Read what the application said of itself, if it ever ran."""
         item = await self._read_item(APPLICATION_KEY)
-        if not item:
-            return None
-        description: Mapping[str, Any] = orjson.loads(item["description"]["S"])
-        return description
+        return _description_from_item(item) if item else None
 
-    async def write_application(self, description: Mapping[str, Any]) -> None:
-        """Store what the application says of itself."""
-        with aws_errors("dynamodb", "PutItem", self._table):
-            await self._client.put_item(
-                TableName=self._table,
-                Item={
-                    "leaseKey": {"S": APPLICATION_KEY},
-                    "entityType": {"S": "APPLICATION"},
-                    "description": {"S": orjson.dumps(dict(description)).decode()},
-                },
-            )
+    async def write_application(self, description: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store what the application says of itself, unless it reads another stream; return what is stored."""
+        item = {
+            "leaseKey": {"S": APPLICATION_KEY},
+            "entityType": {"S": "APPLICATION"},
+            "description": {"S": orjson.dumps(dict(description)).decode()},
+        }
+        condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(sourceStream)"}
+        if stream := description.get("source_stream"):
+            item["sourceStream"] = {"S": stream}
+            condition["ConditionExpression"] += " OR sourceStream = :stream"
+            condition["ExpressionAttributeValues"] = {":stream": {"S": stream}}
+        held = await self._hold(item, **condition)
+        return _description_from_item(held) if held else description
 
     async def hold_schema(self, schema: str) -> str:
         """Store the columns of the archive unless there are some; return those that are stored."""
+        item = {"leaseKey": {"S": SCHEMA_KEY}, "entityType": {"S": "SCHEMA"}, "schema": {"S": schema}}
+        held = await self._hold(item, ConditionExpression="attribute_not_exists(leaseKey)")
+        return str(held["schema"]["S"]) if held else schema
+
+    async def _hold(self, item: Any, **condition: Any) -> Any:
+        """Put an item under a condition; return the one that is there where it does not hold."""
         with aws_errors("dynamodb", "PutItem", self._table):
             try:
                 await self._client.put_item(
-                    TableName=self._table,
-                    Item={"leaseKey": {"S": SCHEMA_KEY}, "entityType": {"S": "SCHEMA"}, "schema": {"S": schema}},
-                    ConditionExpression="attribute_not_exists(leaseKey)",
-                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                    TableName=self._table, Item=item, ReturnValuesOnConditionCheckFailure="ALL_OLD", **condition
                 )
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") != _CONDITION_FAILED:
                     raise
-                held: str = error.response["Item"]["schema"]["S"]
-                return held
-        return schema
+                return error.response["Item"]
+        return None
 
     async def _read_item(self, key: str) -> Any:
         with aws_errors("dynamodb", "GetItem", self._table):
@@ -285,6 +287,11 @@ class _Expression:
         placeholder = f":v{len(self._values)}"
         self._values[placeholder] = value
         return placeholder
+
+
+def _description_from_item(item: Any) -> Mapping[str, Any]:
+    description: Mapping[str, Any] = orjson.loads(item["description"]["S"])
+    return description
 
 
 def _presence_from_item(item: Any) -> Presence:

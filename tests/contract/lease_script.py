@@ -166,6 +166,8 @@ class LeaseScript:
     def _application(self) -> None:
         streams = self.random.sample(("raw", "sessions", "ünïcode"), 2)
         description = {"streams": streams, "bucket": "b", "prefix": "", "since": self.random.random(), "gone": None}
+        if self.random.random() < 0.7:
+            description["source_stream"] = self.random.choice(("in", "ünïcode"))
         schema = HoldSchema(f'{{"columns": {self.random.random()}}}')
         self.steps.append(self.random.choice((ReadApplication(), WriteApplication(description), schema)))
 
@@ -264,7 +266,7 @@ async def _take_other(port: LeaseStore, step: LeaseStep) -> Any:
         case DeletePresence():
             await port.delete_presence(step.worker_id, step.heartbeat)
         case WriteApplication():
-            await port.write_application(step.description)
+            return await port.write_application(step.description)
         case HoldSchema():
             return await port.hold_schema(step.schema)
         case ReadApplication():

@@ -136,14 +136,17 @@ class FakeLeases:
         """Read what the application said of itself."""
         return await self.network.call("leases.read_application", lambda: self.application)
 
-    async def write_application(self, description: Mapping[str, Any]) -> None:
-        """Store what the application says of itself."""
+    async def write_application(self, description: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store what the application says of itself, unless it reads another stream."""
         copy = dict(description)
 
-        def land() -> None:
-            self.application = copy
+        def land() -> Mapping[str, Any]:
+            held = (self.application or {}).get("source_stream")
+            if self.application is None or held in {None, copy.get("source_stream")}:
+                self.application = copy
+            return self.application
 
-        await self.network.call("leases.write_application", land)
+        return await self.network.call("leases.write_application", land)
 
     async def hold_schema(self, schema: str) -> str:
         """Store the columns of the archive unless there are some."""
