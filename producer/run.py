@@ -169,7 +169,8 @@ def _check(options: SourceOptions) -> None:
 async def _open_parser(options: SourceOptions, files: Files, random: Random, settings: ProducerSettings) -> LineParser:
     if options.line_format not in {LineFormat.AUTO, LineFormat.COMBINED}:
         return open_parser(options.line_format, _no_visits)
-    key = options.session_key or await _load_key(files, random, settings.state_dir)
+    is_auto = options.line_format is LineFormat.AUTO
+    key = options.session_key or await _load_key(files, random, settings.state_dir, is_auto=is_auto)
     countries = await _load_countries(files, options.countries_path)
     return open_parser(options.line_format, lambda: VisitLineParser(options.site, key, is_crawler, countries))
 
@@ -179,7 +180,7 @@ def _no_visits() -> VisitLineParser:
     raise AssertionError(msg)
 
 
-async def _load_key(files: Files, random: Random, state_dir: str) -> bytes:
+async def _load_key(files: Files, random: Random, state_dir: str, *, is_auto: bool) -> bytes:
     """Read the key of the session ids, or draw it once: with another key the same visitors would get other ids."""
     path = f"{state_dir}/session-key"
     try:
@@ -197,7 +198,8 @@ async def _load_key(files: Files, random: Random, state_dir: str) -> bytes:
     except OSError as error:
         raise ConfigurationError(
             f"the session key {path} can't be kept: {error.strerror or error}",
-            hint="Choose a folder with --state-dir, or set HEADRACE_PRODUCER_SESSION_KEY to 64 hex digits",
+            hint="Choose a folder with --state-dir, or set HEADRACE_PRODUCER_SESSION_KEY to 64 hex digits"
+            + ("; lines that are no access log need no key: give --format json or csv" if is_auto else ""),
         ) from error
     raise ConfigurationError(
         f"the session key {path} is not {2 * _KEY_BYTES} hex digits",

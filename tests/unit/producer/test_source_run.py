@@ -411,6 +411,20 @@ async def test_the_session_key_is_drawn_once() -> None:
         await world.run()
 
 
+async def test_a_key_that_cant_be_kept_is_no_matter_of_lines_whose_format_is_given() -> None:
+    """Before a line is read, any may be of an access log: whoever has other lines is told to say so."""
+    world = World()
+    world.disk.write_log(LOG, b'{"session_id":"a"}\n')
+    world.disk.bytes_max = 5
+    for line_format, has_format_hint in ((LineFormat.AUTO, True), (LineFormat.COMBINED, False)):
+        with pytest.raises(ConfigurationError, match="can't be kept") as caught:
+            await world.run(line_format=line_format)
+        assert "--state-dir" in caught.value.hint
+        assert ("--format json" in caught.value.hint) is has_format_hint
+    await world.run(line_format=LineFormat.JSON)
+    assert len(world.events()) == 1
+
+
 async def test_lines_max_ends_a_run_early() -> None:
     """Only so many lines are read, and the counts still add up."""
     world = World()
