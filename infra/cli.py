@@ -171,6 +171,8 @@ def provision(
 ) -> int:
     """Make the streams, the bucket and the lease table; what exists is left alone.
 
+    For a function of your own, `--dest-streams '{}'` makes the source stream and the lease table alone.
+
     Example: headrace provision --shards 4
     """
     from infra.commands import run_provision  # noqa: PLC0415

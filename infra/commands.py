@@ -13,7 +13,7 @@ from consumer.http_server import HttpServer
 from infra.audit.core.report import AuditReport
 from infra.audit.reading import audit_application
 from infra.pipeline import check_streams, new_random, open_worker
-from infra.provision import DEST_STREAMS, SOURCE_STREAM, Plan, deprovision, provision
+from infra.provision import Plan, deprovision, provision
 from shared.allocator import tune_allocator
 from shared.aws.session import open_aws
 from shared.collector import tune_collector
@@ -44,14 +44,7 @@ def run_provision(
     settings = load_settings(
         ConsumerSettings, app=app, source_stream=source_stream, dest_streams=dest_streams, bucket=bucket
     )
-    plan = Plan(
-        source_stream=settings.source_stream or SOURCE_STREAM,
-        dest_streams=settings.dest_streams or DEST_STREAMS,
-        bucket=settings.bucket,
-        app=settings.app,
-        shards=None if on_demand else shards,
-        has_delivery=firehose,
-    )
+    plan = Plan.of(settings, shards=None if on_demand else shards, has_delivery=firehose)
     if delete:
         removed = run_work(deprovision(plan, force=force))
         if as_json:
@@ -61,11 +54,7 @@ def run_provision(
     if as_json:
         write_data(orjson.dumps(made.as_json()).decode())
     else:
-        dests = orjson.dumps(dict(made.dest_streams)).decode()
-        say(
-            f"\nheadrace consume --source_stream {made.source_stream} --dest_streams '{dests}'"
-            f" --bucket {made.bucket} --app {made.table}"
-        )
+        say(f"\n{made.next_step}")
     return int(ExitCode.DONE)
 
 

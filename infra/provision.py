@@ -8,12 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+import orjson
+
 from infra.delivery import DeliveryStream, Role, delivery_names, role_name
 from infra.resource import TAG, Bucket, Report, Resource, Stream, Table
 from shared.aws.control import ControlAdapter, open_control
 from shared.aws.delivery import DeliveryAdapter, open_delivery
 from shared.errors import ConfigurationError, ServiceError, ThrottledError
-from shared.settings import INTERNATIONAL
+from shared.settings import INTERNATIONAL, ConsumerSettings
 from shared.terminal import say
 
 SOURCE_STREAM: Final = "headrace-data-stream"
@@ -23,7 +25,6 @@ DEST_STREAMS: Final[Mapping[str, str]] = {
 }
 APP: Final = "headrace"
 SHARDS: Final = 2
-"""The tag that says which application provisioned a resource; without it nothing is ever removed."""
 
 _BUCKET_PREFIX: Final = "headrace-archive-"
 _DEADLINE_SECONDS: Final = 300.0
@@ -46,8 +47,9 @@ class Deprovisioned:
 class Plan:
     """What is wanted: the names, and the shards per stream (None: on-demand streams).
 
-    An empty `bucket` means `headrace-archive-ACCOUNT`; the lease table has the name of the application. With
-    `has_delivery`, a Firehose delivery stream takes each destination stream to a bucket of its own.
+    An empty `bucket` means `headrace-archive-ACCOUNT`, or none where there are no destinations: a function of the
+    user's own needs neither. The lease table has the name of the application. With `has_delivery`, a Firehose delivery
+    stream takes each destination stream to a bucket of its own.
     """
 
     source_stream: str = SOURCE_STREAM
@@ -56,6 +58,19 @@ class Plan:
     app: str = APP
     shards: int | None = SHARDS
     has_delivery: bool = False
+
+    @classmethod
+    def of(cls, settings: ConsumerSettings, *, shards: int | None = SHARDS, has_delivery: bool = False) -> Plan:
+        """Return the plan for settings; destinations that were given as none are none."""
+        is_named = "dest_streams" in settings.model_fields_set
+        return cls(
+            source_stream=settings.source_stream or SOURCE_STREAM,
+            dest_streams=settings.dest_streams if is_named else DEST_STREAMS,
+            bucket=settings.bucket,
+            app=settings.app,
+            shards=shards,
+            has_delivery=has_delivery,
+        )
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -72,6 +87,15 @@ class Provisioned:
     bucket: str
     table: str
     delivery_buckets: Mapping[str, str] = field(default_factory=dict)  # delivery stream -> where it writes
+
+    @property
+    def next_step(self) -> str:
+        """What reads the source stream now: a command, or the library where events go nowhere else."""
+        if not (self.dest_streams or self.bucket):
+            return f'In Python: from consumer import Consumer; Consumer("{self.source_stream}", app="{self.table}")'
+        dests = f" --dest_streams '{orjson.dumps(dict(self.dest_streams)).decode()}'" if self.dest_streams else ""
+        bucket = f" --bucket {self.bucket}" if self.bucket else ""
+        return f"headrace consume --source_stream {self.source_stream}{dests}{bucket} --app {self.table}"
 
     def as_json(self) -> dict[str, object]:
         """Return the names under the keys that `--output json` prints."""
@@ -155,7 +179,9 @@ async def _opened(
 
 
 async def _bucket_name(control: ControlAdapter, plan: Plan) -> str:
-    return plan.bucket or _BUCKET_PREFIX + await control.read_account()
+    if plan.bucket or not plan.dest_streams:
+        return plan.bucket
+    return _BUCKET_PREFIX + await control.read_account()
 
 
 def _deliveries(plan: Plan, bucket: str) -> list[tuple[str, str, str]]:
@@ -183,7 +209,7 @@ def _resources(
     made: list[Resource] = [
         *(Stream(control, name, plan.shards, tags, report) for name in plan.streams),
         Table(control, plan.app, tags, report),
-        Bucket(control, bucket, tags, report, force=force),
+        *([Bucket(control, bucket, tags, report, force=force)] if bucket else []),
     ]
     deliveries = _deliveries(plan, bucket)
     if delivery is not None and deliveries:

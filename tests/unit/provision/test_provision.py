@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from infra.provision import TAG, Plan, Provisioned, deprovision, provision
+from infra.provision import DEST_STREAMS, TAG, Plan, Provisioned, deprovision, provision
 from shared.aws.control import StreamState, TableState
 from shared.errors import AccessDeniedError, ConfigurationError, ServiceError, ThrottledError
+from shared.settings import ConsumerSettings, load_settings
 
 
 class _FakeControl:
@@ -117,6 +118,43 @@ async def make(control: _FakeControl, plan: Plan | None = None, **options: Any) 
     said: list[str] = []
     made = await provision(plan or Plan(), control=control, report=said.append, poll_seconds=0, **options)
     return made, said
+
+
+async def test_a_function_of_ones_own_needs_no_more_than_a_stream_and_a_table() -> None:
+    """Without destinations there is nothing to write into a bucket either, and the library is what comes next."""
+    control = _FakeControl()
+    plan = Plan("orders", {}, app="billing")
+    made, said = await make(control, plan)
+    assert (set(control.streams), set(control.tables), control.buckets) == ({"orders"}, {"billing"}, {})
+    assert made == Provisioned("orders", {}, "", "billing")
+    assert said[-1] == "Table `billing`: ready"
+    assert made.next_step == 'In Python: from consumer import Consumer; Consumer("orders", app="billing")'
+    removed = await deprovision(plan, control=control, report=lambda _: None, poll_seconds=0)
+    assert (removed.gone, control.streams, control.tables) == (("orders", "billing"), {}, {})
+
+
+async def test_what_comes_next_names_what_was_made() -> None:
+    """Destinations, a bucket, or both, ready to be pasted into a shell."""
+    both, _ = await make(_FakeControl(), Plan("in", {"USA": "u"}, "b", "shop"))
+    assert both.next_step == (
+        """headrace consume --source_stream in --dest_streams '{"USA":"u"}' --bucket b --app shop"""
+    )
+    archive, _ = await make(_FakeControl(), Plan("in", {}, "b", "shop"))
+    assert archive.next_step == "headrace consume --source_stream in --bucket b --app shop"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, DEST_STREAMS), ("{}", {}), ('{"USA": "u"}', {"USA": "u"})], ids=str
+)
+def test_no_destinations_is_something_else_than_none_given(
+    given: str | None, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By option or by environment."""
+    settings = load_settings(ConsumerSettings, dest_streams=given)
+    assert Plan.of(settings).dest_streams == expected
+    if given is not None:
+        monkeypatch.setenv("HEADRACE_DEST_STREAMS", given)
+        assert Plan.of(load_settings(ConsumerSettings)).dest_streams == expected
 
 
 async def test_provision_makes_everything_and_names_it() -> None:
