@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Final
 
 import orjson
@@ -203,12 +203,17 @@ class Archive:
             slots = [slot for slot in batch.slots if not slot.startswith(ERROR_MARK)]
             if not self.format.needs_schema or self.format.schema is not None or not slots:
                 return self.format
-            lines = (line for slot in slots for block in batch.blocks_of(slot) for line in bytes(block).splitlines())
-            inferred = Schema.infer(islice(lines, _INFERRED_LINES_MAX))
+            inferred = Schema.infer(islice(_lines_in_turn(batch, slots), _INFERRED_LINES_MAX))
             if inferred is None:  # the next flush infers them
                 return replace(self.format, schema=_FITS_NOTHING)
             held = Schema.parse(await self.retrier.call("hold_schema", lambda: self.hold_schema(inferred.text)))
-            self.telemetry.info("schema_held", columns=len(held.columns), is_ours=held == inferred)
+            self.telemetry.info(
+                "schema_held",
+                columns=len(held.columns),
+                is_ours=held == inferred,
+                consequence="an event with a field or type that these columns lack becomes a dead letter",
+                hint="Declare columns with archive_schema",
+            )
             self.format = replace(self.format, schema=held)
             return self.format
 
@@ -233,6 +238,16 @@ class Archive:
         if rejected:
             self.telemetry.count("dead_letters", rejected, type=FORMAT_CONVERSION_FAILED, code=_REJECTED_CODE)
         return objects, rejected
+
+
+def _lines_in_turn(batch: Batch, slots: Sequence[str]) -> Iterator[bytes]:
+    """Yield a line of each object, then another one of each, so that none speaks for all."""
+
+    def lines_of(slot: str) -> Iterator[bytes]:
+        return (line for block in batch.blocks_of(slot) for line in bytes(block).splitlines())
+
+    rounds = zip_longest(*map(lines_of, slots))
+    return (line for each in rounds for line in each if line is not None)
 
 
 def _indexes(

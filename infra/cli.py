@@ -207,7 +207,8 @@ def consume(
 ) -> int:
     """Read a stream, enrich each event, deliver it to the destination streams and to S3, until SIGTERM.
 
-    Every setting of docs/reference/settings.md is an environment variable.
+    Every setting of docs/reference/settings.md is an environment variable. For CSV and Parquet, declare the columns
+    (HEADRACE_ARCHIVE_SCHEMA): those inferred are the first flush's, for good; events with others become dead letters.
 
     Example: headrace consume --source_stream events --dest_streams '{"USA": "usa", "International": "world"}'
     """

@@ -193,8 +193,9 @@ class ConsumerSettings(BaseSettings):
         default="",
         max_length=32 * KIB,
         description='columns of CSV and Parquet objects, JSON: `{"column": "type"}` with string, int64, double, '
-        "boolean, [type] or {name: type}; other fields are left out. Empty: as the first flush has them, then held "
-        "for good; an event with other fields becomes a dead letter",
+        "boolean, [type] or {name: type}; other fields are left out. Empty: as up to 1,000 events of the first flush "
+        "have them, then held for good and for all workers; an event with a field or type that these lack becomes a "
+        "dead letter",
     )
     file_extension: str = Field(
         default="",

@@ -239,3 +239,20 @@ def test_an_event_too_large_for_columns_holds_nothing_up(way: str) -> None:
     assert stored(cloud) == list(range(6))
     letters = [key for key in cloud.objects.objects if key.startswith("errors/format-conversion-failed/")]
     assert len(letters) == 1
+
+
+def test_columns_are_inferred_from_the_events_of_every_object() -> None:
+    """A thousand events of one destination do not leave those of another one without their columns."""
+    cloud = SmallCloud.make()
+
+    async def story() -> None:
+        await cloud.put(*({"session_id": "s0", "n": n, "country": "Peru"} for n in range(1_100)))
+        await cloud.put(*({"session_id": "s1", "n": n, "country": "USA", "plan": "b"} for n in range(1_100, 1_105)))
+        stop, task, _ = cloud.start(cloud.worker(flush_seconds=20, **WAYS["csv"]))
+        await cloud.until(lambda: any("USA" in key for key in cloud.objects.objects))
+        stop.set()
+        await task
+
+    cloud.run(story)
+    assert stored(cloud) == list(range(1_105))
+    assert not [key for key in cloud.objects.objects if key.startswith("errors/")]
