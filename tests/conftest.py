@@ -17,7 +17,7 @@ from tests.simulation.options import (  # noqa: F401 - pytest finds them here
 )
 from tests.support.ways import compiled_part
 
-# The same examples on every run and every machine, and no verdict by time: these machines are shared.
+# The same examples for the same modules loaded, whose texts and numbers are among them, and no verdict by time.
 settings.register_profile("headrace", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("headrace")
 

@@ -68,7 +68,7 @@ class StoredLetter:
 
     def lines(self) -> list[str]:
         """Return the letter for a terminal: nothing that it would obey, and not without end."""
-        shown = [f"{name:<24}{_safe(str(self.fields[name]))}" for name in self.fields if name != "rawData"]
+        shown = [f"{_safe(name):<24}{_safe(str(self.fields[name]))}" for name in self.fields if name != "rawData"]
         text = _safe(self.data.decode("utf-8", "backslashreplace"))
         if len(text) > _SHOWN_CHARACTERS_MAX:
             text = f"{text[:_SHOWN_CHARACTERS_MAX]} ... ({len(self.data):,} bytes)"
