@@ -37,9 +37,7 @@ from shared.event import (
     EVENT_ID_FIELD,
     SHORT_BYTES,
     are_modest,
-    check_order,
     decode_event,
-    event_id_heads,
     event_id_of,
 )
 from shared.lanes import WHOLE
@@ -90,7 +88,6 @@ class EventProducer:
         self._stack = AsyncExitStack()
         self._is_open = False
         self._inner: Producer | None = None
-        self._source_id = ""
         self._stage: Stage | None = None
         self._waiting: dict[asyncio.Future[Delivered], None] = {}
 
@@ -101,7 +98,7 @@ class EventProducer:
             raise DeliveryFailedError(message, hint="Enter each producer once at a time; any number of tasks may put")
         settings = self._settings or load_settings(ProducerSettings)
         chance = self._chance or random.SystemRandom()
-        self._source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
+        source_id = f"{chance.getrandbits(_SOURCE_ID_BITS):020x}"
         telemetry = self._telemetry or StructlogTelemetry()
         async with AsyncExitStack() as stack:
             if self._files is None:
@@ -123,9 +120,10 @@ class EventProducer:
                 settings=settings,
                 files=self._files or LocalFiles(),
                 lanes=None if settings.lanes_fine else WHOLE,
+                may_cut=settings.lanes_fine,
             )
             self._inner = await stack.enter_async_context(inner)
-            self._begin_stage(inner)
+            self._stage = inner.stage(source_id)
             self._stack = stack.pop_all()
             self._is_open = True
         return self
@@ -158,10 +156,6 @@ class EventProducer:
     @property
     def _open_stage(self) -> Stage:
         return self._stage or self._unopened()
-
-    def _begin_stage(self, inner: Producer) -> None:
-        has_lanes = inner.ordered_lanes is not None
-        self._stage = inner.stage(event_id_heads(self._source_id, inner.lanes, has_lanes=has_lanes))
 
     def _unopened(self) -> NoReturn:
         message = f"the producer of stream {self.stream} is not open"
@@ -272,16 +266,9 @@ class EventProducer:
         self._open_stage.check_loop()
         data, key, event_id = _encode(event, partition_key)
         has_id = event_id is not None
-        if event_id is not None:
-            self._check_order(event_id)
+        if event_id is not None and self._producer.check_order(event_id):
+            self._open_stage.renumber()
         await self._offer(data, key, ticket, has_id=has_id, explicit_hash_key=explicit_hash_key)
-
-    def _check_order(self, event_id: str) -> None:
-        """Make sure that the order of an event keeps which brings its id."""
-        producer = self._producer
-        if producer.lanes.cuts and producer.make_lanes_whole():
-            self._begin_stage(producer)
-        check_order(event_id, producer.ordered_lanes)
 
     async def _offer(
         self, data: bytes, key: str, ticket: Ticket | None, *, has_id: bool, explicit_hash_key: int | None = None

@@ -73,10 +73,11 @@ class Bookmark:
         others = tuple(each for each in self.files if each.generation != mark.generation)
         return replace(self, files=(*others, mark))
 
-    def at(self, generation: int, offset: int, state: bytes) -> Bookmark:
-        """Return the bookmark moved on; files before `generation` are forgotten."""
+    def at(self, generation: int, offset: int, state: bytes, lanes: LaneDivision | None = None) -> Bookmark:
+        """Return the bookmark moved on, with lanes cut so from there on; files before `generation` are forgotten."""
         kept = tuple(each for each in self.files if each.generation >= generation)
-        return replace(self, generation=generation, offset=offset, state=state, files=kept)
+        lanes = self.lanes if lanes is None else lanes
+        return replace(self, generation=generation, offset=offset, state=state, files=kept, lanes=lanes)
 
     def encode(self) -> bytes:
         """Return the stored form: JSON."""

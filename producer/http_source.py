@@ -20,6 +20,7 @@ from producer.core.page_walk import ApiPlan, PagePlace, PageWalk, TokenPlan, sam
 from producer.failure_log import FailureLog
 from producer.source import CHUNK_BYTES, Chunk
 from shared.errors import ConfigurationError, SourceError
+from shared.lanes import LaneDivision
 from shared.limits import KIB
 from shared.ports import Clock, Random, Telemetry
 from shared.retry import Backoff
@@ -89,14 +90,16 @@ class HttpSource:
         if self._patience is not None and not self._patience.expired():
             self._patience.reschedule(asyncio.get_running_loop().time())
 
-    async def move_bookmark(self, generation: int, offset: int, state: bytes) -> bool:
+    async def move_bookmark(
+        self, generation: int, offset: int, state: bytes, lanes: LaneDivision | None = None
+    ) -> bool:
         """Store that all items before number `offset` are done; False (and a warning) if the disk did not take it."""
         place = self._place
         while self._done and self._done[0].index <= offset:
             place = self._done.popleft()
         if place.index != offset:
-            return True  # nothing new: the bookmark is there already, or no page that is held ends there
-        moved = self.bookmark.at(generation, offset, place.encode() + b"\n" + state)
+            return lanes is None  # nothing new: the bookmark is there already, or no page that is held ends there
+        moved = self.bookmark.at(generation, offset, place.encode() + b"\n" + state, lanes)
         try:
             await self._store.save(moved)
         except OSError as error:

@@ -15,6 +15,7 @@ from producer.core.lanes import LaneQueues, Numbering
 from producer.core.ledger import Ledger
 from producer.core.record_columns import Ticket
 from producer.intake import Intake
+from producer.lane_cutter import SETTLE_SECONDS_MAX, LaneCutter
 from producer.report import Report
 from producer.sender import Sender
 from producer.shard_heat import ShardHeats
@@ -43,7 +44,8 @@ class Producer:
     that setting at 0 it is final: `put` raises it, and what is pending stays pending. Without `files`, no spill.
 
     Order is kept in the parts of `lanes`; None: cut along the boundaries of the shards that there are at the start.
-    Records that bring an event id need their lane in one piece, as far as it was where that was made.
+    Records that bring an event id need their lane in one piece, as far as it was where that was made. With `may_cut`,
+    lanes are cut anew when shards have come that cut them: by whoever numbers the events (`cutter`).
     """
 
     def __init__(
@@ -57,9 +59,9 @@ class Producer:
         settings: ProducerSettings,
         files: Files | None = None,
         lanes: LaneDivision | None = WHOLE,
+        may_cut: bool = False,
     ) -> None:
         self.stream = stream
-        self._lanes_wanted = lanes
         self._kinesis = kinesis
         self._clock = clock
         self._random = random
@@ -79,6 +81,9 @@ class Producer:
             settings=settings,
             batcher=self._batcher,
             on_settled=self._take_map,
+        )
+        self.cutter = LaneCutter(
+            stream, batcher=self._batcher, clock=clock, telemetry=telemetry, wanted=lanes, may_cut=may_cut
         )
         self._tasks = asyncio.TaskGroup()
         self._calls: dict[asyncio.Task[None], None] = {}  # a dict, as it keeps the order: cancelling is repeatable
@@ -159,38 +164,27 @@ class Producer:
             loops += [self._spill.write_loop, self._spill.drain_loop]
         if self._watch.is_needed:
             loops.append(self._watch.run)
-        self._divide()
+        self.cutter.start()
         await self._tasks.__aenter__()
         self.intake.is_open = True
         self._loops = [self._tasks.create_task(loop()) for loop in loops]
         return self
 
-    def _divide(self) -> None:
-        """Settle in which parts of lanes order is kept."""
-        lanes = self._lanes_wanted
-        if self._queues.spilled:  # by a former process: they may have ids of whole lanes, whose order readers rely on
-            self._batcher.keep_order()
-        elif lanes is None:
-            lanes = LaneDivision.along(self._batcher.shard_map.starts)
-        if lanes is not None and lanes.cuts:
-            self._queues.divide(lanes)
+    def check_order(self, event_id: str, *, may_join: bool = True) -> bool:
+        """Make sure that the order of an event keeps which brings its id; see `LaneCutter.check_order`."""
+        return self.cutter.check_order(
+            event_id, keeps_order=self._settings.ordering is Ordering.LANE, may_join=may_join
+        )
 
-    def make_lanes_whole(self) -> bool:
-        """Keep order in whole lanes from now on, if nothing was accepted yet: for events that bring ids of others."""
-        if self.ledger.accepted:
-            return False
-        self._queues.divide(WHOLE)
-        return True
+    @property
+    def looks_at_ids(self) -> bool:
+        """Whether `check_order` has anything to say."""
+        return self.cutter.looks_at_ids(keeps_order=self._settings.ordering is Ordering.LANE)
 
     @property
     def lanes(self) -> LaneDivision:
-        """How lanes are cut; settled once the producer is open, or with the first event that brings an id."""
+        """How lanes are cut; settled once the producer is open, until `cutter` cuts them anew."""
         return self._queues.division
-
-    @property
-    def ordered_lanes(self) -> LaneDivision | None:
-        """In which parts of lanes order is kept; None if it is not."""
-        return self.lanes if self._settings.ordering is Ordering.LANE else None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -261,15 +255,34 @@ class Producer:
         """Accept one record if there is room for it in memory or on disk; its place in line is fixed at the call."""
         if self.intake.try_put(data, partition_key, ticket, numbering, explicit_hash_key=explicit_hash_key):
             return True
-        if self._spill is None:
+        if self._spill is None or self._queues.is_paused:
             return False
         if numbering is not None:
             data = self._queues.numbered(data, partition_key, numbering)
         return await self._spill.put(data, partition_key, ticket, explicit_hash_key)
 
-    def stage(self, heads: tuple[bytes, ...]) -> Stage:
-        """Return a stage for events whose ids have these heads."""
-        return Stage(self.intake, self._queues, heads)
+    def stage(self, source_id: str) -> Stage:
+        """Return a stage for events of a source; lanes may be cut anew behind it."""
+        stage = Stage(self.intake, self._queues, source_id, has_lanes=self._settings.ordering is Ordering.LANE)
+        self._loops.append(self._tasks.create_task(self._cut_loop(stage)))
+        return stage
+
+    async def _cut_loop(self, stage: Stage) -> None:
+        while True:
+            await self.cutter.wait()
+            stage.clear()
+            self._queues.is_paused = True
+            try:
+                await self.flush(SETTLE_SECONDS_MAX)
+                division = self.cutter.due()
+                if division is None or not self.cutter.is_settled:
+                    self.cutter.put_off()
+                else:
+                    self.cutter.cut(division)
+                    stage.renumber()
+            finally:
+                self._queues.is_paused = False
+                self._progress.set()
 
     async def wait_for_room(self) -> None:
         """Wait until `try_put` is worth another try (or `wake_waiters` is called); once closed, it raises at once."""
@@ -359,6 +372,7 @@ class Producer:
     def _take_map(self, settlement: Settlement) -> None:
         """Hand out what a fresh shard map has decided, and show how hot the shards are."""
         self._heats.report()
+        self.cutter.take_map()
         self._hand_out(settlement)
         self._wake.set()
 

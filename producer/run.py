@@ -23,8 +23,9 @@ from producer.gzip_reader import MAGIC
 from producer.http_source import HttpSource, parser_state_of
 from producer.open_source import STANDARD_INPUT, open_once
 from producer.producer import Producer
+from producer.run_summary import RunSummary
 from producer.source import LineSource, identify, open_file
-from producer.source_run import EventReceipt, RunSummary, SourceRun
+from producer.source_run import EventReceipt, SourceRun
 from producer.tailer import Tailer
 from shared.errors import ConfigurationError, SourceError
 from shared.lanes import WHOLE, LaneDivision
@@ -96,6 +97,7 @@ async def run_source(
     else:
         source_id = options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}"
         source = await open_once(files, options.path, source_id=source_id, line_bytes_max=settings.line_bytes_max)
+    may_cut = _may_cut(options, resumed, settings)
     async with Producer(
         stream,
         kinesis=kinesis,
@@ -103,7 +105,8 @@ async def run_source(
         random=random,
         telemetry=telemetry,
         settings=settings,
-        lanes=_lanes_of(options, resumed, settings),
+        lanes=_lanes_of(resumed) or (None if may_cut else WHOLE),
+        may_cut=may_cut,
     ) as producer:
         if resumed is not None:
             resumed.bookmark = replace(resumed.bookmark, lanes=producer.lanes)
@@ -126,16 +129,17 @@ async def run_source(
     return summary
 
 
-def _lanes_of(
-    options: SourceOptions, resumed: Tailer | HttpSource | None, settings: ProducerSettings
-) -> LaneDivision | None:
-    """Return how a source's lanes are cut: as they ever were, so that its events get the ids they had; or None."""
-    if resumed is not None and resumed.bookmark.lanes is not None:
-        return resumed.bookmark.lanes
+def _may_cut(options: SourceOptions, resumed: Tailer | HttpSource | None, settings: ProducerSettings) -> bool:
+    """Whether lanes may be cut along the shards that there are."""
     # Nothing tells of a named source that is read once, or of an API before its first bookmark, how lanes were cut
     # the last time. A followed file has a bookmark before its first event.
-    is_unknown = not options.is_followed and options.source_id is not None
-    return WHOLE if is_unknown or not settings.lanes_fine else None
+    is_known = options.is_followed or options.source_id is None or _lanes_of(resumed) is not None
+    return is_known and settings.lanes_fine
+
+
+def _lanes_of(resumed: Tailer | HttpSource | None) -> LaneDivision | None:
+    """Return how a source's lanes are cut, so that its events get the ids they had; None if it has none yet."""
+    return None if resumed is None else resumed.bookmark.lanes
 
 
 def _path_of_bookmark(options: SourceOptions, stream: str, settings: ProducerSettings) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
@@ -21,36 +19,18 @@ from producer.core.line_framer import OverlongLine
 from producer.core.pacer import Pacer
 from producer.core.record_columns import Ticket
 from producer.dead_letters import DeadLetters
+from producer.lane_cutter import SETTLE_SECONDS_MAX
 from producer.producer import Producer
+from producer.run_summary import RunSummary
 from producer.source import Chunk, LineSource
 from shared.errors import HeadraceError, RecordRejectedError
-from shared.event import EventId, check_order, event_id_heads, event_id_of
-from shared.lanes import WHOLE
+from shared.event import EventId, event_id_heads, event_id_of
+from shared.lanes import LaneDivision
 from shared.lifecycle import StopSignal
 from shared.ports import Clock, Delivered, Outcome, Undeliverable
 from shared.settings import Ordering, ProducerSettings
 
 _PART_LINES: Final = 100  # the events of more would not stay in the processor's cache
-
-
-@dataclass(slots=True)
-class RunSummary:
-    """Counts of a run so far: lines = events + filtered + rejected, events = acknowledged + undelivered."""
-
-    lines: int = 0
-    events: int = 0
-    filtered: Counter[str] = field(default_factory=Counter)  # by reason
-    rejected: int = 0
-    acknowledged: int = 0
-    undelivered: int = 0  # accepted and not acknowledged
-    bytes_read: int = 0
-    last_error: str = ""  # of the last call that failed; says why something is undelivered
-    is_stopped: bool = False  # asked to, before the end of the source
-
-    @property
-    def dead_lettered(self) -> int:
-        """Lines and events in the dead letters."""
-        return self.rejected
 
 
 class EventReceipt(Protocol):
@@ -64,8 +44,10 @@ class EventReceipt(Protocol):
 class Bookmarks(Protocol):
     """Where a followed file keeps its place."""
 
-    async def move_bookmark(self, generation: int, offset: int, state: bytes) -> bool:
-        """Store a place durably; False if that failed, and nothing is to be forgotten."""
+    async def move_bookmark(
+        self, generation: int, offset: int, state: bytes, lanes: LaneDivision | None = None
+    ) -> bool:
+        """Store a place durably, and how lanes are cut from there on; False if not: nothing is to be forgotten."""
         ...
 
 
@@ -183,6 +165,7 @@ class SourceRun:
                     return
                 self._done_place = (chunk.generation, chunk.end)
                 await self._keep_place(self._done_place)
+                await self._cut_lanes(self._done_place)
                 if self._on_progress is not None:
                     self._on_progress(self.summary)
                 if self._stop.is_set():
@@ -323,7 +306,7 @@ class SourceRun:
         ticket = self._ticket
         numbering = None if has_event_id else (self._heads, offset)
         try:
-            if has_event_id and self._producer.ordered_lanes != WHOLE:
+            if has_event_id and self._producer.looks_at_ids:
                 self._check_order(event_id_of(orjson.loads(data)) or "")
             if self._on_receipt is not None:
                 event_id = self._producer.intake.event_id_of(data, key, numbering)
@@ -339,9 +322,8 @@ class SourceRun:
 
     def _check_order(self, event_id: str) -> None:
         """Make sure that the order of an event keeps which brings its id."""
-        if self._bookmarks is None and self._producer.lanes.cuts and self._producer.make_lanes_whole():
+        if self._producer.check_order(event_id, may_join=self._bookmarks is None):
             self._begin_ids(self._heads_of)
-        check_order(event_id, self._producer.ordered_lanes)
 
     async def _wait_and_put(self, event: ParsedEvent, offset: int, line: bytes) -> None:
         while True:
@@ -385,6 +367,26 @@ class SourceRun:
         if is_due and place != self._cut_place and self._barriers.has_room:
             self._cut(place, now)
         await self._move_bookmark()
+
+    async def _cut_lanes(self, place: tuple[int, int]) -> None:
+        """Cut lanes anew if that is due and all before this place settles; the bookmark tells both at once."""
+        cutter, bookmarks = self._producer.cutter, self._bookmarks
+        division = cutter.due()
+        if division is None:
+            return
+        if bookmarks is not None:
+            self._cut(place, self._clock.monotonic())
+        if await self._producer.flush(SETTLE_SECONDS_MAX) or not cutter.is_settled:
+            cutter.put_off()
+            return
+        if bookmarks is not None:
+            await self._dead_letters.flush()
+            reached = self._barriers.reached()
+            if reached is None or not await bookmarks.move_bookmark(*reached, division):
+                cutter.put_off()
+                return
+        cutter.cut(division)
+        self._begin_ids(self._heads_of)
 
     def _cut(self, place: tuple[int, int], now: float) -> None:
         self._barriers.cut((*place, self._parser.snapshot()))

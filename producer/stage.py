@@ -13,7 +13,7 @@ from producer.core.lanes import RECORD_OVERHEAD_BYTES, LaneQueues, Numbering
 from producer.intake import Intake
 from shared.compiled import COLUMNS
 from shared.errors import DeliveryFailedError, PartitionKeyError
-from shared.event import EVENT_ID_CHARACTERS_MAX, EVENT_ID_FIELD, SHORT_BYTES
+from shared.event import EVENT_ID_CHARACTERS_MAX, EVENT_ID_FIELD, SHORT_BYTES, event_id_heads
 from shared.limits import EVENT_DEPTH_MAX, PARTITION_KEY_CHARACTERS_MAX
 
 _EVENTS_MAX: Final = 128
@@ -34,16 +34,22 @@ class Stage:
     some are not staged for.
     """
 
-    def __init__(self, intake: Intake, queues: LaneQueues, heads: tuple[bytes, ...]) -> None:
+    def __init__(self, intake: Intake, queues: LaneQueues, source_id: str, *, has_lanes: bool) -> None:
         self.intake = intake
         self._queues = queues
-        self._indexes = queues.indexes
         self._may_spill = queues.has_spill
-        self._heads = heads
+        self._source_id = source_id
+        self._has_lanes = has_lanes
+        self.renumber()
         self._loop = asyncio.get_running_loop()
         self._count = 0  # of the numbers that were given
         self._bodies: list[bytes] = []
         self._keys: list[str] = []
+
+    def renumber(self) -> None:
+        """Number events by how lanes are cut now; nothing may be staged."""
+        self._indexes = self._queues.indexes
+        self._heads = event_id_heads(self._source_id, self._queues.division, has_lanes=self._has_lanes)
 
     def add(self, event: Any, partition_key: Any) -> bool:
         """Accept an event; False if it needs a look of its own: it is no ordinary one, or there is no room.

@@ -16,6 +16,7 @@ from producer.failure_log import FailureLog
 from producer.held_file import HeldFile, close_all, read_exactly
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
+from shared.lanes import LaneDivision
 from shared.ports import Clock, FileIdentity, Files, ReadableFile, Telemetry
 
 POLL_SECONDS: Final = 0.25
@@ -67,9 +68,11 @@ class Tailer:
         """Read no further; an unfinished line is left for the next start."""
         self._stopped.set()
 
-    async def move_bookmark(self, generation: int, offset: int, state: bytes) -> bool:
+    async def move_bookmark(
+        self, generation: int, offset: int, state: bytes, lanes: LaneDivision | None = None
+    ) -> bool:
         """Store that everything before this place is done; False (and a warning) if the disk did not take it."""
-        moved = self.bookmark.at(generation, offset, state)
+        moved = self.bookmark.at(generation, offset, state, lanes)
         try:
             await self._store.save(moved)
         except OSError as error:

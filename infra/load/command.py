@@ -29,7 +29,8 @@ from infra.provision import Plan, Provisioned, provision
 from producer.core.json_line import JsonLineParser
 from producer.dead_letters import DeadLetters
 from producer.producer import Producer
-from producer.source_run import RunSummary, SourceRun
+from producer.run_summary import RunSummary
+from producer.source_run import SourceRun
 from shared.aws.session import Aws, open_aws
 from shared.clock import SystemClock
 from shared.collector import tune_collector

@@ -39,7 +39,6 @@ class LaneQueues:
     """
 
     def __init__(self, *, buffer_bytes_max: int, record_bytes_max: int) -> None:
-        self.divide(WHOLE)
         self._is_mixed = False  # whether a record may be queued that has an explicit hash key
         self.has_spill = False  # whether lanes may have spilled records
         self.fresh: list[Lane] = []  # those that were empty and have something now: `stamp` tells them the time
@@ -55,10 +54,14 @@ class LaneQueues:
         self._room_taken = 0  # by all records in memory that are not settled, with their overhead
         self._buffer_bytes_max = buffer_bytes_max
         self._room = buffer_bytes_max  # with what is lent
+        self.is_paused = False  # whether nothing is accepted, as if there were no room
+        self.divide(WHOLE)
 
     def divide(self, division: LaneDivision) -> None:
         """Have a queue for each part of the lanes from now on; nothing may be queued or in flight."""
         self.division = division
+        self.ready.clear()
+        self.fresh.clear()
         self._board = LaneBoard(len(division))
         self.lanes = [Lane(index, self._board) for index in range(len(division))]
         self._datas = [lane.records.datas for lane in self.lanes]
@@ -74,6 +77,11 @@ class LaneQueues:
     def queued(self) -> int:
         """How many records wait in the lanes."""
         return sum(map(len, self._datas))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is queued, sent, on disk or on its way there, and no room is reserved."""
+        return not (self._room_taken or self.pending_count or self.spilled or self._board.spilled)
 
     @property
     def pending_count(self) -> int:
@@ -98,6 +106,8 @@ class LaneQueues:
         With `numbering`, the record is an event that gets its id here, where its lane is known. `stamp` has to follow
         if a lane became `fresh`. Raises RecordTooLargeError or PartitionKeyError for a record that no stream takes.
         """
+        if self.is_paused:
+            return False
         lane = self.lanes[self.indexes[partition_key]]
         if numbering is not None:
             data = with_numbered_id(data, numbering[0][lane.index], numbering[1])
@@ -123,7 +133,7 @@ class LaneQueues:
     def reserve(self, size: int) -> bool:
         """Take `size` bytes of room for records to come, if there is as much; `unreserve` gives them back."""
         room_taken = self._room_taken + size
-        if room_taken > self._room:
+        if room_taken > self._room or self.is_paused:
             return False
         self._room_taken = room_taken
         return True
@@ -151,6 +161,8 @@ class LaneQueues:
         that has to be looked at by itself, as there is no room for it or an error to raise.
         """
         assert len(datas) == len(partition_keys), "each record has a key"
+        if self.is_paused:
+            return 0
         if not datas or self._queue(datas, partition_keys, ticket, numbering):
             return len(datas)
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from itertools import pairwise
 
-from shared.lanes import LANES
+from shared.lanes import LANES, start_of
 from tests.simulation.actor import Actor
 from tests.support.fake_kinesis import FakeKinesis, FakeStream
 
@@ -21,8 +22,8 @@ def strike(actor: Actor, action: str, chance: random.Random) -> None:
             actor.freeze(chance.uniform(1, 20))
 
 
-def reshard(kinesis: FakeKinesis, stream: FakeStream, chance: random.Random) -> None:
-    """Merge two neighbours, or split a shard; of very many shards, those that have records."""
+def reshard(kinesis: FakeKinesis, stream: FakeStream, chance: random.Random, lanes: Collection[int] = ()) -> None:
+    """Merge two neighbours, or split a shard, inside one of these `lanes` if it has any; mostly one with records."""
     found = stream.open_shards()
     used = [each for each in found if each.records] if len(found) > LANES else found
     shards = [each.shard for each in used or found]
@@ -31,4 +32,7 @@ def reshard(kinesis: FakeKinesis, stream: FakeStream, chance: random.Random) -> 
         low, high = chance.choice(pairs)
         kinesis.merge_shards(stream.name, low.shard_id, high.shard_id)
     else:
-        kinesis.split_shard(stream.name, chance.choice(shards).shard_id)
+        shard = chance.choice(shards)
+        places = [start_of(lane) + chance.randrange(1, start_of(1)) for lane in sorted(lanes)]
+        inside = [each for each in places if shard.hash_key_range.start < each <= shard.hash_key_range.end]
+        kinesis.split_shard(stream.name, shard.shard_id, chance.choice(inside) if inside else None)

@@ -289,8 +289,9 @@ class PuttingWorld:
         reshardings = chance.choice([0, 1, 3]) + (_CUT_LANES_RESHARDINGS if self.usage.has_cut_lanes else 0)
         if reshardings:
             self.kinesis.allowance = None  # a producer may not know yet which shard its records go to
+        lanes = self.usage.lanes_used if self.usage.has_cut_lanes else ()
         for _ in range(reshardings):
-            self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance)
+            self._at(chance.uniform(1, _CHAOS_SECONDS), reshard, self.kinesis, self.stream, chance, lanes)
         for action in ("kill", "kill", "freeze", "stop", "stop", "power"):
             self._at(chance.uniform(0.5, _CHAOS_SECONDS * 1.5), self._strike, action)
         for begin, end in () if self.usage.refusals is None else self.usage.refusals.outages:

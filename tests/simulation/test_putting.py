@@ -16,6 +16,7 @@ from producer.core.packer import Packer
 from producer.core.rate import ShardRate, ShardRates
 from producer.core.shard_map import ShardMap
 from producer.core.spill_frame import FileHead
+from producer.lane_cutter import LaneCutter
 from producer.spill import Spill
 from producer.stream_watch import StreamWatch
 from shared.lanes import LaneDivision, lane_of
@@ -172,6 +173,10 @@ def _parts_told_apart_by_nobody(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LaneDivision, "names", lambda self: [f"{lane_of(start):02x}" for start in self.starts])
 
 
+def _lanes_cut_while_records_are_under_way(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LaneCutter, "is_settled", True)
+
+
 def _whole_lanes_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ShardMap, "predict_range", lambda self, start, _: self.predict(start))
 
@@ -216,6 +221,7 @@ _BUGS: dict[Callable[[pytest.MonkeyPatch], None], int] = {
     _cut_lanes_not_blocked: 1,
     _parts_told_apart_by_nobody: 1,
     _whole_lanes_only: 16,
+    _lanes_cut_while_records_are_under_way: 16,
     _lanes_without_an_allowance_forgotten: 17,
     _allowance_not_taken: 17,
     _allowance_of_each_call: 17,
@@ -225,6 +231,7 @@ _RARE: dict[Callable[[pytest.MonkeyPatch], None], Callable[[PuttingUsage], bool]
     _cut_lanes_not_blocked: lambda usage: usage.has_cut_lanes,
     _parts_told_apart_by_nobody: lambda usage: usage.has_cut_lanes and usage.lanes_fine and usage.is_ordered,
     _whole_lanes_only: lambda usage: usage.has_cut_lanes,
+    _lanes_cut_while_records_are_under_way: lambda usage: usage.has_cut_lanes and usage.lanes_fine,
     _nothing_tried_behind_a_refused_record: lambda usage: usage.refusals is not None,
     _what_was_overtaken_is_forgotten: lambda usage: usage.refusals is not None,
     _tried_in_vain_and_forgotten: lambda usage: usage.refusals is not None,
