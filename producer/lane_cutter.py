@@ -14,7 +14,9 @@ from shared.ports import Clock, Telemetry
 
 SETTLE_SECONDS_MAX: Final = 5.0  # so long nothing is accepted, for what is under way to settle
 _QUIET_SECONDS: Final = 2.0  # so long the shards have to be as they are: a resharding goes in many steps
-_RETRY_SECONDS: Final = 60.0  # after a time in which not everything settled
+# After a time in which not everything settled, doubled each time: a shard that is full holds up the others seldom.
+_RETRY_SECONDS_MIN: Final = 60.0
+_RETRY_SECONDS_MAX: Final = 3_600.0
 _NEVER: Final = float("inf")
 
 
@@ -44,6 +46,8 @@ class LaneCutter:
         self._wanted = wanted
         self._starts: Sequence[int] = ()  # of the shards that cut lanes when they were looked at last
         self._due_at = _NEVER
+        self._not_before = -_NEVER
+        self._retry_seconds = _RETRY_SECONDS_MIN
         self._changed = asyncio.Event()
 
     def start(self) -> None:
@@ -64,7 +68,8 @@ class LaneCutter:
         starts = shard_map.starts if is_cut else ()
         if starts != self._starts:
             self._starts = starts
-            self._set_due(self._clock.monotonic() + _QUIET_SECONDS if is_cut else _NEVER)
+            quiet_at = self._clock.monotonic() + _QUIET_SECONDS
+            self._set_due(max(quiet_at, self._not_before) if is_cut else _NEVER)
 
     def _set_due(self, due_at: float) -> None:
         self._due_at = due_at
@@ -97,11 +102,14 @@ class LaneCutter:
         self._queues.divide(division)
         self._telemetry.info("lanes_cut", stream=self._stream, parts=len(division))
         self._starts = ()
+        self._retry_seconds = _RETRY_SECONDS_MIN
         self._set_due(_NEVER)
 
     def put_off(self) -> None:
         """Have another time for it."""
-        self._set_due(self._clock.monotonic() + _RETRY_SECONDS)
+        self._not_before = self._clock.monotonic() + self._retry_seconds
+        self._retry_seconds = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)
+        self._set_due(self._not_before)
 
     def looks_at_ids(self, *, keeps_order: bool) -> bool:
         """Whether `check_order` has anything to say of an event that brings an id."""

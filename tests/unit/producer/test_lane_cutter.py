@@ -187,6 +187,30 @@ def test_lanes_stay_as_they_are_while_the_stream_is_away() -> None:
     assert world.parts() == {None, 0, 1}
 
 
+def test_what_never_settles_seldom_holds_up_the_others() -> None:
+    """A stream that is away for an hour: nothing is accepted for some seconds, ever more rarely."""
+    world = World(drain_timeout_seconds=600)
+
+    async def main() -> float:
+        async with world.producer() as producer:
+            await producer.put({"session_id": world.keys[0], "n": 0})
+            world.reshard()
+            await asyncio.sleep(1)
+            world.network.is_away = True
+            held_up, number = 0.0, 1
+            while world.loop.time() < 3_600:
+                before = world.loop.time()
+                await producer.put({"session_id": world.keys[number % 2], "n": number})
+                held_up += world.loop.time() - before
+                number += 1
+                await asyncio.sleep(1)
+            world.network.is_away = False
+        world.judge(number)  # with what was delivered at the close
+        return held_up
+
+    assert 5 < world.loop.run(main()) < 40
+
+
 def test_lanes_stay_whole_behind_an_event_that_brought_its_id() -> None:
     """Readers rely on the order of its lane, which may go on."""
     world = World()
