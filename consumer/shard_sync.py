@@ -159,7 +159,7 @@ class ShardSync:
                 shards=len(former),
                 first_shard_id=former[0],
                 consequence="positions in the lease table are of a former stream of this name",
-                hint="Read it under another application name (--app)",
+                hint="Stop all workers and run `headrace forget`, or read it under another application name (--app)",
             )
         ranges = [
             row.hash_key_range or FULL_RANGE  # an imported row may not tell

@@ -229,7 +229,7 @@ class Worker:
             raise ConfigurationError(
                 f"application `{self._settings.app}` reads stream `{(described or {})['source_stream']}`,"
                 f" not `{self._stream}`",
-                hint="Give this one a name, and so a lease table, of its own with --app",
+                hint="Give this one a name of its own with --app; `headrace forget` frees one that is out of use",
             )
 
     def _is_other(self, described: Mapping[str, Any] | None) -> bool:
@@ -250,6 +250,7 @@ class Worker:
             "file_extension": settings.file_extension,
             "manifest_prefix": settings.manifest_prefix,
             "start_from": settings.start_from,
+            "lease_duration_seconds": settings.lease_duration_seconds,
         }
 
     @property

@@ -203,6 +203,10 @@ class LeaseStore(Protocol):
         """
         ...
 
+    async def delete_application(self) -> None:
+        """Take away what the application said of itself, and the columns of its archive."""
+        ...
+
     async def hold_schema(self, schema: str) -> str:
         """Store the columns of the archive unless there are some; return those that are stored."""
         ...

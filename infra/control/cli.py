@@ -87,6 +87,24 @@ def resume(application: AppOption = None, shard: ShardOption = None, output: Out
     return run_pause(application, shards=shard or [], is_paused=False, as_json=output is Output.JSON)
 
 
+def forget(
+    application: AppOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Forget where an application has come to, so that its name can begin anew, e.g. with a stream made anew.
+
+    All of its workers have to be stopped: it looks for as long as a lease lasts, and refuses if one is alive.
+    Positions, duplicate marks, pauses and inferred columns are deleted; streams, objects and dead letters stay. The
+    next worker starts as at the very first time, and what it reads again is delivered again.
+
+    Example: headrace forget --app headrace
+    """
+    from infra.control.commands import run_forget  # noqa: PLC0415
+
+    return run_forget(application, is_sure=yes, as_json=output is Output.JSON)
+
+
 deadletters = typer.Typer(
     name="deadletters",
     help="Look at the dead letters of an application, and put them back into its source stream.",
@@ -208,7 +226,7 @@ def export_kcl(
 
 def add_control(app: typer.Typer) -> None:
     """Add the commands to the `headrace` app."""
-    for command in (status, seek, pause, resume):
+    for command in (status, seek, pause, resume, forget):
         app.command()(command)
     app.add_typer(deadletters)
     app.add_typer(kcl)

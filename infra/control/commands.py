@@ -12,6 +12,7 @@ import orjson
 
 from consumer.retrier import Retrier
 from infra.control.dead_letters import DeadLetterFolder, check_type, count_letters, letter_lines
+from infra.control.forget import Forgetting
 from infra.control.group import open_group
 from infra.control.hot_shards import sample_lines, sample_stream
 from infra.control.kcl import KclPorts, apply_export, apply_import, plan_export, plan_import, row_lines
@@ -118,6 +119,33 @@ def _changed_text(changed: int, *, is_paused: bool) -> str:
         return "Nothing to pause: all are paused" if is_paused else "Nothing to resume: none is paused or halted"
     shards = "1 shard; its owner sees" if changed == 1 else f"{changed:,} shards; their owners see"
     return f"{'Paused' if is_paused else 'Resumed'} {shards} it within seconds"
+
+
+def run_forget(app: str | None, *, is_sure: bool, as_json: bool) -> int:
+    """Forget an application, after asking and after looking whether a worker is alive."""
+    settings = load_settings(ConsumerSettings, app=app)
+
+    async def run() -> bool:
+        async with open_aws(call_timeout_seconds=settings.call_timeout_seconds) as aws:
+            leases = await aws.leases(settings.app)
+            retrier = Retrier(Backoff(0.05, 2), new_random(), SilentTelemetry())
+            forgetting = Forgetting(settings.app, leases, retrier)
+            described, seen = await leases.read_application() or {}, await forgetting.look()
+            stream, shards = str(described.get("source_stream", "")), len(seen.leases) + len(seen.damaged)
+            of_stream = f" of stream `{stream}`" if stream else ""
+            is_done = is_sure or confirm(f"Forget {shards:,} shards{of_stream} in `{settings.app}`?")
+            if is_done:
+                say("Looking whether a worker is alive ...")
+                lease_seconds = float(described.get("lease_duration_seconds", 0))
+                await forgetting.check_stopped(seen, max(lease_seconds, settings.lease_duration_seconds))
+                await forgetting.forget(seen)
+                say(f"Forgot {shards:,} shards{of_stream}; the next worker of `{settings.app}` begins anew")
+            if as_json:
+                found = {"application": settings.app, "source_stream": stream, "shards": shards, "forgotten": is_done}
+                write_data(orjson.dumps(found).decode())
+            return is_done
+
+    return int(ExitCode.DONE if run_work(run()) else ExitCode.FAILED)
 
 
 def run_list_letters(app: str | None, *, error_type: str | None, lists_keys: bool, as_json: bool) -> int:

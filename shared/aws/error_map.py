@@ -99,7 +99,8 @@ _HINTS: Final[dict[type[ServiceError], str]] = {
     TableNotFoundError: "`headrace provision` makes the lease table; check AWS_REGION and AWS_ENDPOINT_URL",
     BucketNotFoundError: "`headrace provision` makes the bucket; check AWS_REGION and AWS_ENDPOINT_URL",
     AccessDeniedError: "Check the credentials, their expiry and their permissions (infra/template.yaml lists them)",
-    ForeignPositionError: "The stream was deleted and made again: read it under another application name (--app)",
+    ForeignPositionError: "The stream was deleted and made again: stop all workers and run `headrace forget`, or read"
+    " it under another application name (--app)",
     ServiceUnavailableError: "Check the network and AWS_ENDPOINT_URL; is `headrace local` running?",
 }
 

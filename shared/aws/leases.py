@@ -195,6 +195,12 @@ class LeaseAdapter:
         held = await self._hold(item, **condition)
         return _description_from_item(held) if held else description
 
+    async def delete_application(self) -> None:
+        """Take away what the application said of itself, and the columns of its archive."""
+        for key in (SCHEMA_KEY, APPLICATION_KEY):
+            with aws_errors("dynamodb", "DeleteItem", self._table):
+                await self._client.delete_item(TableName=self._table, Key={"leaseKey": {"S": key}})
+
     async def hold_schema(self, schema: str) -> str:
         """Store the columns of the archive unless there are some; return those that are stored."""
         item = {"leaseKey": {"S": SCHEMA_KEY}, "entityType": {"S": "SCHEMA"}, "schema": {"S": schema}}

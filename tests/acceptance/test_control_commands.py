@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -36,12 +37,21 @@ class Steered:
         self.named = names("control")
         provision(shell, self.named)
         self.s3 = shell.client("s3")
-        self.consumer = shell.start(
+        self.consumer = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start a consumer."""
+        return self.shell.start(
             "headrace", "consume", "--source_stream", self.named["source"],
             "--dest_streams", json.dumps(self.named["dests"]), "--bucket", self.named["bucket"],
             "--app", self.named["app"], "--http_port", "-1", "--flush_seconds", "0.3",
             HEADRACE_LEASE_DURATION_SECONDS="1",
         )  # fmt: skip
+
+    def stop(self) -> None:
+        """Let the consumer end in order."""
+        self.consumer.send_signal(signal.SIGTERM)
+        assert self.consumer.wait(timeout=PATIENCE_SECONDS) == 0
 
     def run(self, *arguments: str) -> Finished:
         """Run a sub-command of headrace for this application."""
@@ -119,9 +129,31 @@ def test_a_running_group_is_paused_resumed_sent_back_and_redriven(shell: Shell) 
     assert (report["verdict"], report["lost"], report["duplicated_in_s3"]) == ("ok", 0, 0)
     hot = json.loads(shell.run("headrace", "status", "--stream", group.named["source"], "--output", "json").out)
     assert sum(shard["records"] for shard in hot["shards"]) == EVENTS + 52
-    group.consumer.send_signal(signal.SIGTERM)
-    assert group.consumer.wait(timeout=PATIENCE_SECONDS) == 0
+    group.stop()
     _check_kcl(group)
+
+
+@pytest.mark.slow
+def test_a_stream_that_was_made_anew_is_read_after_the_application_was_forgotten(shell: Shell) -> None:
+    """By the same name, from its beginning; not while a worker is alive."""
+    group = Steered(shell)
+    group.put(events(0, EVENTS))
+    wait_until(lambda: group.stored() == {0: Counter(range(EVENTS))})
+    refused = group.run("forget", "--yes")
+    assert (refused.code, "is alive" in refused.err) == (2, True), refused.err
+    group.stop()
+
+    kinesis = shell.client("kinesis")
+    kinesis.delete_stream(StreamName=group.named["source"], EnforceConsumerDeletion=True)
+    kinesis.get_waiter("stream_not_exists").wait(StreamName=group.named["source"])
+    provision(shell, group.named)
+    group.put(events(EVENTS, EVENTS + 50))
+    forgotten = group.json("forget", "--yes")
+    assert (forgotten["source_stream"], forgotten["forgotten"]) == (group.named["source"], True)
+    assert forgotten["shards"] >= 1
+    group.consumer = group.start()
+    wait_until(lambda: group.stored() == {0: Counter(range(EVENTS + 50))})
+    group.stop()
 
 
 def _check_kcl(group: Steered) -> None:

@@ -102,6 +102,11 @@ class HoldSchema:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteApplication:
+    """Take away the application's row and the columns."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadApplication:
     """Read the application's row."""
 
@@ -117,9 +122,13 @@ LeaseStep = (
     | WriteApplication
     | HoldSchema
     | ReadApplication
+    | DeleteApplication
     | WritePresence
     | DeletePresence
 )
+
+
+_OF_THE_APPLICATION: Final = (ReadApplication(), ReadApplication(), DeleteApplication())
 
 
 def _given(values: LeaseExpectation | LeaseChange) -> dict[str, Any]:
@@ -169,7 +178,7 @@ class LeaseScript:
         if self.random.random() < 0.7:
             description["source_stream"] = self.random.choice(("in", "ünïcode"))
         schema = HoldSchema(f'{{"columns": {self.random.random()}}}')
-        self.steps.append(self.random.choice((ReadApplication(), WriteApplication(description), schema)))
+        self.steps.append(self.random.choice((*_OF_THE_APPLICATION, WriteApplication(description), schema)))
 
     def _presence(self) -> None:
         worker_id, heartbeat = self.random.choice(("worker-1", "worker/ü")), self.random.randrange(2)
@@ -267,6 +276,8 @@ async def _take_other(port: LeaseStore, step: LeaseStep) -> Any:
             await port.delete_presence(step.worker_id, step.heartbeat)
         case WriteApplication():
             return await port.write_application(step.description)
+        case DeleteApplication():
+            await port.delete_application()
         case HoldSchema():
             return await port.hold_schema(step.schema)
         case ReadApplication():

@@ -70,6 +70,7 @@ async def test_a_missing_table_is_named(sites: Sites) -> None:
             port.update_lease("s", LeaseExpectation(), LeaseChange(epoch=1)),
             port.delete_lease("s", LeaseExpectation()),
             port.write_application({}),
+            port.delete_application(),
             port.hold_schema("{}"),
         ):
             with pytest.raises(TableNotFoundError):

@@ -148,6 +148,14 @@ class FakeLeases:
 
         return await self.network.call("leases.write_application", land)
 
+    async def delete_application(self) -> None:
+        """Take both away."""
+
+        def land() -> None:
+            self.application, self.schema = None, ""
+
+        await self.network.call("leases.delete_application", land)
+
     async def hold_schema(self, schema: str) -> str:
         """Store the columns of the archive unless there are some."""
 

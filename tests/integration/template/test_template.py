@@ -47,6 +47,7 @@ ACTIONS = {
     "delete_lease": "dynamodb:DeleteItem",
     "read_application": "dynamodb:GetItem",
     "write_application": "dynamodb:PutItem",
+    "delete_application": "dynamodb:DeleteItem",
     "hold_schema": "dynamodb:PutItem",
     "put_object": "s3:PutObject",
     "check_write": "s3:PutObject",
