@@ -1,12 +1,5 @@
 /* Aggregates in KPL's format (shared/aggregation.py describes it) of user records without explicit hash keys. */
-#include "columns.h"
-
-static const uint8_t MAGIC[4] = {0xf3, 0x89, 0x9a, 0xc2};
-
-#define TAG_KEY 0x0a
-#define TAG_RECORD 0x1a
-#define TAG_INDEX 0x08
-#define TAG_DATA 0x1a
+#include "aggregate.h"
 
 /* The user records of one aggregate. */
 struct group {

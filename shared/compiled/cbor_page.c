@@ -42,11 +42,7 @@ static int take_span(struct reader *reader, int major, struct span *span)
 {
     uint64_t size;
 
-    if (!take_head(reader, major, &size) || size > (uint64_t)(reader->end - reader->at))
-        return 0;
-    *span = (struct span){reader->at, (size_t)size};
-    reader->at += size;
-    return 1;
+    return take_head(reader, major, &size) && take_bytes(reader, size, span);
 }
 
 static int read_arrival(struct reader *reader, PyObject **value)

@@ -26,6 +26,16 @@ struct reader {
     const uint8_t *end;
 };
 
+/* Take so many bytes; 0 if there are fewer. */
+static inline int take_bytes(struct reader *reader, uint64_t size, struct span *span)
+{
+    if (size > (uint64_t)(reader->end - reader->at))
+        return 0;
+    *span = (struct span){reader->at, (size_t)size};
+    reader->at += size;
+    return 1;
+}
+
 /* Write the MD5 of each of `count` texts to `digests`, MD5_BYTES each: sixteen at a time. */
 void md5_all(const struct span *texts, size_t count, uint8_t *digests);
 

@@ -1,13 +1,7 @@
 /* Reads aggregates in KPL's format (shared/aggregation.py describes it), as its producers write them. */
-#include "columns.h"
-
-static const uint8_t MAGIC[4] = {0xf3, 0x89, 0x9a, 0xc2};
+#include "aggregate.h"
 
 #define OVERHEAD (sizeof MAGIC + MD5_BYTES)
-#define TAG_KEY 0x0a
-#define TAG_RECORD 0x1a
-#define TAG_INDEX 0x08
-#define TAG_DATA 0x1a
 #define VARINT_MAX 5 /* bytes: more than a length or an index needs here */
 
 /* are_aggregates(datas: list[bytes]) -> list[bool]
@@ -86,11 +80,7 @@ static int take_span(struct reader *reader, struct span *span)
 {
     uint64_t size;
 
-    if (!take_varint(reader, &size) || size > (uint64_t)(reader->end - reader->at))
-        return 0;
-    *span = (struct span){reader->at, (size_t)size};
-    reader->at += size;
-    return 1;
+    return take_varint(reader, &size) && take_bytes(reader, size, span);
 }
 
 /* Count keys and records. */
