@@ -377,18 +377,14 @@ class Producer:
         self._wake.set()
 
     def _hand_out(self, settlement: Settlement) -> None:
-        count = 0
         self._heats.take(settlement)
-        for members, delivered in settlement.delivered:
-            count += len(members.datas)
-            if members.tickets is not None:
-                for (receipt, token), number in members.receipts():
-                    receipt(token, delivered, number)
+        for (receipt, token), delivered, number in settlement.receipts():
+            receipt(token, delivered, number)
         for ticket, undeliverable in settlement.undeliverable:
             self._report.give_up(undeliverable.error_code, len(undeliverable.data))
             if ticket is not None:
                 ticket[0](ticket[1], undeliverable)
-        self._report.settle(count, self._queues.pending_count, settlement.misplaced)
+        self._report.settle(settlement.count, self._queues.pending_count, settlement.misplaced)
         self._progress.set()
         if self._spill is not None:
             self._spill.notify()

@@ -26,6 +26,11 @@ class ShardHeats:
         shard_map = self._batcher.shard_map
         for members, delivered in settlement.delivered:
             self._keys.add(delivered.shard_id, shard_map.range_of(delivered.shard_id), members)
+        if settlement.landed is not None:
+            together, _ = settlement.landed
+            for number in self._keys.looked_at(map(len, together.datas)):
+                shard_id = together.shard_ids[number]
+                self._keys.add(shard_id, shard_map.range_of(shard_id), together.part(number))
 
     def hot_shards(self) -> tuple[ShardHeat, ...]:
         """Return each open shard's load, its hottest keys and the split that helps; hottest shard first."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
-from itertools import count
-from typing import Final, NamedTuple
+from itertools import count, repeat
+from typing import Any, Final, NamedTuple
 
 from shared.aggregate_message import MalformedMessageError, Tables, parse_message
 from shared.compiled import COLUMNS
@@ -54,6 +54,7 @@ _HEADS_BY_INDEX_BYTES: Final = [
 _SHORT_KEY_BYTES: Final = 128
 _SHORT_VARINTS: Final = [_varint(value) for value in range(_SHORT_INDEXES)]
 _PARTS_PER_MEMBER: Final = 4
+_new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
 
 # User records of one stream record: data, partition keys, and explicit hash keys if any has one.
@@ -75,6 +76,18 @@ def encode_aggregates(groups: Sequence[Group]) -> list[PutEntry]:
         else encode_aggregate(datas, keys, hash_keys)
         for datas, keys, hash_keys in groups
     ]
+
+
+def encode_plain(datas: Sequence[list[bytes]], keys: Sequence[list[str]]) -> list[PutEntry]:
+    """Do what `encode_aggregates` does where no record has an explicit hash key."""
+    groups = list(zip(datas, keys, strict=True))
+    if COLUMNS is None or not all(map((1).__lt__, map(len, datas))):
+        return encode_aggregates([(*group, None) for group in groups])
+    written = COLUMNS.encode_aggregates(groups)
+    if written is None:  # a key that is not ASCII
+        return [encode_aggregate(*group) for group in groups]
+    columns = zip(written, repeat(OUTER_PARTITION_KEY), [hash_key_of(each[0]) for each in keys], strict=False)
+    return [_new_tuple(PutEntry, each) for each in columns]
 
 
 def encode_aggregate(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Self
 
+from producer.core.aggregates import Aggregates
 from producer.core.lane import Lane
 from producer.core.record_columns import RecordColumns, Ticket, size_of
 from shared.aggregation import (
@@ -17,7 +18,7 @@ from shared.aggregation import (
     encode_aggregates,
 )
 from shared.ports import Delivered, Undeliverable
-from shared.records import PutEntry
+from shared.records import PutEntry, PutResult, PutResults
 
 _new_tuple: Final[Any] = tuple.__new__  # half the time of a NamedTuple's own constructor
 
@@ -109,28 +110,50 @@ class BatchShape:
 
 @dataclass(slots=True)
 class Batch:
-    """One PutRecords request."""
+    """One PutRecords request: stream records, aggregates in columns, and user records as they are, in this order."""
 
     reason: FlushReason
     taken_at: float
-    records: list[OutgoingRecord] = field(default_factory=list)
-    plain: RecordColumns = field(
-        default_factory=RecordColumns
-    )  # user records sent as they are, in no order, after these
+    singled: list[OutgoingRecord] = field(default_factory=list)  # objects, as something is to be told of each
+    aggregates: Aggregates | None = None
+    plain: RecordColumns = field(default_factory=RecordColumns)  # user records sent as they are, in no order
     closed: list[Group] = field(default_factory=list)  # aggregates that are full, to be written together with the last
     bytes: int = 0
 
     @property
     def count(self) -> int:
         """How many stream records it has."""
-        return len(self.records) + len(self.closed) + len(self.plain.datas)
+        together = len(self.closed) if self.aggregates is None else len(self.aggregates)
+        return len(self.singled) + together + len(self.plain.datas)
+
+    @property
+    def records(self) -> list[OutgoingRecord]:
+        """Its stream records; the aggregates become such objects by this, to be judged one by one."""
+        together, self.aggregates = self.aggregates, None
+        if together is not None:
+            for entry, members, lanes, shard_id in zip(
+                together.entries, together.members, together.lanes_of_each, together.shard_ids, strict=True
+            ):
+                record = OutgoingRecord(entry, members, lanes, shard_id, _wire_bytes(entry))
+                record.made_at = self.taken_at
+                self.singled.append(record)
+        return self.singled
+
+    def take_landed(self, results: Sequence[PutResult]) -> tuple[Aggregates, PutResults] | None:
+        """Take out the aggregates, with their results, if all of them landed where they were meant to be."""
+        together, start = self.aggregates, len(self.singled)
+        if together is None or not isinstance(results, PutResults) or results.shard_ids[start:] != together.shard_ids:
+            return None
+        self.aggregates = None
+        return together, results[start:]
 
     @property
     def entries(self) -> list[PutEntry]:
         """The entries of the request, in the order in which `settle` expects their results."""
         plain = self.plain
         return [
-            *(record.entry for record in self.records),
+            *(record.entry for record in self.singled),
+            *(() if self.aggregates is None else self.aggregates.entries),
             *(_new_tuple(PutEntry, (data, key, None)) for data, key in zip(plain.datas, plain.keys, strict=True)),
         ]
 
@@ -139,11 +162,33 @@ class Batch:
 class Settlement:
     """What came of a batch: receipts to hand out, and numbers for the telemetry."""
 
-    delivered: list[tuple[RecordColumns, Delivered]] = field(default_factory=list)
+    delivered: list[tuple[RecordColumns, Delivered]] = field(default_factory=list)  # but for these:
+    landed: tuple[Aggregates, PutResults] | None = None  # aggregates, all where they were meant to be
     undeliverable: list[tuple[Ticket | None, Undeliverable]] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)  # stream records by error code
     misplaced: int = 0  # aggregates that landed where readers drop them
     is_hopeless: bool = False  # the stream refuses whatever is tried, so that no record is to blame
+
+    def outcomes(self) -> Iterator[tuple[RecordColumns, Delivered]]:
+        """Yield all that was delivered, stream record by stream record."""
+        yield from self.delivered
+        if self.landed is not None:
+            aggregates, results = self.landed
+            yield from zip(aggregates.members, (Delivered(*result[:2]) for result in results), strict=True)
+
+    def receipts(self) -> Iterator[tuple[Ticket, Delivered, int]]:
+        """Yield who is to be told, what, and of how many records."""
+        asked = self.landed is not None and self.landed[0].tickets is not None
+        for members, delivered in self.outcomes() if asked else self.delivered:
+            if members.tickets is not None:
+                for ticket, number in members.receipts():
+                    yield ticket, delivered, number
+
+    @property
+    def count(self) -> int:
+        """How many user records were delivered."""
+        together = 0 if self.landed is None else self.landed[0].count
+        return together + sum(len(members.datas) for members, _ in self.delivered)
 
 
 def bytes_max(records: RecordColumns) -> int:
@@ -166,6 +211,17 @@ def head_bytes_max(records: RecordColumns, index: int) -> int:
     return AGGREGATE_OVERHEAD_BYTES + member_bytes_max(records, index)
 
 
+def prefix_within(records: RecordColumns, room: int) -> int:
+    """Count the first records, none with an explicit hash key, that fit into `room` bytes of an aggregate.
+
+    Nearly the longest such prefix: found by sums, in a fifth of the time of looking at each record.
+    """
+    count = min(len(records), max(0, room) * len(records) // bytes_max(records) + 1)
+    while count and (size := bytes_max(records.part(0, count))) > room:
+        count = max(0, room) * count // size
+    return count
+
+
 class Group:
     """An aggregate under construction for one shard."""
 
@@ -185,12 +241,41 @@ class Group:
 
     def written(self, entry: PutEntry) -> OutgoingRecord:
         """Return the stream record that `entry` is made of its members."""
-        return OutgoingRecord(
-            entry, self.members, self.lanes, self.shard_id, len(entry.data) + len(entry.partition_key.encode())
-        )
+        return OutgoingRecord(entry, self.members, self.lanes, self.shard_id, _wire_bytes(entry))
+
+    @classmethod
+    def each_of(cls, taken: Aggregates) -> Iterator[Self]:
+        """Yield groups that more can be added to."""
+        for shard_id, members, lanes in zip(taken.shard_ids, taken.members, taken.lanes_of_each, strict=True):
+            group = cls(shard_id)
+            group.members = members
+            group.lanes += lanes
+            group.bytes += bytes_max(members)
+            yield group
+
+
+def together(groups: Sequence[Group]) -> Aggregates | None:
+    """Return some groups in columns; None if one has an explicit hash key."""
+    members = [group.members for group in groups]
+    if any(each.hash_keys is not None for each in members):
+        return None
+    tickets = [each.tickets for each in members]
+    return Aggregates(
+        [group.shard_id for group in groups],
+        [each.datas for each in members],
+        [each.keys for each in members],
+        [each.size for each in members],
+        tickets if any(tickets) else None,
+        [len(group.lanes) for group in groups],
+        [lane for group in groups for lane in group.lanes],
+    )
 
 
 def write(groups: Sequence[Group]) -> list[OutgoingRecord]:
     """Return the stream records of some groups."""
     entries = encode_aggregates([(each.members.datas, each.members.keys, each.members.hash_keys) for each in groups])
     return [group.written(entry) for group, entry in zip(groups, entries, strict=True)]
+
+
+def _wire_bytes(entry: PutEntry) -> int:
+    return len(entry.data) + len(entry.partition_key.encode())

@@ -10,7 +10,7 @@ from producer.core.bisection import Bisection
 from producer.core.call_gate import CallGate
 from producer.core.landed import landed, shards_of
 from producer.core.lanes import LaneQueues
-from producer.core.ledger import Ledger
+from producer.core.ledger import Ledger, ledger_of
 from producer.core.linger import Linger
 from producer.core.map_trust import MapTrust
 from producer.core.packer import Packer
@@ -74,15 +74,7 @@ class Batcher:
     @property
     def ledger(self) -> Ledger:
         """Where every accepted record is now."""
-        queues = self.queues
-        return Ledger(
-            accepted=queues.accepted,
-            acknowledged=self._acknowledged,
-            undeliverable=queues.undeliverable,
-            queued=queues.queued,
-            spilled=queues.spilled,
-            in_flight=self._in_flight,
-        )
+        return ledger_of(self.queues, acknowledged=self._acknowledged, in_flight=self._in_flight)
 
     def keep_order(self) -> None:
         """Keep order from now on, whatever was asked for; nothing may be in flight."""
@@ -128,7 +120,7 @@ class Batcher:
             return None
         batch = Batch(reason, now)
         self._retries.add_part(batch, self._bisection.take(), self._followed_map)
-        if not batch.records:
+        if not batch.singled:
             self._retries.take(batch, now, self._followed_map)
             self._pack(batch)
         if not batch.count and self._must_try_again():
@@ -148,12 +140,12 @@ class Batcher:
 
     def _pack(self, batch: Batch) -> None:
         """Add what waits in the lanes."""
-        before = len(batch.records)
+        before = len(batch.singled)
         self._packer.pack(batch, self._followed_map, self.linger.waiting_since(batch, self.shard_map))
-        for record in batch.records[before:]:
+        for record in batch.singled[before:]:
             record.made_at = batch.taken_at
             self._in_flight += record.count
-        self._in_flight += len(batch.plain)
+        self._in_flight += len(batch.plain) + (0 if batch.aggregates is None else batch.aggregates.count)
 
     def settle(self, batch: Batch, results: Sequence[PutResult], now: float, random: Random) -> Settlement:
         """Take the answer to a batch, one result per entry in order."""
@@ -161,10 +153,11 @@ class Batcher:
         settlement = Settlement()
         if len(batch.plain):
             results = self._settle_plain(batch, results, settlement)
+        is_sure = self._trust.is_sure(batch.taken_at)
+        results = self._settle_aggregates(batch, results, settlement, is_sure=is_sure)
         failed: list[OutgoingRecord] = []
         single: list[OutgoingRecord] = []
         places: list[PutResult] = []  # where each of these landed
-        is_sure = self._trust.is_sure(batch.taken_at)
         for record, result in zip(batch.records, results, strict=True):
             if result.error_code:
                 settlement.failed[result.error_code] += 1
@@ -178,7 +171,7 @@ class Batcher:
                 self._place(record, result, settlement, is_final=False, is_sure=is_sure)
         if single:
             self._settle_singles(single, places, settlement)
-        if len(failed) < len(results) or settlement.delivered:
+        if len(failed) < len(results) or settlement.delivered or settlement.landed:
             self._succeed(batch, now)
             if failed:
                 self._retry_later(failed, now, random)
@@ -220,16 +213,24 @@ class Batcher:
         if verdict is Verdict.UNKNOWN_SHARD and not is_final:
             self._unverified.append((record, result))
         elif verdict is Verdict.DELIVERED:
-            count = len(record.members.datas)
-            self._in_flight -= count
-            self._acknowledged += count
-            self.queues.settle(count, record.members.size)
+            self._acknowledge(len(record.members.datas), record.members.size)
             if record.lanes:
                 self.queues.release(record.lanes)
             settlement.delivered.append((record.members, _new_tuple(Delivered, result[:2])))
         else:
             settlement.misplaced += 1
             self._regroup(record)
+
+    def _settle_aggregates(
+        self, batch: Batch, results: Sequence[PutResult], settlement: Settlement, *, is_sure: bool
+    ) -> Sequence[PutResult]:
+        """Take the aggregates of a batch unless they have to be judged one by one; return the results of the others."""
+        landed = settlement.landed = batch.take_landed(results) if is_sure else None
+        if landed is None:
+            return results
+        self._acknowledge(landed[0].count, sum(landed[0].sizes))
+        self.queues.release(landed[0].lanes)
+        return results[: len(batch.singled)]
 
     def _settle_singles(self, settled: list[OutgoingRecord], results: list[PutResult], settlement: Settlement) -> None:
         """Take user records that landed as they are: good wherever that is."""
@@ -264,16 +265,18 @@ class Batcher:
 
     def _settle_landed(self, plain: RecordColumns, results: Sequence[PutResult], settlement: Settlement) -> None:
         for columns, delivered in landed(plain, results):
-            count = len(columns)
-            self._in_flight -= count
-            self._acknowledged += count
-            self.queues.settle(count, columns.size)
+            self._acknowledge(len(columns), columns.size)
             settlement.delivered.append((columns, delivered))
+
+    def _acknowledge(self, count: int, size: int) -> None:
+        self._in_flight -= count
+        self._acknowledged += count
+        self.queues.settle(count, size)
 
     def _single_out(self, batch: Batch) -> None:
         """Make stream records of their own of all that a batch sends as it is: they have to be judged one by one."""
         plain, batch.plain = batch.plain, RecordColumns()
-        batch.records += (self._packer.single(plain, index, self._followed_map) for index in range(len(plain)))
+        batch.records.extend(self._packer.single(plain, index, self._followed_map) for index in range(len(plain)))
 
     @property
     def _followed_map(self) -> ShardMap | None:
@@ -372,15 +375,11 @@ class Batcher:
         return others + len(self.queues.ready) + len(self._packer.held)
 
     def _retry_all(self, batch: Batch, now: float, random: Random, backoff: Backoff | None = None) -> None:
-        for record in batch.records:
-            record.attempts += 1
         self._retries.add(now, batch.records)
         self._gate.fail(batch.taken_at, now, random, backoff)
 
     def _retry_later(self, failed: list[OutgoingRecord], now: float, random: Random) -> None:
         attempt = max(record.attempts for record in failed)
-        for record in failed:
-            record.attempts += 1
         self._retries.add(now + self._backoff.delay(attempt, random), failed)
 
     def install(self, shard_map: ShardMap, *, seen_at: float = _NEVER, now: float = -_NEVER) -> Settlement:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,6 +92,17 @@ class HotKeys:
                 self._state = self._state * 48_271 % 2_147_483_647
                 index += 1 + self._state % self._stride_max
         self._until_next = max(0, index - count)
+
+    def looked_at(self, counts: Iterable[int]) -> Iterator[int]:
+        """Yield the places of those stream records that are to be added, as a record in them is looked at.
+
+        `counts` tells of how many records each consists; those that are left out are counted here.
+        """
+        for place, count in enumerate(counts):
+            if self._until_next < count:
+                yield place
+            else:
+                self._until_next -= count
 
     def _look(self, sketch: _Sketch, shard_range: HashKeyRange, records: RecordColumns, index: int) -> None:
         key, explicit = records.keys[index], records.explicit(index)

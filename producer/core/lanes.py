@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Final
 
 from producer.core.lane import Lane, LaneBoard
+from producer.core.lane_columns import LaneColumns
 from producer.core.lane_indexes import LaneIndexes
 from producer.core.record_columns import RecordColumns, Ticket, bytes_of, size_of
 from producer.core.spill_frame import SpilledRecord
@@ -66,6 +67,7 @@ class LaneQueues:
         self.lanes = [Lane(index, self._board) for index in range(len(division))]
         self._datas = [lane.records.datas for lane in self.lanes]
         self._keys = [lane.records.keys for lane in self.lanes]
+        self.columns = LaneColumns(self.lanes, self._board, self._datas, self._keys)
         self.indexes = LaneIndexes(division)
 
     @property
@@ -345,17 +347,19 @@ class LaneQueues:
 
     def make_ready(self, lane: Lane) -> None:
         """Count a lane among the ready ones, if anything waits in it."""
-        if lane.records.datas:
+        records = lane.records
+        if count := len(records.datas):
             self.ready.append(lane)
             self.ready_since = min(self.ready_since, lane.ready_since)
-            self.ready_bytes += lane.records.size
-            self.ready_count += len(lane.records.datas)
+            self.ready_bytes += records.size
+            self.ready_count += count
 
     def release(self, lanes: Iterable[Lane]) -> None:
         """Unblock lanes whose stream record is settled."""
+        free = self._board.free
         for lane in lanes:
-            if lane.is_blocked:
-                lane.is_blocked = False
+            if not free[lane.index]:
+                free[lane.index] = 1
                 self.make_ready(lane)
 
     def return_to_front(self, records: RecordColumns, *, alone: bool = False) -> None:

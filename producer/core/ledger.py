@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from producer.core.lanes import LaneQueues
+
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
@@ -25,3 +27,15 @@ class Ledger:
     def balances(self) -> bool:
         """Whether every accepted record is in exactly one place."""
         return self.accepted == self.acknowledged + self.undeliverable + self.pending
+
+
+def ledger_of(queues: LaneQueues, *, acknowledged: int, in_flight: int) -> Ledger:
+    """Return the books of a producer with these queues."""
+    return Ledger(
+        accepted=queues.accepted,
+        acknowledged=acknowledged,
+        undeliverable=queues.undeliverable,
+        queued=queues.queued,
+        spilled=queues.spilled,
+        in_flight=in_flight,
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice, repeat
 from typing import Any, Final
 
+from producer.core.aggregates import Aggregates
 from producer.core.batch import (
     Batch,
     BatchShape,
@@ -14,14 +15,18 @@ from producer.core.batch import (
     bytes_max,
     head_bytes_max,
     member_bytes_max,
+    prefix_within,
+    together,
     write,
 )
 from producer.core.lane import Lane
+from producer.core.lane_columns import Left
 from producer.core.lanes import LaneQueues
 from producer.core.rate import ShardRates
 from producer.core.record_columns import RecordColumns, size_of
 from producer.core.shard_map import ShardMap
 from shared.aggregation import AGGREGATE_OVERHEAD_BYTES, MEMBER_OVERHEAD_BYTES
+from shared.compiled import COLUMNS
 from shared.limits import AGGREGATE_RECORDS_MAX
 from shared.records import PutEntry
 
@@ -77,7 +82,7 @@ class Packer:
         """Add a stream record to a request."""
         if self.rates.is_on:
             self.rates.take(record.shard_id, record.wire_bytes)
-        batch.records.append(record)
+        batch.singled.append(record)
         batch.bytes += record.wire_bytes
 
     def pack(self, batch: Batch, shard_map: ShardMap | None, waiting_since: float = _ANY) -> None:
@@ -87,39 +92,89 @@ class Packer:
         """
         self._shard_map = shard_map or _UNKNOWN
         self._requests += 1
-        groups: dict[str, Group] = {}
-        untouched: list[Lane] = []
-        touched: list[Lane] = []
         queues = self._queues
-        size, count = queues.ready_bytes, queues.ready_count  # of the untouched ones, in the end
+        left = Left(queues.ready_bytes, queues.ready_count)
         lanes = queues.take_ready()
         shards = self._shard_map.of_lanes(queues.division)
-        for position, lane in enumerate(lanes):
+        taken = self._take_together(batch, lanes, shards, waiting_since, left)
+        if taken is None or left.looked_at < len(lanes):
+            groups = {} if taken is None else self._go_on(batch, taken)
+            self._take_each(batch, groups, lanes, shards, waiting_since, left)
+            for group in groups.values():
+                self._close(batch, group)
+            taken = None
+        self._write(batch, taken)
+        if self.rates.is_on:  # else nobody asks since when they wait
+            for lane in left.untouched:
+                self._let_wait(lane)
+        # In this order, so that no lane starves; one that was looked at in vain keeps its place, too.
+        queues.put_back(left.untouched, left.size, left.count)
+        for lane in left.touched:
+            if not lane.is_blocked:
+                queues.make_ready(lane)
+
+    def _take_each(
+        self,
+        batch: Batch,
+        groups: dict[str, Group],
+        lanes: Iterable[Lane],
+        shards: Mapping[int, str | None],
+        waiting_since: float,
+        left: Left,
+    ) -> None:
+        """Move what can be moved of lanes, one after the other, until the request is full."""
+        waiting = islice(lanes, left.looked_at, None)
+        for lane in waiting:
             whole = shards[lane.index]
             joins = bool(groups) and lane.ready_since > waiting_since
             if joins and whole is not None and whole not in groups:
-                untouched.append(lane)
+                left.untouched.append(lane)
                 continue
-            waiting, waiting_bytes = len(lane.records.datas), lane.records.size
+            count, size = len(lane.records.datas), lane.records.size
             if not self._take(batch, groups, lane, whole, joins=joins):
-                untouched.extend(islice(lanes, position, None))
-                break
-            if lane.is_blocked or len(lane.records.datas) < waiting:
-                size, count = size - waiting_bytes, count - waiting
-                touched.append(lane)
+                left.untouched.append(lane)
+                left.untouched.extend(waiting)
+            elif lane.is_blocked or len(lane.records.datas) < count:
+                left.size, left.count = left.size - size, left.count - count
+                left.touched.append(lane)
             else:
-                untouched.append(lane)
-        for group in groups.values():
+                left.untouched.append(lane)
+
+    def _take_together(
+        self,
+        batch: Batch,
+        lanes: Collection[Lane],
+        shards: Mapping[int, str | None],
+        waiting_since: float,
+        left: Left,
+    ) -> Aggregates | None:
+        """Empty lanes into aggregates of their shards by the compiled part, until one needs a look; None without it."""
+        if COLUMNS is None or not self._aggregates or not lanes:
+            return None
+        limits = (
+            max(0, self._batch_records_max - batch.count),
+            max(0, self._batch_bytes_max - batch.bytes),
+            self._aggregate_bytes_max,
+            # Where a shard may have no allowance for another aggregate, that needs a look.
+            self._aggregate_bytes_max // (1 if self.rates.is_on else 2),
+            AGGREGATE_RECORDS_MAX,
+            AGGREGATE_OVERHEAD_BYTES,
+            MEMBER_OVERHEAD_BYTES,
+        )
+        whole = [None if lane.alone or lane.records.hash_keys is not None else shards[lane.index] for lane in lanes]
+        if self.rates.is_on:
+            whole = self.rates.at_once(whole, self._aggregate_bytes_max, batch.taken_at)
+        joins = None if waiting_since == _ANY else bytes([lane.ready_since > waiting_since for lane in lanes])
+        return self._queues.columns.take(COLUMNS, list(lanes), whole, joins, limits, left, blocks=self._keeps_order)
+
+    def _go_on(self, batch: Batch, taken: Aggregates) -> dict[str, Group]:
+        """Return the groups that more can be added to, by their shards; the others are closed."""
+        groups = list(Group.each_of(taken))
+        full = len(groups) - len({*taken.shard_ids})  # these come first
+        batch.bytes += sum(group.bytes for group in groups)
+        for group in groups[:full]:
             self._close(batch, group)
-        self._write(batch)
-        if self.rates.is_on:  # else nobody asks since when they wait
-            for lane in untouched:
-                self._let_wait(lane)
-        # In this order, so that no lane starves; one that was looked at in vain keeps its place, too.
-        queues.put_back(untouched, size, count)
-        for lane in touched:
-            if not lane.is_blocked:
-                queues.make_ready(lane)
+        return {group.shard_id: group for group in groups[full:]}
 
     def _take(self, batch: Batch, groups: dict[str, Group], lane: Lane, whole: str | None, *, joins: bool) -> bool:
         """Move what can be moved of a lane, or put it aside; False if the request is full."""
@@ -301,7 +356,7 @@ class Packer:
         if is_plain and len(records) <= count_max and bytes_max(records) <= room:
             return len(records)
         if is_plain:
-            return min(count_max, _prefix_within(records, room))
+            return min(count_max, prefix_within(records, room))
         count = 0
         for explicit in islice(records.hash_keys or _NONE, min(count_max, len(records))):
             room -= member_bytes_max(records, count)
@@ -319,23 +374,22 @@ class Packer:
         self.rates.take(group.shard_id, group.bytes)
         batch.closed.append(group)
 
-    def _write(self, batch: Batch) -> None:
-        """Write the aggregates that are closed, and count what they take in fact."""
-        for group, record in zip(batch.closed, write(batch.closed), strict=True):
-            if not self._keeps_order:
-                record.lanes = []
-            self.rates.take(group.shard_id, record.wire_bytes - group.bytes, 0)
-            batch.records.append(record)
-            batch.bytes += record.wire_bytes - group.bytes
-        batch.closed.clear()
-
-
-def _prefix_within(records: RecordColumns, room: int) -> int:
-    """Count the first records, none with an explicit hash key, that fit into `room` bytes of an aggregate.
-
-    Nearly the longest such prefix: found by sums, in a fifth of the time of looking at each record.
-    """
-    count = min(len(records), max(0, room) * len(records) // bytes_max(records) + 1)
-    while count and (size := bytes_max(records.part(0, count))) > room:
-        count = max(0, room) * count // size
-    return count
+    def _write(self, batch: Batch, taken: Aggregates | None) -> None:
+        """Write the aggregates that were taken together, or those that are closed, and count what they take in fact."""
+        if not self._keeps_order:
+            for group in batch.closed:
+                group.lanes = []
+        closed, batch.closed = batch.closed, []
+        aggregates = together(closed) if taken is None else taken
+        if aggregates is None:
+            records = write(closed)
+            shard_ids, sizes = [each.shard_id for each in closed], [each.wire_bytes for each in records]
+            batch.singled += records
+        else:
+            shard_ids, sizes = aggregates.shard_ids, aggregates.write()
+            batch.aggregates = aggregates if shard_ids else None
+        batch.bytes += sum(sizes) - sum(each.bytes for each in closed)
+        if self.rates.is_on:
+            counted = [each.bytes for each in closed] or repeat(0)
+            for shard_id, size, bound in zip(shard_ids, sizes, counted, strict=False):
+                self.rates.take(shard_id, size - bound, not bound)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from math import floor
 from typing import Final
 
@@ -103,6 +103,11 @@ class ShardRates:
             return now
         rate.claimed_until = _TICK_SECONDS * (floor((now + seconds) / _TICK_SECONDS) + 1)
         return rate.claimed_until
+
+    def at_once(self, shard_ids: Sequence[str | None], size: int, now: float) -> list[str | None]:
+        """Return shards, with None in the place of each that may not be sent `size` bytes now; claims nothing."""
+        may = {each: each if each is not None and self.may_go(each, size, 1, now) else None for each in {*shard_ids}}
+        return [may[each] for each in shard_ids]
 
     def may_go(self, shard_id: str, size: int, count: int, now: float) -> bool:
         """Whether `count` records of `size` bytes may go to a shard at once; claims nothing."""

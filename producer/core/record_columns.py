@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import is_
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from shared.compiled import COLUMNS
 from shared.hash_key import hash_key_of
@@ -46,6 +46,14 @@ class RecordColumns:
             self._size += bytes_of(self.datas[sized:], self.keys[sized:]) if added is None else added
             self._sized = count
         return self._size
+
+    @classmethod
+    def of(cls, datas: list[bytes], keys: list[str], tickets: list[Ticket | None] | None, size: int) -> Self:
+        """Return records without explicit hash keys, of `size` bytes; the lists are kept, not copied."""
+        columns = cls()
+        columns.datas, columns.keys, columns.tickets = datas, keys, tickets
+        columns._size, columns._sized = size, len(datas)
+        return columns
 
     def append(self, data: bytes, key: str, ticket: Ticket | None = None, explicit_hash_key: int | None = None) -> None:
         """Add a record."""
@@ -133,6 +141,10 @@ class RecordColumns:
         """Remove all records."""
         self.datas.clear()
         self.keys.clear()
+        self.forget()
+
+    def forget(self) -> None:
+        """Take note that somebody has taken all that was in the lists."""
         self.tickets = self.hash_keys = None
         self._size = self._sized = 0
 

@@ -43,7 +43,9 @@ class Retries:
         return min((retry.due_at for retry in self._waiting), default=_NEVER)
 
     def add(self, due_at: float, records: list[OutgoingRecord]) -> None:
-        """Have records wait."""
+        """Have records wait of which an attempt has failed."""
+        for record in records:
+            record.attempts += 1
         self._waiting.append(_Retry(due_at, records))
 
     def hasten(self, now: float) -> None:

@@ -84,5 +84,6 @@ extern PyMethodDef id_run_methods[];
 extern PyMethodDef lines_methods[];
 extern PyMethodDef member_methods[];
 extern PyMethodDef survey_methods[];
+extern PyMethodDef take_methods[];
 
 #endif

@@ -13,6 +13,13 @@ Pieces = tuple[bytes | list[int] | list[str], ...]
 # Names of all fields, the three sums of each event, and what it has for an id: None if no event has the field.
 Survey = tuple[set[str], list[int], list[int], list[int], list[Any] | None]
 
+# At most so many aggregates, bytes of them all, and bytes of each; beyond how many bytes one is full; at most so many
+# records of each; and what each takes beside its records, and a record beside its data and key.
+TakingLimits = tuple[int, int, int, int, int, int, int]
+# Of each aggregate its shard, data and keys of its records, their bytes, and how many lanes it was made of; the indexes
+# of these lanes, one aggregate after the other; the places of lanes that were left; and how many were looked at.
+Taken = tuple[list[str], list[list[bytes]], list[list[str]], list[int], list[int], list[int], list[int], int]
+
 # "SOURCE.LANE" of neighbours with rising offsets, the indexes where they start and stop, first and last offset.
 IdRun = tuple[str, int, int, int, int]
 
@@ -109,6 +116,24 @@ class Columns(Protocol):
         lanes that are `free`, how many records these are, and the lanes that were empty, in the order of their first
         record. None, and nothing was done, if one is larger than `record_bytes_max`, all have more than `room`, or one
         needs a look of its own.
+        """
+
+    def take_lanes(
+        self,
+        indexes: list[int],
+        shards: list[str | None],
+        joins: bytes | None,
+        lane_datas: list[list[bytes]],
+        lane_keys: list[list[str]],
+        limits: TakingLimits,
+        /,
+    ) -> Taken:
+        """Empty lanes, one after the other, into aggregates of their shards, until one does not fit whole.
+
+        An aggregate that is full gives way to another one if a lane does not fit; these come first, then the others. A
+        lane is left as it is if it may only join an aggregate, which a byte of `joins` other than 0 says, or there
+        are as many as may be, and its shard has none; not if there is none at all. A shard of None needs a look, as
+        does a lane without records or with one out of the ordinary.
         """
 
     def size_of_records(self, datas: list[bytes], keys: list[str], start: int, /) -> int | None:

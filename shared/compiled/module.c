@@ -19,6 +19,7 @@ static PyMethodDef *const TABLES[] = {
     lines_methods,
     member_methods,
     survey_methods,
+    take_methods,
 };
 
 static int fill(PyObject *module)

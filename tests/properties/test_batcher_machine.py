@@ -23,6 +23,7 @@ from shared.lanes import WHOLE, LaneDivision
 from shared.limits import KIB
 from shared.records import PutEntry, PutResult, Shard, StreamRecord, UserRecord
 from shared.retry import Backoff
+from tests.support.fake_kinesis import as_told
 
 KEYS = [f"key-{number}" for number in range(24)]
 CODES = ["ProvisionedThroughputExceededException", "InternalFailure", "SomethingNew"]
@@ -184,7 +185,7 @@ class BatcherMachine(RuleBasedStateMachine):
         for entry in batch.entries:
             code = chance.choice(CODES) if chance.random() < refused else ""
             results.append(PutResult(error_code=code) if code else self._land(entry))
-        self._settle(self.batcher.settle(batch, results, self.now, self.chance))
+        self._settle(self.batcher.settle(batch, as_told(results), self.now, self.chance))
 
     @precondition(lambda self: self.sent)
     @rule(seed=st.integers(0, 2**32), landed=st.booleans())
@@ -205,7 +206,7 @@ class BatcherMachine(RuleBasedStateMachine):
         return is_accepted
 
     def _settle(self, settlement: Settlement) -> None:
-        for members, _ in settlement.delivered:
+        for members, _ in settlement.outcomes():
             numbers = [int(data.split(b":")[0]) for data in members.datas]
             tickets = [self.tickets[number] for number in numbers]
             assert [members.ticket(index) for index in range(len(numbers))] == tickets
@@ -306,7 +307,7 @@ class BatcherMachine(RuleBasedStateMachine):
                     self.is_mended = self.batcher.is_hopeless and not self.sent
                     continue
                 results = [self._land(entry) for entry in batch.entries]
-                self._settle(self.batcher.settle(batch, results, self.now, self.chance))
+                self._settle(self.batcher.settle(batch, as_told(results), self.now, self.chance))
             if self.batcher.needs_shard_map:
                 self.refresh()
             if not self.batcher.ledger.pending:

@@ -30,6 +30,7 @@ from shared.records import (
     Distribution,
     PutEntry,
     PutResult,
+    PutResults,
     RecordPage,
     Shard,
     Start,
@@ -191,7 +192,7 @@ class FakeKinesis:
         """Put a batch; each entry is taken or refused on its own."""
         entries = tuple(entries)
 
-        def land() -> list[PutResult]:
+        def land() -> Sequence[PutResult]:
             found = self._find(stream)
             if not 1 <= len(entries) <= PUT_RECORDS_COUNT_MAX:
                 raise InvalidRequestError(f"{len(entries)} records; 1..{PUT_RECORDS_COUNT_MAX} are allowed")
@@ -200,7 +201,7 @@ class FakeKinesis:
                 raise InvalidRequestError(f"{size:,} bytes; at most {PUT_RECORDS_BYTES_MAX:,} are allowed")
             for each in entries:
                 self._check_entry(found, each)
-            return [self._put(found, each, "put_records") for each in entries]
+            return as_told([self._put(found, each, "put_records") for each in entries])
 
         return await self.network.call("kinesis.put_records", land)
 
@@ -318,6 +319,13 @@ class FakeKinesis:
         if shard_id not in shards:
             raise StreamNotFoundError(f"Shard `{shard_id}` does not exist", code="ResourceNotFoundException")
         return shards[shard_id]
+
+
+def as_told(results: list[PutResult]) -> Sequence[PutResult]:
+    """Return results as the adapter does: in columns if none failed."""
+    if any(result.error_code for result in results):
+        return results
+    return PutResults([each.shard_id for each in results], [str(each.sequence_number) for each in results])
 
 
 def _index_of(shard: FakeShard, start: Start) -> int:

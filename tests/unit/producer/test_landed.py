@@ -96,7 +96,7 @@ def test_what_is_refused_is_sent_again(percent: int, asks: bool) -> None:
             if not is_refused:
                 assert entry.data not in arrived
                 arrived.add(entry.data)
-        told += sum(len(records) for records, _ in batcher.settle(batch, results, now, chance).delivered)
+        told += sum(len(records) for records, _ in batcher.settle(batch, results, now, chance).outcomes())
         assert batcher.ledger.balances
     assert told == len(arrived) == 1_000
     assert queues.pending_bytes == 0

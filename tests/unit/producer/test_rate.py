@@ -159,7 +159,7 @@ def test_no_lane_starves_at_a_full_shard(
             if throttles and any("key-0" in record.members.keys for record in batch.records):
                 throttles = 0
                 results[0] = PutResult(error_code=THROTTLED)
-            for columns, _ in batcher.settle(batch, results, now, random.Random(1)).delivered:
+            for columns, _ in batcher.settle(batch, results, now, random.Random(1)).outcomes():
                 for key in columns.keys:
                     lasts[key] = now
                     batcher.queues.accept(bytes(sizes[key]), key)
