@@ -133,7 +133,10 @@ def run_forget(app: str | None, *, is_sure: bool, as_json: bool) -> int:
             described, seen = await leases.read_application() or {}, await forgetting.look()
             stream, shards = str(described.get("source_stream", "")), len(seen.leases) + len(seen.damaged)
             of_stream = f" of stream `{stream}`" if stream else ""
-            is_done = is_sure or confirm(f"Forget {shards:,} shards{of_stream} in `{settings.app}`?")
+            is_done = is_sure or confirm(
+                f"Forget {shards:,} shards{of_stream} in `{settings.app}`?",
+                hint="Give --yes; `headrace status` shows them",
+            )
             if is_done:
                 say("Looking whether a worker is alive ...")
                 lease_seconds = float(described.get("lease_duration_seconds", 0))
@@ -247,12 +250,10 @@ def run_kcl(app: str | None, *, table: str, is_import: bool, is_dry: bool, as_js
     return int(ExitCode.DONE)
 
 
-def confirm(question: str) -> bool:
+def confirm(question: str, *, hint: str = "Give --yes, or --dry-run to look") -> bool:
     """Ask on the terminal; ConfigurationError where nobody can answer."""
     if sys.stdin is None or not sys.stdin.isatty():
-        raise ConfigurationError(
-            "Nobody is there to ask: stdin is no terminal", hint="Give --yes, or --dry-run to look"
-        )
+        raise ConfigurationError("Nobody is there to ask: stdin is no terminal", hint=hint)
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -139,6 +139,8 @@ def test_a_stream_that_was_made_anew_is_read_after_the_application_was_forgotten
     group = Steered(shell)
     group.put(events(0, EVENTS))
     wait_until(lambda: group.stored() == {0: Counter(range(EVENTS))})
+    unasked = group.run("forget")
+    assert (unasked.code, "--yes" in unasked.err, "--dry-run" in unasked.err) == (2, True, False)
     refused = group.run("forget", "--yes")
     assert (refused.code, "is alive" in refused.err) == (2, True), refused.err
     group.stop()
