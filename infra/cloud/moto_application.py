@@ -24,6 +24,7 @@ from moto.moto_api._internal import mock_random
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from infra.cloud.misbehaviour import Reply
+from infra.cloud.moto_speed import hasten
 from infra.cloud.service_request import ServiceRequest
 
 _PROPERTIES: Final = "headrace_properties"
@@ -50,6 +51,7 @@ class MotoApplication:
         reset_model_data()
         self._application = DomainDispatcherApplication(create_backend_app)
         _remember_properties()
+        hasten()
 
     @staticmethod
     def seed(value: int) -> None:
