@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import Final
 
 from shared.limits import MIB
@@ -34,13 +35,14 @@ def tune_allocator() -> None:
     mallopt(_TRIM_THRESHOLD, _FREE_BYTES_MAX)
 
 
+@cache  # what was kept for one size is kept for the process, and a producer is not always the only one in it
 def keep_freed_memory(size: int) -> None:
     """Have glibc keep twice `size` bytes that lie free at the end of the heap, in a process that is not ours to tune.
 
     Elsewhere, and where the thresholds are set, it does nothing. glibc gives those bytes back after each request and
     takes them again page by page for the next one, which is a tenth of the cost of a put. The bound is twice the
     largest block that was ever freed, of 32 MiB at most (mallopt(3), M_MMAP_THRESHOLD): so one is taken and freed.
-    Nobody writes into it, so that it takes no memory.
+    Nobody writes into it, so that it takes no memory: bytes of zeros are the system's, a bytearray writes its own.
     """
-    block = bytearray(min(size, _ADAPTED_BYTES_MAX))
+    block = bytes(min(size, _ADAPTED_BYTES_MAX))
     del block

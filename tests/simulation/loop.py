@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import heapq
 import sys
 import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -79,14 +79,10 @@ class Handle:
     def __init__(
         self, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None, when: float
     ) -> None:
-        if context is None:
-            self.process = PROCESS.get()
-            context = copy_context()
-        else:
-            self.process = context.get(PROCESS)
+        self.context = copy_context() if context is None else context
+        self.process = self.context.get(PROCESS)
         self.callback = callback
         self.args = args
-        self.context = context
         self._when = when
         self.is_cancelled = False
 
@@ -110,8 +106,10 @@ class Handle:
 class Future(asyncio.Future[Any]):
     """A future whose place in a set does not depend on its address."""
 
+    __slots__ = ("process", "serial")
+
     def __init__(self, *, loop: SimulationLoop) -> None:
-        self.serial = loop.next_serial()
+        loop._serial = self.serial = loop._serial + 1  # `next_serial`, without a call
         self.process = PROCESS.get()
         super().__init__(loop=loop)
 
@@ -124,6 +122,8 @@ class Future(asyncio.Future[Any]):
 
 class Task(asyncio.Task[Any]):
     """A task whose place in a set does not depend on its address: TaskGroup and `asyncio.wait` keep sets of tasks."""
+
+    __slots__ = ("process", "serial")
 
     def __init__(
         self, coro: Coroutine[Any, Any, Any], *, loop: SimulationLoop, name: str | None, context: Context | None
@@ -151,7 +151,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self.steps = 0
         self.failures: list[str] = []
         self._steps_per_second_max = steps_per_second_max
-        self._steps_at_second = 0
+        self._steps_max = steps_per_second_max  # until the next virtual second
         self._second = 0
         self._now = 0.0
         self._serial = 0
@@ -186,14 +186,14 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         handle = Handle(callback, args, context, when)
         if not self._closed:
             self._serial += 1
-            heapq.heappush(self._timers, (when, self._serial, handle))
+            heappush(self._timers, (when, self._serial, handle))
         return handle
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         """Run the callback at the virtual time `when`."""
         handle = Handle(callback, args, context, when)
         if not self._closed:
-            heapq.heappush(self._timers, (when, self.next_serial(), handle))
+            heappush(self._timers, (when, self.next_serial(), handle))
         return handle
 
     def call_soon_threadsafe(
@@ -221,9 +221,8 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         (task.process or self._world).keep(task)
         return task
 
-    def get_debug(self) -> bool:
-        """No debug mode: it looks at addresses and stack frames."""
-        return False
+    # No debug mode: it looks at addresses and stack frames. Each future asks, so no function of Python's says False.
+    get_debug = staticmethod(bool)
 
     def set_debug(self, enabled: bool) -> None:
         """Ignore the wish."""
@@ -303,9 +302,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         self._running = True
         try:
             task = WORLD_CONTEXT.copy().run(self.create_task, main)
-            while not task.done():
-                self._advance()
-                self._run_ready()
+            self._run_until(task)
             return task.result()
         finally:
             self._running = False
@@ -314,53 +311,51 @@ class SimulationLoop(asyncio.AbstractEventLoop):
             if is_collecting:
                 gc.enable()
 
-    def _advance(self) -> None:
+    def _run_until(self, task: Task) -> None:  # noqa: C901, PLR0912 - most of what a world costs is here: no calls
+        """Run what is ready, then move time on to the next timer, until the task is done."""
         timers, ready = self._timers, self._ready
-        while timers and timers[0][2].is_cancelled:
-            heapq.heappop(timers)
-        if not ready:
-            if not timers:
-                raise DeadlockError(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
-            self._now = max(self._now, timers[0][0])
-            if int(self._now) != self._second:
-                self._second, self._steps_at_second = int(self._now), self.steps
-        while timers and timers[0][0] <= self._now:
-            ready.append(heapq.heappop(timers)[2])
+        while not task.done():
+            while timers and timers[0][2].is_cancelled:
+                heappop(timers)
+            if not ready:
+                if not timers:
+                    raise DeadlockError(f"at {self._now:.3f} s nothing is ready and nothing is scheduled")
+                self._move_on(timers[0][0])
+            now = self._now
+            while timers and timers[0][0] <= now:
+                ready.append(heappop(timers)[2])
+            for _ in range(len(ready)):
+                handle = ready.popleft()
+                if handle.is_cancelled:
+                    continue
+                process = handle.process
+                if process is not None:
+                    if not process.alive:
+                        continue
+                    if process.frozen_until > now:
+                        self._defer(process, handle)
+                        continue
+                    process.steps += 1
+                    if process.kill_at_step is not None and process.steps >= process.kill_at_step:
+                        self.kill(process)
+                        continue
+                self.steps += 1
+                if self.steps > self._steps_max:
+                    raise LiveLockError(self._live_lock(handle))
+                try:
+                    handle.context.run(handle.callback, *handle.args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - a loop keeps going; the failure is kept and judged
+                    self.call_exception_handler({"message": repr(handle), "exception": error})
 
-    def _run_ready(self) -> None:
-        ready = self._ready
-        for _ in range(len(ready)):
-            if not ready:  # a killed process can't take handles away, but a future reader should not have to prove it
-                return
-            handle = ready.popleft()
-            if handle.is_cancelled:
-                continue
-            process = handle.process
-            if process is not None and not self._may_run(process, handle):
-                continue
-            self.steps += 1
-            if self.steps - self._steps_at_second > self._steps_per_second_max:
-                raise LiveLockError(
-                    f"{self._steps_per_second_max:,} steps inside one virtual second at {self._now:.3f} s: {handle!r}"
-                )
-            try:
-                handle.context.run(handle.callback, *handle.args)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:  # noqa: BLE001 - a loop keeps going; the failure is kept and judged
-                self.call_exception_handler({"message": repr(handle), "exception": error})
+    def _move_on(self, when: float) -> None:
+        self._now = max(self._now, when)
+        if int(self._now) != self._second:
+            self._second, self._steps_max = int(self._now), self.steps + self._steps_per_second_max
 
-    def _may_run(self, process: Process, handle: Handle) -> bool:
-        if not process.alive:
-            return False
-        if process.frozen_until > self._now:
-            self._defer(process, handle)
-            return False
-        process.steps += 1
-        if process.kill_at_step is not None and process.steps >= process.kill_at_step:
-            self.kill(process)
-            return False
-        return True
+    def _live_lock(self, handle: Handle) -> str:
+        return f"{self._steps_per_second_max:,} steps inside one virtual second at {self._now:.3f} s: {handle!r}"
 
     def _finalise_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         if not self._closed:

@@ -10,6 +10,7 @@ import pytest
 
 SEEDS_PER_TEST: Final = 10
 _PROPERTY: Final = "simulation"
+_SEARCHED: Final = "planted bug that had to be searched for"
 
 
 @dataclass(slots=True)
@@ -41,6 +42,20 @@ def record_outcomes(node: pytest.Item, outcomes: list[Any]) -> None:
     )
 
 
+def record_search(node: pytest.Item, bug: str) -> None:
+    """Note that the seed in the table does not find a bug any more, so that all seeds are tried on every run."""
+    node.user_properties.append((_SEARCHED, bug))
+
+
+def _tell_searches(terminalreporter: Any) -> None:
+    passed = terminalreporter.stats.get("passed", ())
+    bugs = [value for each in passed for name, value in getattr(each, "user_properties", ()) if name == _SEARCHED]
+    if bugs:
+        terminalreporter.section("planted bugs")
+        terminalreporter.write_line(f"{len(bugs)} had to be searched for, which takes time: {', '.join(sorted(bugs))}")
+        terminalreporter.write_line("python -m tests.simulation.bug_table writes down the seeds that find them now")
+
+
 def _total(terminalreporter: Any) -> _Total:
     total = _Total()
     for outcome in ("passed", "failed"):
@@ -70,6 +85,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print seeds, virtual hours, faults by kind, what a full run should have met, and the seeds that failed."""
+    _tell_searches(terminalreporter)
     total = _total(terminalreporter)
     if not total.seeds:
         return

@@ -8,6 +8,7 @@ import pytest
 
 from tests.simulation.bug_table import SEEDS_MAX, recorded_seed
 from tests.simulation.bugs import BUGS
+from tests.simulation.options import record_search
 from tests.simulation.planted.registry import broken_promises
 from tests.simulation.regressions import REGRESSIONS
 from tests.simulation.world import run_seed
@@ -22,8 +23,10 @@ def _seeds(name: str) -> Iterator[int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, bug in BUGS.items() if not bug.harmless])
-def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_bug_is_found(name: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """A check that can't fail is worth nothing."""
     BUGS[name].plant(monkeypatch)
     found = next((seed for seed in _seeds(name) if broken_promises(run_seed(seed, lines_max=1).violations)), None)
+    if found != recorded_seed(name):
+        record_search(request.node, name)
     assert found is not None, f"{name} broke the rule that {BUGS[name].rule}, and {SEEDS_MAX} worlds did not notice"

@@ -50,6 +50,19 @@ def test_a_guest_keeps_freed_memory_however_large_its_requests(size: int) -> Non
     assert 10 * _faults(f"keep_freed_memory({size})") < _faults("")
 
 
+def test_a_guest_gets_no_page_for_it() -> None:
+    """What is taken and freed for the bound is never written: not one of its 8,000 pages is got from the system."""
+    program = """
+import resource
+from shared.allocator import keep_freed_memory
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+keep_freed_memory(31 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True, timeout=60)
+    assert int(done.stdout) < 100
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_who_sets_the_allocator_from_outside_is_left_alone() -> None:
     """An operator's own limits hold."""
