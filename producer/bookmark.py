@@ -7,10 +7,11 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
+from producer.former_run import FormerRun
 from shared.errors import ConfigurationError
 from shared.lanes import LANES, LaneDivision
 from shared.limits import MIB
@@ -67,6 +68,12 @@ class Bookmark:
     def next_generation(self) -> int:
         """A generation that no file has had."""
         return max((each.generation for each in self.files), default=self.generation - 1) + 1
+
+    def generation_of(self, identity: FileIdentity, head: bytes, *, after: int) -> int:
+        """Return the generation that a file with these first bytes had before a restart, or a new one."""
+        known = [each for each in self.files if each.is_of(identity) and head.startswith(each.fingerprint)]
+        later = (each.generation for each in known if each.generation > after)
+        return max(later, default=self.next_generation)
 
     def with_file(self, mark: FileMark) -> Bookmark:
         """Return the bookmark with this file added, or its entry replaced."""
@@ -130,6 +137,18 @@ def _number(value: object) -> int:
         msg = "not a number"
         raise ValueError(msg)
     return value
+
+
+class Bookmarks(Protocol):
+    """Where a followed file keeps its place."""
+
+    former: FormerRun
+
+    async def move_bookmark(
+        self, generation: int, offset: int, state: bytes, lanes: LaneDivision | None = None
+    ) -> bool:
+        """Store a place durably, and how lanes are cut from there on; False if not: nothing is to be forgotten."""
+        ...
 
 
 class BookmarkStore:

@@ -18,6 +18,7 @@ from producer.core.line_framer import OverlongLine
 from producer.core.page_loop import PageLoop
 from producer.core.page_walk import ApiPlan, PagePlace, PageWalk, TokenPlan, same_origin, told
 from producer.failure_log import FailureLog
+from producer.former_run import FormerRun
 from producer.source import CHUNK_BYTES, Chunk
 from shared.errors import ConfigurationError, SourceError
 from shared.lanes import LaneDivision
@@ -68,6 +69,7 @@ class HttpSource:
     ) -> None:
         self.name = plan.told_url
         self.bookmark = bookmark
+        self.former = FormerRun(bookmark.generation)  # which may have read any page that there is
         self._plan = plan
         self._walk = PageWalk(plan)
         self._loop = PageLoop(self.name)

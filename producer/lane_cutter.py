@@ -64,7 +64,10 @@ class LaneCutter:
     def take_map(self) -> None:
         """Look whether shards cut lanes."""
         shard_map = self._batcher.shard_map
-        is_cut = self.may_cut and shard_map.of_lanes(self._queues.division).is_cut
+        division = self._queues.division
+        is_cut = self.may_cut and shard_map.of_lanes(division).is_cut
+        # Of some that lie in one lane, too many may be there to cut it along all of them.
+        is_cut = is_cut and not {*division.cuts}.issuperset(LaneDivision.along(shard_map.starts).cuts)
         starts = shard_map.starts if is_cut else ()
         if starts != self._starts:
             self._starts = starts
@@ -106,10 +109,15 @@ class LaneCutter:
         self._set_due(_NEVER)
 
     def put_off(self) -> None:
-        """Have another time for it."""
+        """Have another time for it, unless there is nothing to cut any more."""
         self._not_before = self._clock.monotonic() + self._retry_seconds
         self._retry_seconds = min(2 * self._retry_seconds, _RETRY_SECONDS_MAX)
-        self._set_due(self._not_before)
+        if self._due_at != _NEVER:
+            self._set_due(self._not_before)
+
+    def wait_on(self) -> None:
+        """Look again soon: it is known that not everything would settle, and nobody was held up."""
+        self._set_due(self._clock.monotonic() + _QUIET_SECONDS)
 
     def looks_at_ids(self, *, keeps_order: bool) -> bool:
         """Whether `check_order` has anything to say of an event that brings an id."""
@@ -122,7 +130,7 @@ class LaneCutter:
         """
         known = EventId.parse(event_id)
         has_joined = False
-        if known is not None and known.lane is not None:
+        if keeps_order and known is not None and known.lane is not None:
             self.may_cut = False
             self._set_due(_NEVER)
             has_joined = may_join and not self._queues.accepted and self._queues.division != WHOLE

@@ -270,6 +270,9 @@ class Producer:
     async def _cut_loop(self, stage: Stage) -> None:
         while True:
             await self.cutter.wait()
+            if self._spill is not None and self._spill.is_used:
+                self.cutter.wait_on()
+                continue
             stage.clear()
             self._queues.is_paused = True
             try:
@@ -302,8 +305,11 @@ class Producer:
         self._is_hurried = True
         self._progress.set()
 
-    async def flush(self, deadline_seconds: float) -> int:
-        """Send what is queued without lingering; return how many records are still pending at the deadline."""
+    async def flush(self, deadline_seconds: float, stop: asyncio.Event | None = None) -> int:
+        """Send what is queued without lingering; return how many records are pending at the deadline, or at `stop`.
+
+        Whoever sets that has to `wake_waiters`.
+        """
         self._flushes += 1
         self._batcher.is_draining = True
         self._wake.set()
@@ -311,6 +317,8 @@ class Producer:
             with suppress(TimeoutError):  # the answer is the number of pending records
                 async with asyncio.timeout(deadline_seconds):
                     while self.ledger.pending and not self._sender.has_failed and not self._is_hurried:
+                        if stop is not None and stop.is_set():
+                            break
                         await self._wait_for_progress()
         finally:
             self._flushes -= 1

@@ -97,7 +97,7 @@ async def run_source(
     else:
         source_id = options.source_id or f"{random.getrandbits(_RANDOM_ID_BITS):020x}"
         source = await open_once(files, options.path, source_id=source_id, line_bytes_max=settings.line_bytes_max)
-    may_cut = _may_cut(options, resumed, settings)
+    may_cut = _may_cut(options, settings)
     async with Producer(
         stream,
         kinesis=kinesis,
@@ -105,7 +105,7 @@ async def run_source(
         random=random,
         telemetry=telemetry,
         settings=settings,
-        lanes=_lanes_of(resumed) or (None if may_cut else WHOLE),
+        lanes=_lanes_of(resumed) or (None if may_cut and resumed is None else WHOLE),
         may_cut=may_cut,
     ) as producer:
         if resumed is not None:
@@ -129,11 +129,11 @@ async def run_source(
     return summary
 
 
-def _may_cut(options: SourceOptions, resumed: Tailer | HttpSource | None, settings: ProducerSettings) -> bool:
+def _may_cut(options: SourceOptions, settings: ProducerSettings) -> bool:
     """Whether lanes may be cut along the shards that there are."""
-    # Nothing tells of a named source that is read once, or of an API before its first bookmark, how lanes were cut
-    # the last time. A followed file has a bookmark before its first event.
-    is_known = options.is_followed or options.source_id is None or _lanes_of(resumed) is not None
+    # Nothing tells of a named source that is read once how lanes were cut the last time, nor how far an earlier run
+    # has sent the pages of an API. A followed file has a bookmark before its first event.
+    is_known = options.is_followed or (options.api is None and options.source_id is None)
     return is_known and settings.lanes_fine
 
 

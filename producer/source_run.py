@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from producer.bookmark import Bookmarks
 from producer.core.barriers import Barriers, Segment
 from producer.core.csv_line import CsvLineParser
 from producer.core.line import ROW_GOES_ON, FilteredLine, LineParser, LineResult, ParsedEvent, RejectedLine
@@ -38,16 +39,6 @@ class EventReceipt(Protocol):
 
     def __call__(self, event_id: str, partition_key: str, delivered: Delivered, /) -> None:
         """Take the receipt; must not block."""
-        ...
-
-
-class Bookmarks(Protocol):
-    """Where a followed file keeps its place."""
-
-    async def move_bookmark(
-        self, generation: int, offset: int, state: bytes, lanes: LaneDivision | None = None
-    ) -> bool:
-        """Store a place durably, and how lanes are cut from there on; False if not: nothing is to be forgotten."""
         ...
 
 
@@ -372,19 +363,17 @@ class SourceRun:
         """Cut lanes anew if that is due and all before this place settles; the bookmark tells both at once."""
         cutter, bookmarks = self._producer.cutter, self._bookmarks
         division = cutter.due()
-        if division is None:
+        if division is None or self._stop.is_set():
             return
         if bookmarks is not None:
+            # Before the first event nobody knows whether they bring ids, for which lanes have to stay whole.
+            if not self.summary.events or bookmarks.former.may_have_passed(*place):
+                return
             self._cut(place, self._clock.monotonic())
-        if await self._producer.flush(SETTLE_SECONDS_MAX) or not cutter.is_settled:
+        is_settled = not await self._producer.flush(SETTLE_SECONDS_MAX, self._stop) and cutter.is_settled
+        if not is_settled or not await self._move_bookmark(division):
             cutter.put_off()
             return
-        if bookmarks is not None:
-            await self._dead_letters.flush()
-            reached = self._barriers.reached()
-            if reached is None or not await bookmarks.move_bookmark(*reached, division):
-                cutter.put_off()
-                return
         cutter.cut(division)
         self._begin_ids(self._heads_of)
 
@@ -393,7 +382,11 @@ class SourceRun:
         self._cut_place = place
         self._cut_at = now
 
-    async def _move_bookmark(self) -> None:
-        if self._bookmarks is not None and (reached := self._barriers.reached()) is not None:
-            await self._dead_letters.flush()  # of records that the stream refused before that place
-            await self._bookmarks.move_bookmark(*reached)
+    async def _move_bookmark(self, lanes: LaneDivision | None = None) -> bool:
+        """Store how far all is done, if that is new; False if it was not stored though there is a bookmark."""
+        if self._bookmarks is None:
+            return True
+        if (reached := self._barriers.reached()) is None:
+            return False
+        await self._dead_letters.flush()  # of records that the stream refused before that place
+        return await self._bookmarks.move_bookmark(*reached, lanes)

@@ -103,6 +103,11 @@ class Spill:
         """What the files hold and what waits to be written to them."""
         return sum(each.size for each in self._live) + self._waiting_bytes
 
+    @property
+    def is_used(self) -> bool:
+        """Whether a record lies here only, or is on its way."""
+        return bool(self._queues.spilled or self._waiting_bytes)
+
     def notify(self) -> None:
         """Look again whether there is room in the queue, or something to forget."""
         self._changed.set()

@@ -13,6 +13,7 @@ from producer.bookmark import FINGERPRINT_BYTES_MAX, Bookmark, BookmarkStore, Fi
 from producer.core.line_framer import LineFramer
 from producer.core.rotation import first_to_read, in_order, rotated_after
 from producer.failure_log import FailureLog
+from producer.former_run import FormerRun
 from producer.held_file import HeldFile, close_all, read_exactly
 from producer.source import CHUNK_BYTES, Chunk, open_file
 from shared.errors import SourceError
@@ -45,6 +46,7 @@ class Tailer:
     ) -> None:
         self.name = path
         self.bookmark = bookmark
+        self.former = FormerRun(bookmark.next_generation - 1)
         self._path = path
         self._folder, self._base = posixpath.split(path)
         self._files = files
@@ -175,7 +177,8 @@ class Tailer:
     async def _fingerprint(self, file: ReadableFile, mark: FileMark) -> bytes:
         return await read_exactly(file, len(mark.fingerprint))
 
-    def _take(self, file: ReadableFile, mark: FileMark, offset: int) -> None:
+    def _take(self, file: ReadableFile, mark: FileMark, offset: int, identity: FileIdentity) -> None:
+        self.former.open(mark.generation, identity.size)
         self._file = file
         self._mark = mark
         self._framer = LineFramer(self._line_bytes_max, offset)
@@ -200,7 +203,7 @@ class Tailer:
         if mark is None:
             await self._begin(file)
         elif await self._stands_in(file, mark, identity):
-            self._take(file, mark, self.bookmark.offset)
+            self._take(file, mark, self.bookmark.offset, identity)
         else:
             await self._begin(file)
             self._say_lost()
@@ -217,18 +220,13 @@ class Tailer:
         """Leave the present file for this one, under the generation it had before a restart or under a new one."""
         identity = await file.identify()
         head = await read_exactly(file, FINGERPRINT_BYTES_MAX)
-        known = [
-            each
-            for each in self.bookmark.files
-            if each.is_of(identity) and each.generation > self._mark.generation and head.startswith(each.fingerprint)
-        ]
-        generation = max((each.generation for each in known), default=self.bookmark.next_generation)
+        generation = self.bookmark.generation_of(identity, head, after=self._mark.generation)
         mark = FileMark(generation, identity.device, identity.inode, head)
         previous, self._file = self._file, None
         if previous is not None:
             await previous.close()
         await self._remember(mark)
-        self._take(file, mark, 0)
+        self._take(file, mark, 0, identity)
 
     async def _remember(self, mark: FileMark) -> None:
         """Store a file's generation before any of its events is sent: a restart must give it the same one."""
@@ -395,5 +393,5 @@ class Tailer:
             reason="copytruncate loses what is written between the copy and the cut: rotate by rename",
         )
         await self._remember(mark)
-        self._take(self._opened, mark, 0)
+        self._take(self._opened, mark, 0, identity)
         return self._chunk([], 0)
