@@ -65,7 +65,7 @@ class LaneCutter:
         """Look whether shards cut lanes."""
         shard_map = self._batcher.shard_map
         division = self._queues.division
-        is_cut = self.may_cut and shard_map.of_lanes(division).is_cut
+        is_cut = self.may_cut and self._batcher.follows_shards and shard_map.of_lanes(division).is_cut
         # Of some that lie in one lane, too many may be there to cut it along all of them.
         is_cut = is_cut and not {*division.cuts}.issuperset(LaneDivision.along(shard_map.starts).cuts)
         starts = shard_map.starts if is_cut else ()

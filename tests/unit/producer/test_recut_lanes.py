@@ -13,6 +13,7 @@ from shared.errors import EventIdError
 from shared.hash_key import hash_key_of
 from shared.lanes import start_of
 from shared.lifecycle import StopSignal
+from shared.records import Distribution
 from shared.settings import Ordering
 from shared.telemetry import SilentTelemetry
 from tests.unit.producer.test_lane_cutter import LOG, Follower, LoopClock, World
@@ -192,3 +193,19 @@ def test_a_followed_file_of_events_that_bring_their_ids_is_not_cut() -> None:
     world.loop.run(main())
     world.judge(follower.number)
     assert follower.number == 40
+
+
+def test_lanes_are_not_cut_where_the_stream_distributes_records_itself() -> None:
+    """Shards have no part of the keys there, so nothing is gained, and no event that brings its id is refused."""
+    world = World()
+    world.stream = world.kinesis.create_stream("orders", 3, Distribution.AUTO)
+
+    async def main() -> None:
+        async with world.producer() as producer:
+            await producer.put({"session_id": world.keys[0], "n": 0})
+            await asyncio.sleep(20)
+            await producer.put({"session_id": world.keys[0], "n": 1})
+            await producer.put({"session_id": world.keys[0], "event_id": f"elsewhere.{world.cut_lane:02x}.1", "n": 2})
+
+    world.loop.run(main())
+    assert sorted((number, event_id.part) for _, number, event_id in world.seen()) == [(0, None), (1, None), (2, None)]
