@@ -33,20 +33,18 @@ def test_a_bucket_that_cant_be_written_is_refused(
     assert (cloud.leases.application, cloud.leases.rows) == (None, {})
 
 
-def test_an_outage_at_the_start_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_at_the_start_is_no_refusal() -> None:
     """A bucket that does not answer may be well later: the worker reads and delivers, as those do that run."""
     cloud = SmallCloud.make()
 
-    async def check_write(_: str) -> None:
-        raise AmbiguousCallError("no answer")
-
     async def story() -> None:
         await cloud.put_numbered(0, 10)
-        monkeypatch.setattr(cloud.objects, "check_write", check_write)
+        cloud.network.errors["objects.check_write"] = [AmbiguousCallError("no answer")] * 1000
         cloud.network.errors["objects.put"] = [ThrottledError("slow down")] * 1000
         stop, task, _ = cloud.start(cloud.worker())
         await cloud.until(lambda: len(cloud.delivered("international")) == 10)
         assert cloud.stored() == []
+        assert 0 < len(cloud.network.errors["objects.check_write"]) < 1000
         cloud.network.errors.clear()
         await cloud.until(lambda: len(cloud.stored()) == 10)
         stop.set()
