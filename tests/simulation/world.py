@@ -57,6 +57,8 @@ _LOOK_SECONDS: Final = 2.0
 _EVENTS_PER_SECOND: Final = 16 / 9
 _FAN_OUT_SHARE: Final = 0.3
 
+_CHECK_CROSSES: Final = 0.25
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -96,6 +98,8 @@ class World:
         self.fan_out = self._draw_fan_out()
         self.leases = NamedLeases(self.network, self.network.name_call, self._lease_written)
         self.objects = FakeObjects(self.network)
+        # In some worlds only: the others are what they were before, and seeds that once failed mean the same in them.
+        self.objects.checks_cross = random.Random(f"check of the bucket {seed}").random() < _CHECK_CROSSES
         self.write_options = draw_uploads(seed)
         self.uploads = UploadClient(self.objects)
         self.logs: list[WebLog] = []
