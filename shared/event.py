@@ -252,7 +252,7 @@ def check_order(event_id: str, division: LaneDivision | None) -> None:
     if division.cuts_lane(known.lane):
         raise EventIdError(
             f"{msg}; its lane {known.lane:02x} is cut in parts here, as it lies in several shards",
-            hint="Set HEADRACE_PRODUCER_LANES_FINE=false (what a bookmark says to be cut stays so), or put it first of all",
+            hint="Set HEADRACE_PRODUCER_LANES_FINE=false, for a followed file before it has a bookmark",
         )
 
 
