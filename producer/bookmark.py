@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -162,6 +163,12 @@ class BookmarkStore:
         """Read the bookmark; None if there is none yet. Raises ConfigurationError and OSError."""
         data = await self._files.read_all(self.path, _BYTES_MAX)
         return None if data is None else Bookmark.decode(data, self.path)
+
+    async def holds(self, bookmark: Bookmark) -> bool:
+        """Whether a restart would go by this bookmark, whose `save` has failed, perhaps in its last step."""
+        with suppress(OSError, ConfigurationError):
+            return await self.load() == bookmark
+        return False
 
     async def save(self, bookmark: Bookmark) -> None:
         """Replace the bookmark durably. Raises OSError."""

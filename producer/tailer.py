@@ -79,7 +79,8 @@ class Tailer:
             await self._store.save(moved)
         except OSError as error:
             self._failures.error("bookmark_not_saved", self._store.path, error)
-            return False
+            if lanes is None or not await self._store.holds(moved):
+                return False
         self.bookmark = moved
         return True
 

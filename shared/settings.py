@@ -78,9 +78,9 @@ class ProducerSettings(BaseSettings):
     lanes_fine: bool = Field(
         default=True,
         description="cut the 256 classes of partition keys in which order is kept where a boundary of the stream's "
-        "shards lies inside one at the start, so that none waits for two shards: several times faster where the number "
-        "of shards is no power of two; an event that brings an id of a class that is cut is refused, unless the first "
-        "event that is put brings an id, too: then none is cut",
+        "shards lies inside one, at the start and after a reshard, so that none waits for two shards: several times "
+        "faster where the number of shards is no power of two; an event that brings an id of a class that is cut is "
+        "refused, unless the first event that is put brings an id, too: then none is cut",
     )
     wire: Wire = Field(
         default=Wire.JSON,

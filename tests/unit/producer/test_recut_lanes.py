@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import random
 
 import orjson
@@ -16,7 +17,20 @@ from shared.lifecycle import StopSignal
 from shared.records import Distribution
 from shared.settings import Ordering
 from shared.telemetry import SilentTelemetry
+from tests.support.fake_files import FakeFiles
 from tests.unit.producer.test_lane_cutter import LOG, Follower, LoopClock, World
+
+
+class HalfDurableFiles(FakeFiles):
+    """Replaces files, and then fails to write down that it did."""
+
+    is_failing = False
+
+    async def write_atomically(self, path: str, data: bytes) -> None:
+        """Replace a file; an error may come after it is there."""
+        await super().write_atomically(path, data)
+        if self.is_failing:
+            raise OSError(errno.EIO, "the folder can't be synced", path)
 
 
 class SlowFollower(Follower):
@@ -209,3 +223,32 @@ def test_lanes_are_not_cut_where_the_stream_distributes_records_itself() -> None
 
     world.loop.run(main())
     assert sorted((number, event_id.part) for _, number, event_id in world.seen()) == [(0, None), (1, None), (2, None)]
+
+
+def test_a_bookmark_that_is_there_in_spite_of_an_error_tells_how_lanes_are_cut() -> None:
+    """A crash makes a restart go by it."""
+    follower = Follower()
+    world = follower.world
+    files = world.files = HalfDurableFiles()
+    world.settings = world.settings.model_copy(update={"bookmark_interval_seconds": 60})
+
+    async def main() -> None:
+        files.write_log(LOG, b"")
+        first = asyncio.create_task(follower.run())
+        await follower.grow(1)
+        world.reshard()
+        await follower.grow(1)
+        files.is_failing = True
+        await follower.grow(10)
+        first.cancel()
+        await asyncio.wait([first])
+        files.is_failing = False
+        second = asyncio.create_task(follower.run())
+        await follower.grow(5)
+        await asyncio.sleep(5)
+        follower.stop.requested.set()
+        await second
+
+    world.loop.run(main())
+    world.judge(follower.number)
+    assert world.parts() == {None, 0, 1}
