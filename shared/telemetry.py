@@ -18,21 +18,28 @@ _LABEL_SETS_MAX: Final = 20_000  # a bound on distinct label values, so that a h
 
 def configure_logging(level: str = "info") -> None:
     """Send log lines to stderr: for people on a terminal, one JSON object a line otherwise."""
+    structlog.configure(
+        processors=_processors(),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_StderrLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _processors() -> list[Any]:
     is_terminal = sys.stderr.isatty()
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=is_terminal and "NO_COLOR" not in _environment())
         if is_terminal
         else structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode())
     )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_StderrLogger,
-        cache_logger_on_first_use=False,
+    return [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), renderer]
+
+
+def _unconfigured_logger() -> Any:
+    # structlog's own default writes to stdout, which belongs to the application that uses the library.
+    return structlog.wrap_logger(
+        _StderrLogger(), processors=_processors(), wrapper_class=structlog.make_filtering_bound_logger("info")
     )
 
 
@@ -63,22 +70,28 @@ class StructlogTelemetry:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self._log = structlog.get_logger()
+        self._unconfigured = None if structlog.is_configured() else _unconfigured_logger()
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._label_sets: set[tuple[str, ...]] = set()
 
+    def _log(self) -> Any:
+        """Whoever uses the library may configure structlog at any time; it goes its way from then on."""
+        if self._unconfigured is None or structlog.is_configured():
+            return structlog.get_logger()
+        return self._unconfigured
+
     def info(self, event: str, **fields: Any) -> None:
         """Say what happened as intended."""
-        self._log.info(event, **fields)
+        self._log().info(event, **fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Say something unexpected happened and nothing was lost."""
-        self._log.warning(event, **fields)
+        self._log().warning(event, **fields)
 
     def error(self, event: str, **fields: Any) -> None:
         """Say that data was lost or an operator is needed."""
-        self._log.error(event, **fields)
+        self._log().error(event, **fields)
 
     def count(self, metric: str, amount: float = 1, **labels: str) -> None:
         """Add to the counter `headrace_METRIC_total`."""

@@ -12,6 +12,7 @@ import signal
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -253,6 +254,24 @@ def test_log_lines_are_json_where_nobody_watches(capsys: pytest.CaptureFixture[s
     ]
     assert lines[0]["records"] == 3
     assert captured.out == ""
+
+
+def test_a_library_leaves_stdout_to_its_application(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where nobody has configured structlog its lines go to stderr; where the application has, they go its way."""
+    was = structlog.get_config()
+    structlog.reset_defaults()
+    try:
+        telemetry = StructlogTelemetry()
+        telemetry.warning("records_refused", stream="s")
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert json.loads(captured.err)["event"] == "records_refused"
+        seen: list[Any] = []
+        structlog.configure(processors=[lambda _logger, _name, event: seen.append(event) or ""])
+        telemetry.error("records_dropped", count=1)
+        assert [event["event"] for event in seen] == ["records_dropped"]
+    finally:
+        structlog.configure(**was)
 
 
 def test_metrics_are_counted_under_the_product_name() -> None:
