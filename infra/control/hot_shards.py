@@ -14,8 +14,8 @@ from infra.query.rows import table_lines
 from producer.core.hot_keys import HotKey, HotKeys
 from producer.core.record_columns import RecordColumns
 from shared.aggregation import deaggregate
-from shared.errors import IteratorExpiredError
-from shared.limits import MIB
+from shared.errors import IteratorExpiredError, ThrottledError
+from shared.limits import MIB, SHARD_READ_BYTES_PER_SECOND
 from shared.ports import Clock, Kinesis
 from shared.records import Shard, Start, StartKind, UserRecord
 
@@ -70,11 +70,11 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
         lambda: kinesis.get_shard_iterator(stream, shard.shard_id, start),
         attempts_max=ATTEMPTS_MAX,
     )
-    for turn in range(_CALLS_MAX):
+    pause = 0.0
+    for _ in range(_CALLS_MAX):
         if iterator is None or size >= _BYTES_MAX:
             break
-        if turn:
-            await asyncio.sleep(_PAUSE_SECONDS)
+        await asyncio.sleep(pause)
         try:
             page = await retrier.call(
                 "get_records",
@@ -83,6 +83,10 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
             )
         except IteratorExpiredError:
             break
+        except ThrottledError:
+            if not records:
+                raise
+            break  # others read it, too: what came is a sample
         for record in page.records:
             times.append(record.arrival_timestamp)
             members = deaggregate(record, shard.hash_key_range).records
@@ -90,6 +94,8 @@ async def _sample(kinesis: Kinesis, retrier: Retrier, stream: str, shard: Shard,
             size += sum(len(each.data) + len(each.partition_key) for each in members)
             keys.add(shard.shard_id, shard.hash_key_range, _columns(members))
         iterator = page.next_iterator
+        # A call that goes beyond the shard's rate is answered, but the next ones are refused until that is made up for.
+        pause = max(_PAUSE_SECONDS, sum(len(each.data) for each in page.records) / SHARD_READ_BYTES_PER_SECOND)
         if not page.records and not page.behind_milliseconds:
             break
     heat = keys.heat(shard.shard_id, shard.hash_key_range)
@@ -119,7 +125,7 @@ def sample_lines(stream: str, samples: Sequence[ShardSample]) -> list[str]:
         if not each.keys:
             continue
         lines += ["", each.shard_id]
-        lines += [f"  {key.share:>4.0%}  {''.join(map(escape, key.partition_key))}" for key in each.keys[:_KEYS_SHOWN]]
+        lines += [f"  {key.share:>6.1%}  {''.join(map(escape, key.partition_key))}" for key in each.keys[:_KEYS_SHOWN]]
         if each.split_at is not None:
             lines.append(f"  a split at hash key {each.split_at} leaves the larger half {each.larger_share:.0%}")
         else:

@@ -12,8 +12,10 @@ from consumer.retrier import Retrier
 from infra.control.hot_shards import sample_lines, sample_stream
 from infra.control.span import span_text
 from infra.control.status import GroupStatus, HeartbeatWatch, look_at_group, state_of, status_lines
+from shared.errors import ThrottledError
 from shared.hash_key import hash_key_of
 from shared.lease import AT_TRIM_HORIZON, SHARD_END, Lease, Presence, TableRows
+from shared.limits import SHARD_READ_BYTES_PER_SECOND
 from shared.records import PutEntry
 from shared.retry import Backoff
 from shared.telemetry import SilentTelemetry
@@ -126,6 +128,44 @@ def test_hot_keys_of_a_stream_are_named_with_the_split_that_helps() -> None:
     lines = cloud.run(story)
     assert all(line.isprintable() for line in lines)
     assert any("no split helps" in line for line in lines)
+
+
+class _LimitedReads:
+    """Gives fifty records a call, and refuses calls before a shard's read rate allows for what the last one gave."""
+
+    def __init__(self, cloud: SmallCloud, clock: VirtualClock, calls_max: int) -> None:
+        self._cloud, self._clock, self._calls_left = cloud, clock, calls_max
+        self._free_at: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cloud.kinesis, name)
+
+    async def get_records(self, stream: str, iterator: str, limit: int) -> Any:
+        shard = stream  # the tests have one
+        if not self._calls_left or self._clock.monotonic() < self._free_at.get(shard, 0.0):
+            raise ThrottledError("Rate exceeded")
+        self._calls_left -= 1
+        page = await self._cloud.kinesis.get_records(stream, iterator, min(limit, 50))
+        size = sum(len(each.data) for each in page.records)
+        self._free_at[shard] = self._clock.monotonic() + size / SHARD_READ_BYTES_PER_SECOND
+        return page
+
+
+@pytest.mark.parametrize(("calls_max", "seen"), [(99, 70), (1, 50)])
+def test_a_shard_with_large_records_is_sampled_within_its_read_rate(calls_max: int, seen: int) -> None:
+    """Pages of megabytes are not read faster than a shard allows; where others read it, too, what came is enough."""
+    cloud = SmallCloud.make(1)
+    clock = VirtualClock(cloud.loop)
+
+    async def story() -> list[int]:
+        for number in range(70):
+            await cloud.kinesis.put_record(SOURCE, PutEntry(b"x" * 110_000, f"k{number}"))
+        # No retry waits for long: the sample has to keep to the rate by itself.
+        retrier = Retrier(Backoff(0.001, 0.001), random.Random(1), SilentTelemetry())
+        limited: Any = _LimitedReads(cloud, clock, calls_max)
+        return [each.records for each in await sample_stream(limited, retrier, clock, SOURCE)]
+
+    assert cloud.run(story) == [seen]
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,18 @@ def test_a_hot_key_shows_with_its_share() -> None:
     assert len(hot._sketches["a"].weights) <= KEYS_PER_SHARD_MAX
 
 
+def test_keys_of_even_load_are_not_called_hot() -> None:
+    """Of 3,000 keys with the same load none is said to have more than a fraction of a percent."""
+    chance = random.Random(5)
+    hot = HotKeys(stride_max=1)
+    for _ in range(2000):
+        hot.add("a", FULL, records(*(f"key-{chance.randrange(3000)}" for _ in range(10))))
+    heat = hot.heat("a", FULL)
+    assert heat is not None
+    assert heat.keys
+    assert max(key.share for key in heat.keys) < 0.005
+
+
 def test_single_records_and_turns_of_keys_are_seen_evenly() -> None:
     """Sixteen keys that take turns, one record each time, get about the same share."""
     hot = HotKeys()
