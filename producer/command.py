@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -269,6 +270,7 @@ def _as_mapping(summary: RunSummary, seconds: float) -> dict[str, Any]:
         "filtered": summary.filtered.total(),
         "filtered_by_reason": dict(sorted(summary.filtered.items())),
         "rejected": summary.rejected,
+        "rejected_by_reason": dict(sorted(summary.rejections.items())),
         "events": summary.events,
         "acknowledged": summary.acknowledged,
         "dead_lettered": summary.dead_lettered,
@@ -282,13 +284,17 @@ def _as_mapping(summary: RunSummary, seconds: float) -> dict[str, Any]:
 def _summary_line(given: Given, settings: ProducerSettings, summary: RunSummary, seconds: float) -> str:
     parts = [f"{summary.lines:,} lines", f"{summary.acknowledged:,} of {summary.events:,} events acknowledged"]
     if summary.filtered:
-        reasons = ", ".join(f"{name} {count:,}" for name, count in summary.filtered.most_common(_REASONS_SHOWN_MAX))
-        parts.append(f"{summary.filtered.total():,} filtered ({reasons})")
+        parts.append(f"{summary.filtered.total():,} filtered ({_reasons(summary.filtered)})")
     if summary.rejected:
-        parts.append(f"{summary.rejected:,} rejected (kept in {settings.state_dir}/dead-letters.ndjson)")
+        place = f"{settings.state_dir}/dead-letters.ndjson"
+        parts.append(f"{summary.rejected:,} rejected ({_reasons(summary.rejections)}; kept in {place})")
     if summary.is_stopped and _has_end(given):
         parts.append("stopped before the end")
     return f"{given.stream}: {', '.join(parts)}, {seconds:.1f} s"
+
+
+def _reasons(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.most_common(_REASONS_SHOWN_MAX))
 
 
 def _has_end(given: Given) -> bool:

@@ -19,7 +19,7 @@ from producer.core.line_format import AutoLineParser, LineFormat
 from producer.core.line_framer import OverlongLine
 from producer.core.pacer import Pacer
 from producer.core.record_columns import Ticket
-from producer.dead_letters import DeadLetters
+from producer.dead_letters import OVERLONG_LINE, DeadLetters
 from producer.lane_cutter import SETTLE_SECONDS_MAX
 from producer.producer import Producer
 from producer.run_summary import RunSummary
@@ -219,7 +219,7 @@ class SourceRun:
             raise _EndError
         self._keep_unfinished(self._parser.skip(line.quotes))
         self.summary.lines += 1
-        self.summary.rejected += 1
+        self.summary.rejections[OVERLONG_LINE] += 1
         self._dead_letters.add_overlong(line, self._settings.line_bytes_max)
 
     def _put_events(self, lines: Sequence[tuple[int, bytes]]) -> int:
@@ -252,7 +252,7 @@ class SourceRun:
             elif type(result) is FilteredLine:
                 summary.filtered[result.reason] += 1
             elif type(result) is RejectedLine:
-                summary.rejected += 1
+                summary.rejections[result.error_code] += 1
                 self._dead_letters.add(offset, result.error_code, result.message, result.data or line)
             summary.lines += 1
             if intake.is_busy:
@@ -269,7 +269,7 @@ class SourceRun:
         """Keep what comes to no end, whose lines were counted as filtered."""
         if unfinished is not None:
             self.summary.filtered.subtract({ROW_GOES_ON: 1})  # it is one of the lines that were rejected
-            self.summary.rejected += 1
+            self.summary.rejections[unfinished.error_code] += 1
             self._dead_letters.add(self._last_offset, unfinished.error_code, unfinished.message, unfinished.data)
 
     def _put_ordinary(self, lines: Sequence[tuple[int, bytes]], results: Sequence[LineResult]) -> int:
@@ -305,7 +305,7 @@ class SourceRun:
             if not self._producer.intake.try_put(data, key, ticket, numbering):
                 return False
         except RecordRejectedError as error:
-            self.summary.rejected += 1
+            self.summary.rejections[error.error_code] += 1
             self._dead_letters.add(offset, error.error_code, str(error), line)
             return True
         self._count(1)
@@ -338,7 +338,7 @@ class SourceRun:
         token.pending -= count
         if type(outcome) is Undeliverable:
             self.summary.events -= 1
-            self.summary.rejected += 1
+            self.summary.rejections[outcome.error_code] += 1
             self._dead_letters.add(_offset_of(outcome.data), outcome.error_code, outcome.error_message, outcome.data)
         else:
             self.summary.acknowledged += count

@@ -78,7 +78,8 @@ def test_lines_of_a_pipe_arrive_and_receipts_name_them(shell: Shell) -> None:
     assert {"event_id", "shard_id", "sequence_number"} == set(receipts[0])
     assert (summary["lines"], summary["events"], summary["rejected"], summary["acknowledged"]) == (21, 20, 1, 20)
     assert summary["verdict"] == "ok"
-    assert "21 lines, 20 of 20 events acknowledged, 1 rejected" in done.err
+    assert summary["rejected_by_reason"] == {"malformed-event": 1}
+    assert "21 lines, 20 of 20 events acknowledged, 1 rejected (malformed-event 1; kept in " in done.err
     read = shell.run("consumer_from_cli", "--stream", "pipe", "--limit", "20", "--output", "json")
     ids = [json.loads(line)["data"]["event_id"] for line in read.out.splitlines()]
     assert sorted(ids) == sorted(receipt["event_id"] for receipt in receipts)
