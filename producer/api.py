@@ -28,6 +28,7 @@ from shared.compiled import COLUMNS
 from shared.disk import LocalFiles
 from shared.errors import (
     DeliveryFailedError,
+    DrainTimeoutError,
     HeadraceError,
     MalformedEventError,
     PartitionKeyError,
@@ -144,6 +145,17 @@ class EventProducer:
                         "It may or may not have arrived: put it again; readers tell it apart by its own event_id only"
                     )
                     future.set_exception(DeliveryFailedError(message, hint=hint))
+        if error is None:
+            self._tell_undelivered()
+
+    def _tell_undelivered(self) -> None:
+        """Raise if events were accepted that are neither delivered nor on disk: they end with this producer."""
+        inner = self._inner
+        lost = 0 if inner is None else inner.ledger.pending - inner.ledger.spilled
+        if inner is not None and lost:
+            message = f"{lost:,} of {inner.ledger.accepted:,} events were not delivered to stream {self.stream}"
+            hint = "They may or may not have arrived; drain_timeout_seconds is what a close may take"
+            raise DrainTimeoutError(message, hint=hint) from inner.failure
 
     @property
     def _producer(self) -> Producer:

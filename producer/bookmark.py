@@ -21,9 +21,7 @@ from shared.settings import Ordering
 
 FINGERPRINT_BYTES_MAX: Final = 256
 _VERSION: Final = 1
-_CUT_VERSION: Final = (
-    3  # of a source that has cut lanes: a release that does not know of those would give other event ids
-)
+_CUT_VERSION: Final = 3  # of a source that has cut lanes, whose events a release of before would give other ids
 _BYTES_MAX: Final = 256 * MIB  # the parser's sessions are in it
 _FILES_MAX: Final = 10_000
 _SOURCE: Final = re.compile(r"[a-z0-9-]{1,28}")

@@ -172,7 +172,7 @@ class DeliveryFailedError(HeadraceError):
 
 
 class DrainTimeoutError(DeliveryFailedError):
-    """The deadline of a flush or close passed with records undelivered."""
+    """A producer was closed with records undelivered, e.g. as the deadline of its close passed."""
 
 
 class ShardHaltedError(HeadraceError):

@@ -14,7 +14,7 @@ import orjson
 
 from producer import Producer
 from shared.aggregation import deaggregate
-from shared.errors import DeliveryFailedError, InvalidRequestError, RecordRejectedError
+from shared.errors import DeliveryFailedError, DrainTimeoutError, InvalidRequestError, RecordRejectedError
 from shared.event import EventId
 from shared.lifecycle import StopSignal
 from shared.ports import Delivered
@@ -168,18 +168,24 @@ class PuttingWorld:
             chance=random.Random(self.chance.getrandbits(64)),
             telemetry=StoryTelemetry(self.story, name),
         )
-        async with producer:
-            self._entered += 1
-            self._watch_spill(producer, life)
-            async with asyncio.TaskGroup() as tasks:
-                working = [tasks.create_task(self._look_and_flush(producer, life, name))]
-                names = [] if self._is_settling else [f"{name}-{number}" for number in range(_PUTTERS)]
-                working += [tasks.create_task(self._put_some(producer, life, each)) for each in names]
-                await stop.requested.wait()
-                for task in working:
-                    task.cancel()
+        is_told = False
+        try:
+            async with producer:
+                self._entered += 1
+                self._watch_spill(producer, life)
+                async with asyncio.TaskGroup() as tasks:
+                    working = [tasks.create_task(self._look_and_flush(producer, life, name))]
+                    names = [] if self._is_settling else [f"{name}-{number}" for number in range(_PUTTERS)]
+                    working += [tasks.create_task(self._put_some(producer, life, each)) for each in names]
+                    await stop.requested.wait()
+                    for task in working:
+                        task.cancel()
+        except DrainTimeoutError:
+            is_told = True
         self._check_books(producer)
         ledger = producer.ledger
+        if is_told != (ledger.pending > ledger.spilled):
+            self.violations.append(f"the close {'raised' if is_told else 'raised nothing'} with these books: {ledger}")
         if ledger.pending == ledger.spilled:
             life.kept |= life.accepted
 

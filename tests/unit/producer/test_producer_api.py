@@ -27,6 +27,7 @@ from shared.errors import (
     AccessDeniedError,
     ConfigurationError,
     DeliveryFailedError,
+    DrainTimeoutError,
     HeadraceError,
     MalformedEventError,
     PartitionKeyError,
@@ -336,13 +337,28 @@ async def test_who_waits_at_the_end_is_told() -> None:
     with pytest.raises(DeliveryFailedError, match="not open"):
         await producer.put({"session_id": "a"})
     cloud.network.scripts["kinesis.put_records"] = [ServiceUnavailableError("no") for _ in range(100_000)]
-    async with producer:
-        waiting = asyncio.ensure_future(producer.put_and_wait({"session_id": "a"}))
-        await asyncio.sleep(0)
+    with pytest.raises(DrainTimeoutError, match="1 of 1 events"):  # noqa: PT012 - it is the end of the block that raises
+        async with producer:
+            waiting = asyncio.ensure_future(producer.put_and_wait({"session_id": "a"}))
+            await asyncio.sleep(0)
     with pytest.raises(DeliveryFailedError, match="before the delivery"):
         await waiting
     with pytest.raises(DeliveryFailedError):
         await producer.put({"session_id": "a"})
+
+
+async def test_who_closes_is_told_of_what_was_not_delivered() -> None:
+    """A block that ends in order, but not its delivery, raises how many events are lost; an error of its own passes."""
+    for error in (None, KeyError("own")):
+        cloud = Cloud()
+        cloud.network.scripts["kinesis.put_records"] = [ServiceUnavailableError("no") for _ in range(100_000)]
+        with pytest.raises(DrainTimeoutError if error is None else KeyError) as failure:  # noqa: PT012 - it is the end of the block that raises
+            async with cloud.producer(drain_timeout_seconds=0.01) as producer:
+                await producer.put({"session_id": "a"})
+                if error is not None:
+                    raise error
+        if error is None:
+            assert "1 of 1 events" in str(failure.value)
 
 
 async def test_a_refused_stream_is_told_where_it_shows() -> None:
@@ -351,12 +367,14 @@ async def test_a_refused_stream_is_told_where_it_shows() -> None:
     with pytest.raises(StreamNotFoundError):
         await Producer("nowhere", kinesis=cloud.kinesis, telemetry=SilentTelemetry()).__aenter__()
     cloud.network.scripts["kinesis.put_records"] = [AccessDeniedError("no")]
-    async with cloud.producer(refused_backoff_seconds_max=0) as producer:
-        await producer.put({"session_id": "a"})
-        await producer.flush(5)
-        assert isinstance(producer.failure, AccessDeniedError)
-        with pytest.raises(AccessDeniedError):
+    with pytest.raises(DrainTimeoutError) as closing:  # noqa: PT012 - it is the end of the block that raises
+        async with cloud.producer(refused_backoff_seconds_max=0) as producer:
             await producer.put({"session_id": "a"})
+            await producer.flush(5)
+            assert isinstance(producer.failure, AccessDeniedError)
+            with pytest.raises(AccessDeniedError):
+                await producer.put({"session_id": "a"})
+    assert isinstance(closing.value.__cause__, AccessDeniedError)
 
 
 class FastAPI:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from producer import Producer
-from shared.errors import DeliveryFailedError, ServiceUnavailableError
+from shared.errors import DeliveryFailedError, DrainTimeoutError, ServiceUnavailableError
 from shared.limits import MIB
 from shared.settings import ProducerSettings
 from shared.telemetry import SilentTelemetry
@@ -82,8 +82,9 @@ class Cloud:
 async def test_a_put_whose_spill_ends_at_the_close_is_told() -> None:
     """An event that was on its way to the disk when the producer closed is refused, and nobody waits for ever."""
     cloud = Cloud()
-    async with cloud.producer(spill_bytes_max=64 * MIB, drain_timeout_seconds=0.01) as producer:
-        waiting = await cloud.fill(producer)
+    with pytest.raises(DrainTimeoutError):
+        async with cloud.producer(spill_bytes_max=64 * MIB, drain_timeout_seconds=0.01) as producer:
+            waiting = await cloud.fill(producer)
     with pytest.raises(DeliveryFailedError, match="closed"):
         async with asyncio.timeout(5):
             await waiting
