@@ -32,9 +32,9 @@ def wait_until(look: Callable[[], bool]) -> None:
 class Steered:
     """An application, its consumer and the commands that steer it."""
 
-    def __init__(self, shell: Shell) -> None:
+    def __init__(self, shell: Shell, name: str) -> None:
         self.shell = shell
-        self.named = names("control")
+        self.named = names(name)
         provision(shell, self.named)
         self.s3 = shell.client("s3")
         self.consumer = self.start()
@@ -91,7 +91,7 @@ def events(first: int, end: int) -> str:
 @pytest.mark.slow
 def test_a_running_group_is_paused_resumed_sent_back_and_redriven(shell: Shell) -> None:
     """Paused, nothing is read; sent back, every event comes once more in its own generation; letters come back once."""
-    group = Steered(shell)
+    group = Steered(shell, "control")
     group.put(events(0, EVENTS))
     wait_until(lambda: group.stored() == {0: Counter(range(EVENTS))})
 
@@ -136,7 +136,7 @@ def test_a_running_group_is_paused_resumed_sent_back_and_redriven(shell: Shell) 
 @pytest.mark.slow
 def test_a_stream_that_was_made_anew_is_read_after_the_application_was_forgotten(shell: Shell) -> None:
     """By the same name, from its beginning; not while a worker is alive."""
-    group = Steered(shell)
+    group = Steered(shell, "anew")
     group.put(events(0, EVENTS))
     wait_until(lambda: group.stored() == {0: Counter(range(EVENTS))})
     unasked = group.run("forget")
