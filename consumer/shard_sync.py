@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from consumer.core.retention_watch import RetentionGap
+from consumer.core.ring_holes import RingHoles
 from consumer.core.row_memory import RowMemory, tombstones_to_delete
 from consumer.core.shard_graph import of_former_stream, rows_to_create
 from consumer.lease_table import LeaseTable
@@ -49,8 +50,7 @@ class ShardSync:
         self._clock = clock
         self._telemetry = telemetry
         self._memory = RowMemory(patience_seconds)
-        self._patience = patience_seconds
-        self._uncovered_since: float | None = None
+        self._holes = RingHoles(patience_seconds)
         self._log = LimitedLog(telemetry, clock, seconds_min=_ERROR_SECONDS_MIN)
         self._described_at = clock.monotonic()  # the worker did so as it started
 
@@ -166,19 +166,14 @@ class ShardSync:
             for row in leases.values()
             if not row.checkpoint.is_shard_end
         ]
-        now = self._clock.monotonic()
         uncovered = holes(ranges) if any(shard.is_open for shard in shards) else []
-        if not uncovered:
-            self._uncovered_since = None
-        elif self._uncovered_since is None:
-            self._uncovered_since = now
-        is_lasting = self._uncovered_since is not None and now - self._uncovered_since > self._patience
-        self._telemetry.gauge("hash_key_ranges_uncovered", len(uncovered) if is_lasting else 0)
-        if is_lasting:
+        lasting = self._holes.look(uncovered, self._clock.monotonic())
+        self._telemetry.gauge("hash_key_ranges_uncovered", len(lasting))
+        if lasting:
             self._telemetry.error(
                 "hash_keys_uncovered",
                 stream=self._stream,
-                ranges=len(uncovered),
-                first_start=str(uncovered[0].start),
-                first_end=str(uncovered[0].end),
+                ranges=len(lasting),
+                first_start=str(lasting[0].start),
+                first_end=str(lasting[0].end),
             )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.core.model import ServiceModel
-from moto.core.responses import XFormedAttributePicker
-from moto.core.utils import get_service_model
+from moto.core.serialize import SERVICE_SPECIFIC_SERIALIZERS
 
-from infra.cloud.moto_speed import DynamoDbSerializer, MotoSerializer
+from infra.cloud import moto_speed
+from infra.cloud.moto_application import MotoApplication
+from infra.cloud.moto_speed import DynamoDbSerializer, MotoSerializer, answer
 
-_MODEL: ServiceModel = get_service_model("dynamodb")
 _NAMES = st.sampled_from(["S", "L", "leaseKey", "value", "NULL", "items", "ListAttributeValue", "a.b"])
 _LEAVES = (
     st.fixed_dictionaries({"S": st.text(max_size=3)})
@@ -35,11 +36,6 @@ _VALUES: st.SearchStrategy[dict[str, Any]] = st.recursive(
 _ITEMS = st.dictionaries(_NAMES, _VALUES, max_size=4)
 
 
-def _answer(serializer: Any, operation: str, result: Any) -> Any:
-    made = serializer(operation_model=_MODEL.operation_model(operation), value_picker=XFormedAttributePicker())
-    return made.serialize(result)
-
-
 @given(_ITEMS, st.lists(_ITEMS, max_size=2))
 def test_items_are_written_as_moto_writes_them(item: dict[str, Any], items: list[dict[str, Any]]) -> None:
     """Values of every type, nested, with names that moto has a meaning for, in single items and in lists."""
@@ -49,10 +45,24 @@ def test_items_are_written_as_moto_writes_them(item: dict[str, Any], items: list
         "BatchGetItem": {"Responses": {"table": items}},
     }
     for operation, result in results.items():
-        assert _answer(DynamoDbSerializer, operation, result) == _answer(MotoSerializer, operation, result)
+        assert answer(DynamoDbSerializer, operation, result) == answer(MotoSerializer, operation, result)
 
 
 def test_what_has_no_items_is_left_to_moto() -> None:
     """An answer without attributes is that of moto."""
     result = {"Table": {"TableName": "t", "KeySchema": [{"AttributeName": "k", "KeyType": "HASH"}]}}
-    assert _answer(DynamoDbSerializer, "DescribeTable", result) == _answer(MotoSerializer, "DescribeTable", result)
+    assert answer(DynamoDbSerializer, "DescribeTable", result) == answer(MotoSerializer, "DescribeTable", result)
+
+
+@pytest.mark.parametrize("other", ["without it", "with other answers", "with other arguments"])
+def test_another_moto_is_left_as_it_is(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local cloud starts with any: where what is hastened is missing, and where it is made in another way."""
+    if other == "without it":
+        monkeypatch.setitem(sys.modules, "infra.cloud.moto_speed", None)
+    elif other == "with other answers":
+        monkeypatch.setattr(moto_speed, "answer", lambda serializer, *_: serializer)
+    else:
+        monkeypatch.setattr(moto_speed, "answer", lambda: None)
+    monkeypatch.delitem(SERVICE_SPECIFIC_SERIALIZERS, "dynamodb", raising=False)
+    MotoApplication()
+    assert "dynamodb" not in SERVICE_SPECIFIC_SERIALIZERS
