@@ -7,7 +7,7 @@ from typing import Final
 from shared.errors import PartitionKeyError
 from shared.hash_key import hash_key_of
 from shared.lanes import LaneDivision
-from shared.limits import PARTITION_KEY_CHARACTERS_MAX
+from shared.limits import HASH_KEY_MAX, PARTITION_KEY_CHARACTERS_MAX
 
 KEYS_KEPT_MAX: Final = 65_536
 
@@ -42,3 +42,10 @@ def checked_hash_key(partition_key: str) -> int:
         raise PartitionKeyError(
             msg, hint="Read the text with another encoding, or replace what can't be read"
         ) from None
+
+
+def check_explicit_hash_key(explicit_hash_key: int) -> None:
+    """Raise PartitionKeyError for an explicit hash key that Kinesis would not take."""
+    if not 0 <= explicit_hash_key <= HASH_KEY_MAX:
+        msg = f"explicit hash key {explicit_hash_key} is not inside 0..2^128-1"
+        raise PartitionKeyError(msg, hint="Take the starting hash key of the shard that is meant")

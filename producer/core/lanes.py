@@ -10,14 +10,13 @@ from typing import Final
 
 from producer.core.lane import Lane, LaneBoard
 from producer.core.lane_columns import LaneColumns
-from producer.core.lane_indexes import LaneIndexes
+from producer.core.lane_indexes import LaneIndexes, check_explicit_hash_key
 from producer.core.record_columns import RecordColumns, Ticket, bytes_of, size_of
 from producer.core.spill_frame import SpilledRecord
 from shared.compiled import COLUMNS
 from shared.errors import PartitionKeyError, RecordTooLargeError
 from shared.event import id_of_head, with_numbered_id, with_numbered_ids
 from shared.lanes import WHOLE, LaneDivision
-from shared.limits import HASH_KEY_MAX
 
 RECORD_OVERHEAD_BYTES: Final = 256  # what a queued record costs beyond its bytes: objects, tuple, queue slot, token
 _LENT_RECORDS_MAX: Final = 8  # of the largest ones: so much may be in memory beyond the buffer
@@ -117,7 +116,7 @@ class LaneQueues:
         if size > self.record_bytes_max:
             raise self._too_large(size)
         if explicit_hash_key is not None:
-            _check_explicit_hash_key(explicit_hash_key)
+            check_explicit_hash_key(explicit_hash_key)
         room_taken = self._room_taken + size
         if lane.spilled or (room_taken > self._room and self._room_taken):
             return False
@@ -396,9 +395,3 @@ class LaneQueues:
         self._room_taken -= room
         if not self._room_taken:
             self._board.ticket = None  # its token may hold much memory
-
-
-def _check_explicit_hash_key(explicit_hash_key: int) -> None:
-    if not 0 <= explicit_hash_key <= HASH_KEY_MAX:
-        msg = f"explicit hash key {explicit_hash_key} is not inside 0..2^128-1"
-        raise PartitionKeyError(msg, hint="Take the starting hash key of the shard that is meant")

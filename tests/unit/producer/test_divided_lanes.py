@@ -28,23 +28,12 @@ from tests.simulation.loop import SimulationLoop
 from tests.support.batchers import batcher_of
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
+from tests.support.loop_clock import LoopClock
 from tests.support.network import PerfectNetwork, ScriptedNetwork
 from tests.support.ways import way  # noqa: F401 - each test is run both ways
 
 LOG = "/log/web.log"
 WHOLE_ID = {"session_id": "s", "event_id": "elsewhere.a3.7"}
-
-
-class LoopClock:
-    """The clock that the running loop goes by."""
-
-    def monotonic(self) -> float:
-        """Return the loop's time."""
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        """Return an instant of 2026."""
-        return 1.79e9
 
 
 class Cloud:

@@ -23,6 +23,7 @@ from shared.telemetry import SilentTelemetry
 from tests.simulation.loop import SimulationLoop
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
+from tests.support.loop_clock import LoopClock
 from tests.support.network import PerfectNetwork
 
 LOG = "/log/web.log"
@@ -39,18 +40,6 @@ class _Network(PerfectNetwork):
             message = "away"
             raise ThrottledError(message)
         return land()
-
-
-class LoopClock:
-    """The clock that the running loop goes by."""
-
-    def monotonic(self) -> float:
-        """Return the loop's time."""
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        """Return an instant of 2026."""
-        return 1.79e9
 
 
 class World:
@@ -243,6 +232,8 @@ def test_lanes_are_not_cut_where_that_is_switched_off() -> None:
 class Follower:
     """A log that grows, and the process that follows it."""
 
+    events_per_second: float | None = None
+
     def __init__(self) -> None:
         self.world = World()
         self.number = 0
@@ -252,7 +243,7 @@ class Follower:
         """Follow the log until stopped."""
         self.stop = StopSignal()
         await run_source(
-            SourceOptions(path=LOG, is_followed=True),
+            SourceOptions(path=LOG, is_followed=True, events_per_second=self.events_per_second),
             stream="orders",
             kinesis=self.world.kinesis,
             files=self.world.files,

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import random
 
 import orjson
 import pytest
 
-from producer.run import SourceOptions, run_source
 from shared.errors import EventIdError
 from shared.hash_key import hash_key_of
 from shared.lanes import start_of
-from shared.lifecycle import StopSignal
 from shared.records import Distribution
 from shared.settings import Ordering
-from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
-from tests.unit.producer.test_lane_cutter import LOG, Follower, LoopClock, World
+from tests.unit.producer.test_lane_cutter import LOG, Follower, World
 
 
 class HalfDurableFiles(FakeFiles):
@@ -34,24 +30,7 @@ class HalfDurableFiles(FakeFiles):
 
 
 class SlowFollower(Follower):
-    """Reads some events per second."""
-
-    events_per_second: float | None = None
-
-    async def run(self) -> None:
-        """Follow the log until stopped."""
-        self.stop = StopSignal()
-        await run_source(
-            SourceOptions(path=LOG, is_followed=True, events_per_second=self.events_per_second),
-            stream="orders",
-            kinesis=self.world.kinesis,
-            files=self.world.files,
-            clock=LoopClock(),
-            random=random.Random(1),
-            telemetry=SilentTelemetry(),
-            settings=self.world.settings,
-            stop=self.stop,
-        )
+    """Reads long lines, some per second if asked to."""
 
     def write(self, lines: int) -> None:
         """Write long lines."""

@@ -29,6 +29,7 @@ from shared.settings import Ordering, ProducerSettings
 from shared.telemetry import SilentTelemetry
 from tests.support.fake_files import FakeFiles
 from tests.support.fake_kinesis import FakeKinesis
+from tests.support.loop_clock import LoopClock
 from tests.support.network import ScriptedNetwork
 
 LOG = "/var/log/access.log"
@@ -36,18 +37,6 @@ DEAD_LETTERS = "/state/dead-letters.ndjson"
 LINE = (
     b'10.0.0.%d - - [26/Jan/2019:19:45:%02d +0000] "GET /product/%d HTTP/1.1" 200 512 "-" "Mozilla/5.0 (X11; Linux)"\n'
 )
-
-
-class LoopClock:
-    """The clock that the running loop goes by."""
-
-    def monotonic(self) -> float:
-        """Return the loop's time."""
-        return asyncio.get_running_loop().time()
-
-    def wall(self) -> float:
-        """Return an instant of 2026."""
-        return 1.79e9
 
 
 class World:
